@@ -1,0 +1,76 @@
+"""Fixtures for all tests: free ports, short temporary folders, real Redis servers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.redis_process import RedisProcess
+
+RedisFactory = Callable[..., RedisProcess]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    """`free_port()` gives a loopback TCP port that is free now."""
+    return free_port
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A temporary folder with a short path: a Unix socket's may have 107 bytes, and pytest's `tmp_path` is long."""
+    folder = Path(tempfile.mkdtemp(prefix="hn-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisProcess]:
+    """One redis-server for the whole run. Tests share it: don't kill it, and take `redis_url` for an empty one."""
+    with tempfile.TemporaryDirectory(prefix="hn-redis-", ignore_cleanup_errors=True) as folder:
+        server = RedisProcess(Path(folder) / "data")
+        try:
+            yield server.start()
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisProcess) -> str:
+    """The shared server's address, emptied first."""
+    redis_server.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_factory() -> Iterator[RedisFactory]:
+    """Makes Redis servers that the test may kill, pause, restart and wipe; they end with the test.
+
+    `redis_factory()` is running; `redis_factory(start=False, settings={"appendfsync": "always"})` is not yet.
+    """
+    made: list[RedisProcess] = []
+    with tempfile.TemporaryDirectory(prefix="hn-redis-", ignore_cleanup_errors=True) as folder:
+
+        def make(*, start: bool = True, settings: dict[str, str] | None = None) -> RedisProcess:
+            server = RedisProcess(Path(folder) / f"data{len(made)}", settings)
+            made.append(server)
+            return server.start() if start else server
+
+        try:
+            yield make
+        finally:
+            for server in made:
+                server.kill()
