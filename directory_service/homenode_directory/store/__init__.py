@@ -1,0 +1,1 @@
+"""Stores: records, ranked sets, a log and bytes per slice, changed by one generic guarded commit."""
