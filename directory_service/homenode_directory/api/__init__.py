@@ -1,0 +1,1 @@
+"""The directory on the wire: frames and calls in, answers and events out."""
