@@ -1,0 +1,66 @@
+# Two commands matter: `make run` and `make test`. Both work on a fresh machine; deploy/dev/setup.sh says what it installs.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+SETUP := deploy/dev/setup.sh
+NODE_BIN := deploy/dev/node/node_modules/.bin
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(NODE_BIN):$(PATH)
+
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+# Arguments for pytest: make test ARGS="tests/store -k redis"
+ARGS ?=
+
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants sim faults bench clean
+
+help: ## this list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+
+env: ## the environment .venv, with the package (editable) and all extras
+	@$(SETUP) env
+
+tools: ## everything the checks and tests need: .venv, generator, redis-server, node, buf
+	@$(SETUP) env gen redis node
+
+run: env ## embedded directory on 127.0.0.1:7400, demo of agents that share files; DEMO_ONLY=1 ends after the demo
+	@$(BIN)/homenode demo $(if $(filter 1,$(DEMO_ONLY)),,--serve)
+
+test: tools check ## checks, then the whole suite against real stores; ARGS="tests/store -k redis" for a part of it
+	@$(PYTEST) -q $(ARGS)
+
+check: tools lint types contracts proto ## lint, format, types, import contracts, wire contract, generated code
+
+lint: env
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }
+
+types: env
+	@$(BIN)/mypy --no-error-summary
+
+contracts: env
+	@$(BIN)/lint-imports --no-cache > .cache-contracts.log 2>&1; code=$$?; [ $$code = 0 ] || cat .cache-contracts.log; rm -f .cache-contracts.log; exit $$code
+
+proto: tools
+	@buf lint proto
+	@buf format --diff --exit-code proto
+	@buf breaking proto --against proto/baseline.json
+	@deploy/dev/generate.sh --verify
+
+format: env ## formats Python and protobuf sources
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+	@$(SETUP) node && buf format --write proto
+
+gen: ## Python code from proto/, with the pinned generator
+	@$(SETUP) gen
+	@deploy/dev/generate.sh
+
+baseline: tools ## accepts the wire contract as it is now as the one that later changes must not break
+	@buf build proto --exclude-source-info --output proto/baseline.json
+
+clean: ## removes caches and build outputs, keeps the environments
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -prune -exec rm -rf {} +

@@ -1,0 +1,136 @@
+"""The built wheel has what it needs, and works in environments that have nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT_S = 300
+NEEDED = (
+    "homenode/__init__.py",
+    "homenode/py.typed",
+    "homenode/cli/main.py",
+    "homenode_api/py.typed",
+    "homenode_api/patch.py",
+    "homenode_api/v1/directory_pb2.py",
+    "homenode_api/v1/directory_pb2.pyi",
+    "homenode_api/v1/directory_pb2_grpc.py",
+    "homenode_api/v1/directory.proto",
+    "homenode_directory/py.typed",
+    "homenode_directory/protocol/transitions.py",
+    "homenode_directory/store/commit.lua",
+)
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command with its output captured; the caller judges the exit status."""
+    arguments = [str(part) for part in command]
+    return subprocess.run(
+        arguments, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
+    )
+
+
+def must(*command: str | Path, cwd: Path) -> str:
+    """`run` that has to succeed; returns stdout."""
+    result = run(*command, cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the checkout with the build backend that is installed here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    must(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, repo_root, cwd=folder)
+    (path,) = folder.glob("homenode-*.whl")
+    return path
+
+
+def environment(folder: Path, requirement: str) -> Path:
+    """A new environment with `requirement` and what it depends on; returns its bin folder."""
+    must(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    python = folder / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+    must(*pip, "install", "-qq", requirement, cwd=folder.parent)
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def base_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("base") / "env", str(wheel))
+
+
+@pytest.fixture(scope="module")
+def full_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("full") / "env", f"{wheel}[cli,server]")
+
+
+def test_the_wheel_holds_code_stubs_script_and_markers(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert not [name for name in NEEDED if name not in names]
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "homenode",
+        "homenode_api",
+        "homenode_directory",
+    }
+    assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
+
+
+def test_only_the_extras_that_exist_are_promised(wheel: Path, repo_root: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+    extras = {
+        line.removeprefix("Provides-Extra: ") for line in text.splitlines() if line.startswith("Provides-Extra: ")
+    }
+    assert extras == {"cli", "server", "dev"}
+    base = [line for line in text.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
+    assert sorted(line.split()[1].split(">")[0] for line in base) == ["grpcio", "protobuf", "zstandard"]
+    version = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"Version: {version}\n" in text
+
+
+def test_the_base_install_imports_the_sdk(base_bin: Path, tmp_path: Path) -> None:
+    code = "import homenode; print(homenode.__version__, homenode.__file__)"
+    version, file = must(base_bin / "python", "-I", "-c", code, cwd=tmp_path).split()
+    assert version[0].isdigit()
+    assert file.startswith(str(base_bin.parent))
+
+
+def test_the_base_install_reads_its_own_stubs(base_bin: Path, tmp_path: Path) -> None:
+    code = "from homenode_api.v1 import directory_pb2_grpc as g; print(g.DirectoryServiceStub.__name__)"
+    assert must(base_bin / "python", "-I", "-c", code, cwd=tmp_path).strip() == "DirectoryServiceStub"
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--store", "memory://"), ("doctor",), ("get", "plan.md")])
+def test_a_missing_extra_is_named_in_one_line(base_bin: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = run(base_bin / "homenode", *arguments, cwd=tmp_path)
+    assert result.returncode not in (0, 1), result.stdout
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert "pip install" in lines[0]
+    assert "homenode[" in lines[0]
+
+
+def test_an_embedded_directory_without_its_extra_is_named_in_one_line(base_bin: Path, tmp_path: Path) -> None:
+    code = "import homenode\nwith homenode.connect_sync('embedded://x.sqlite') as hn: hn.put('a', 'b')"
+    result = run(base_bin / "python", "-I", "-c", code, cwd=tmp_path)
+    # The embedded directory is stdlib SQLite behind the same rules; it either works or says what to install.
+    last = (result.stderr.strip().splitlines() or [""])[-1]
+    assert result.returncode == 0 or ("homenode[server]" in last and "pip install" in last), result.stderr
+
+
+def test_the_full_install_has_the_command_line(full_bin: Path, repo_root: Path, tmp_path: Path) -> None:
+    version = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["version"]
+    assert version in must(full_bin / "homenode", "--version", cwd=tmp_path)
+    assert "serve" in must(full_bin / "homenode", "--help", cwd=tmp_path)
+    assert "127.0.0.1:7400" in must(full_bin / "homenode", "serve", "--print-config", cwd=tmp_path)
+    must(full_bin / "python", "-I", "-c", "import homenode_directory.api.server", cwd=tmp_path)
