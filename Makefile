@@ -36,18 +36,22 @@ check: tools lint types contracts proto ## lint, format, types, import contracts
 lint: env
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }
+	@echo "check: lint and format hold"
 
 types: env
 	@$(BIN)/mypy --no-error-summary
+	@echo "check: types hold"
 
 contracts: env
-	@$(BIN)/lint-imports --no-cache > .cache-contracts.log 2>&1; code=$$?; [ $$code = 0 ] || cat .cache-contracts.log; rm -f .cache-contracts.log; exit $$code
+	@out=$$($(BIN)/lint-imports --no-cache --no-logo 2>&1) || { echo "$$out"; exit 1; }
+	@echo "check: layers hold"
 
 proto: tools
 	@buf lint proto
 	@buf format --diff --exit-code proto
 	@buf breaking proto --against proto/baseline.json
 	@deploy/dev/generate.sh --verify
+	@echo "check: wire contract and generated code hold"
 
 format: env ## formats Python and protobuf sources
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -59,7 +63,7 @@ gen: ## Python code from proto/, with the pinned generator
 	@deploy/dev/generate.sh
 
 baseline: tools ## accepts the wire contract as it is now as the one that later changes must not break
-	@buf build proto --exclude-source-info --output proto/baseline.json
+	@buf build proto --exclude-source-info --output -#format=json | $(BIN)/python -m json.tool --indent 1 >proto/baseline.json
 
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
