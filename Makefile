@@ -34,7 +34,7 @@ test: tools check ## checks, then the whole suite against real stores; ARGS="tes
 check: tools lint types contracts proto ## lint, format, types, import contracts, wire contract, generated code
 
 lint: env
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }
 	@echo "check: lint and format hold"
 
