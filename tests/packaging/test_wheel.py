@@ -13,20 +13,18 @@ import pytest
 pytestmark = pytest.mark.slow
 
 TIMEOUT_S = 300
-NEEDED = (
-    "homenode/__init__.py",
+PACKAGES = {"homenode": "client_sdk", "homenode_api": "proto", "homenode_directory": "directory_service"}
+# A few by name, so that an empty checkout does not pass; the test compares all files of the packages.
+NEEDED = {
     "homenode/py.typed",
     "homenode/cli/main.py",
     "homenode_api/py.typed",
-    "homenode_api/patch.py",
-    "homenode_api/v1/directory_pb2.py",
     "homenode_api/v1/directory_pb2.pyi",
     "homenode_api/v1/directory_pb2_grpc.py",
     "homenode_api/v1/directory.proto",
     "homenode_directory/py.typed",
-    "homenode_directory/protocol/transitions.py",
     "homenode_directory/store/commit.lua",
-)
+}
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -72,15 +70,22 @@ def full_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment(tmp_path_factory.mktemp("full") / "env", f"{wheel}[cli,server]")
 
 
-def test_the_wheel_holds_code_stubs_script_and_markers(wheel: Path) -> None:
+def files_of_packages(root: Path) -> set[str]:
+    """Everything that lies in the import packages, as paths inside a wheel."""
+    found: set[str] = set()
+    for package, source in PACKAGES.items():
+        for path in (root / source / package).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found.add(path.relative_to(root / source).as_posix())
+    return found
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path, repo_root: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert not [name for name in NEEDED if name not in names]
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
-        "homenode",
-        "homenode_api",
-        "homenode_directory",
-    }
+    content = {name for name in names if ".dist-info/" not in name}
+    assert content >= NEEDED
+    assert content == files_of_packages(repo_root)
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
 
 
