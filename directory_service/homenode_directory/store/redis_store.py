@@ -1,0 +1,282 @@
+"""A store in Redis (7.0 or later) or Valkey.
+
+Layout, for a store named `hn` and slice 3; the hash tag keeps a slice on one shard of a cluster:
+
+  hn#store        hash: format, slices
+  {hn:3}#log      stream: one entry per log entry, id `sequence-0`, field `d`
+  {hn:3}:meta     hash: number, token, identity (the adopted process's run_id), head, offset
+  {hn:3}:KEY      hash for a record, sorted set for a ranked set, string for a blob
+  hn#hint         pub/sub channel: `slice head` after each call that appended
+
+A commit is one call of `commit.lua`. It carries the adopted incarnation's token and the `run_id` of the process that
+its connection reaches; the script compares both with the meta record. So FLUSHALL (no meta record), an empty or older
+restart and a failover (another run_id) end in StoreChanged until `adopt`, itself a compare-and-set, takes over.
+Blobs travel on connections of their own, because a large value holds up whatever is behind it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import NoScriptError, OutOfMemoryError
+
+from homenode_directory.store.base import (
+    META,
+    OFFSET,
+    Commit,
+    Incarnation,
+    LogTrimmed,
+    Outcome,
+    StoreChanged,
+    StoreError,
+    StoreFull,
+)
+from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICES
+from homenode_directory.store.redis_link import Command, Links, raise_errors
+from homenode_directory.store.redis_script import ADOPT, COMMIT, RELIEF, Call, whole
+
+FORMAT = "1"
+LEAST_VERSION = (7, 0)
+LARGEST_EXACT = 2**53
+
+
+class Script:
+    """A script and the digest that calls it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.digest = ""
+
+
+class RedisStore:
+    """A client of a store in Redis. Several may share one; they see each other's commits."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "hn",
+        slices: int = DEFAULT_SLICES,
+        log_max: int = DEFAULT_LOG_MAX,
+        connections_max: int = 16,
+        blob_connections_max: int = 4,
+        connect_timeout_ms: int = 3_000,
+        command_timeout_ms: int = 5_000,
+        blob_timeout_ms: int = 20_000,
+        allow_eviction: bool = False,
+        ids: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self.slices = slices
+        self._name = name
+        self._log_max = log_max
+        self._ids = ids
+        self._allow_eviction = allow_eviction
+        self._links = Links(
+            url, size=connections_max, connect_timeout_ms=connect_timeout_ms, command_timeout_ms=command_timeout_ms
+        )
+        self._blob_links = Links(
+            url, size=blob_connections_max, connect_timeout_ms=connect_timeout_ms, command_timeout_ms=blob_timeout_ms
+        )
+        self._commit = Script(COMMIT)
+        self._relief = Script(RELIEF)
+        self._adopt = Script(ADOPT)
+
+    async def open(self) -> None:
+        """See `Store.open`. Also refuses a Redis that is too old, evicts, or holds another format."""
+        link = await self._links.take()
+        version = link.version
+        policy, stored = await self._links.run(
+            link, [("CONFIG", "GET", "maxmemory-policy"), ("HMGET", self._store_key, "format", "slices")]
+        )
+        if version < LEAST_VERSION:
+            raise StoreError(f"Redis {version[0]}.{version[1]} is too old: 7.0 or later is needed")
+        self._check_policy(policy)
+        raise_errors([stored])
+        if stored[0] is not None and stored[0] != FORMAT.encode():
+            raise StoreError(f"the store has format {stored[0].decode()}; this version reads format {FORMAT}")
+        for script in (self._commit, self._relief, self._adopt):
+            script.digest = (await self._links.call(("SCRIPT", "LOAD", script.source)))[0].decode()
+        self.slices = await self._fix_slices()
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._links.close()
+        await self._blob_links.close()
+
+    async def adopt(self, slice_: int, at_least: int) -> Incarnation:
+        """See `Store.adopt`."""
+        if at_least >= LARGEST_EXACT:
+            raise StoreError("an incarnation's number stays below 2^53")
+        if await self._fix_slices() != self.slices:
+            raise StoreError("the store was made anew with another number of slices; open it again")
+        keys = (self._key(slice_, META), self._log_key(slice_))
+        reply = await self._eval(self._adopt, keys, (at_least, self._ids()))
+        return Incarnation(int(reply[0]), reply[1].decode())
+
+    async def commit(
+        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+    ) -> list[Outcome]:
+        """See `Store.commit`."""
+        call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
+        head = (incarnation, slice_, self._channel, self._log_max, len(commits))
+        words = (*head, *call.words(commits))
+        return call.outcomes(await self._eval(self._relief if relief else self._commit, call.keys(), words))
+
+    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+        """See `Store.load`."""
+        if not keys:
+            return []
+        replies = await self._links.call(*(("HGETALL", self._key(slice_, key)) for key in keys))
+        return [whole(b"hash", flat) for flat in replies]  # type: ignore[misc]
+
+    async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
+        """See `Store.ranked`."""
+        reply = await self._links.call(("ZRANGE", self._key(slice_, key), 0, -1, "WITHSCORES"))
+        return whole(b"zset", reply[0])  # type: ignore[return-value]
+
+    async def by_prefix(self, slice_: int, key: str, prefix: str, after: str, limit: int) -> list[str]:
+        """See `Store.by_prefix`."""
+        low = b"(" + after.encode() if after >= prefix and after else b"[" + prefix.encode()
+        raw = prefix.encode()
+        # UTF-8 has no byte 0xff, so the last byte can always be raised.
+        high = b"(" + raw[:-1] + bytes([raw[-1] + 1]) if raw else b"+"
+        command: Command = ("ZRANGEBYLEX", self._key(slice_, key), low, high, "LIMIT", 0, limit)
+        return [member.decode() for member in (await self._links.call(command))[0]]
+
+    async def by_score(self, slice_: int, key: str, limit: int) -> tuple[list[tuple[str, int]], int]:
+        """See `Store.by_score`."""
+        time, offset, flat = await self._links.call(
+            ("TIME",),
+            ("HGET", self._key(slice_, META), OFFSET),
+            ("ZRANGE", self._key(slice_, key), 0, limit - 1, "WITHSCORES"),
+        )
+        members: Mapping[str, Any] = whole(b"zset", flat)
+        return list(members.items()), _ms(time) + int(offset or 0)
+
+    async def read_log(
+        self, slice_: int, after: int, limit: int, *, incarnation: str | None = None
+    ) -> tuple[list[tuple[int, bytes]], int]:
+        """See `Store.read_log`."""
+        link = await self._links.take()
+        run_id = link.run_id
+        # One transaction: the meta record vouches for the entries only if nothing comes between them.
+        replies = raise_errors(
+            await self._links.run(
+                link,
+                [
+                    ("MULTI",),
+                    ("HMGET", self._key(slice_, META), "token", "identity", "head"),
+                    ("XRANGE", self._log_key(slice_), f"{after + 1}-0", "+", "COUNT", limit),
+                    ("EXEC",),
+                ],
+            )
+        )
+        (token, identity, stored_head), rows = replies[-1]
+        if incarnation is not None and (token, identity) != (incarnation.encode(), run_id.encode()):
+            raise StoreChanged("the slice's memory is not the one that was adopted")
+        head = int(stored_head or 0)
+        entries = [(int(row_id.split(b"-")[0]), fields[1]) for row_id, fields in rows]
+        # A stream hides what was trimmed from it; sequences are dense, so a gap shows.
+        dense = all(sequence == after + 1 + i for i, (sequence, _) in enumerate(entries))
+        if after > head or not dense or len(entries) < min(limit, head - after):
+            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}")
+        return entries, head
+
+    async def trim_log(self, slice_: int, keep_from: int) -> None:
+        """See `Store.trim_log`."""
+        await self._links.call(("XTRIM", self._log_key(slice_), "MINID", f"{keep_from}-0"))
+
+    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
+        """See `Store.put_blob`."""
+        link = await self._blob_links.take()
+        (reply,) = await self._blob_links.run(link, [("SET", self._key(slice_, key), data, "NX")])
+        _check_room(reply)
+        raise_errors([reply])
+
+    async def get_blob(self, slice_: int, key: str) -> bytes | None:
+        """See `Store.get_blob`."""
+        data: bytes | None = (await self._blob_links.call(("GET", self._key(slice_, key))))[0]
+        return data
+
+    async def now_ms(self) -> int:
+        """See `Store.now_ms`."""
+        return _ms((await self._links.call(("TIME",)))[0])
+
+    async def hints(self) -> AsyncIterator[tuple[int, int]]:
+        """(slice, head) for each call of any client that appended, from now on. Best effort: also poll.
+
+        Ends with StoreError when the connection does.
+        """
+        link = await self._links.take()
+        try:
+            async for message in link.subscribe(self._channel):
+                slice_, head = message.split()
+                yield int(slice_), int(head)
+        finally:
+            await self._links.drop(link)
+
+    async def _eval(self, script: Script, keys: Sequence[str], words: Sequence[str | bytes | int]) -> Any:
+        """Run a script whose first argument is the `run_id` of the process that runs it."""
+        link = await self._links.take()
+        command: Command = ("EVALSHA", script.digest, len(keys), *keys, link.run_id, *words)
+        reply = (await self._links.run(link, [command]))[0]
+        if isinstance(reply, NoScriptError):
+            # The script cache went (a restart, SCRIPT FLUSH). Nothing ran, so this is no repetition.
+            link = await self._links.take()
+            command = ("EVAL", script.source, len(keys), *keys, link.run_id, *words)
+            reply = (await self._links.run(link, [command]))[0]
+        if isinstance(reply, Exception):
+            if str(reply).startswith("CHANGED"):
+                raise StoreChanged("the slice's memory is not the one that was adopted")
+            _check_room(reply)
+            raise StoreError(f"Redis refused a commit: {reply}") from reply
+        return reply
+
+    async def _fix_slices(self) -> int:
+        replies = await self._links.call(
+            ("HSETNX", self._store_key, "format", FORMAT),
+            ("HSETNX", self._store_key, "slices", self.slices),
+            ("HGET", self._store_key, "slices"),
+        )
+        return int(replies[-1])
+
+    def _check_policy(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            return  # CONFIG is off limits to this user or a managed service; the operator vouches for it
+        policy = reply[1].decode()
+        if policy != "noeviction" and not self._allow_eviction:
+            raise StoreError(
+                f"Redis may evict directory state: maxmemory-policy is {policy}; set it to noeviction"
+                " (or allow_eviction=1, and lose entries when memory runs out)"
+            )
+
+    @property
+    def _store_key(self) -> str:
+        return f"{self._name}#store"
+
+    @property
+    def _channel(self) -> str:
+        return f"{self._name}#hint"
+
+    def _tag(self, slice_: int) -> str:
+        if not 0 <= slice_ < self.slices:
+            raise StoreError(f"no slice {slice_}: the store has {self.slices}")
+        return f"{{{self._name}:{slice_}}}"
+
+    def _key(self, slice_: int, key: str) -> str:
+        return f"{self._tag(slice_)}:{key}"
+
+    def _log_key(self, slice_: int) -> str:
+        return f"{self._tag(slice_)}#log"
+
+
+def _ms(time: Sequence[bytes]) -> int:
+    return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def _check_room(reply: Any) -> None:
+    # MISCONF: Redis cannot write its files (a full disk) and refuses writes before it runs them.
+    if isinstance(reply, OutOfMemoryError) or str(reply).startswith("MISCONF"):
+        raise StoreFull("Redis has no room; nothing was applied") from reply
