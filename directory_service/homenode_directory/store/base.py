@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 META = "meta"
-"""The record that belongs to the store itself. Callers write its `OFFSET` field and nothing else of it."""
+"""The record that the store shares: number, token, identity and head are the store's fields, others the caller's."""
 
 OFFSET = "offset"
 """Field of `META`: milliseconds that the slice's time is ahead of the store's clock."""

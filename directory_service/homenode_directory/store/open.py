@@ -1,0 +1,58 @@
+"""From a store's address to a store that is not open yet."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from homenode_directory.store.base import Store, StoreError
+from homenode_directory.store.memory_store import DEFAULT_SLICES, Memory, MemoryStore
+from homenode_directory.store.sqlite_store import SqliteStore
+
+SQLITE = "sqlite:///"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+def open_store(url: str, *, slices: int = DEFAULT_SLICES) -> Store:
+    """The store at an address; call its `open` next.
+
+    `sqlite:///FILE` (a fourth slash begins an absolute path), `redis://HOST:PORT/DB`, `rediss://…`, `unix:///SOCKET`,
+    or `memory://`, which ends with the process. For Redis, `?name=N` tells several stores in one database apart
+    (default `hn`) and `?allow_eviction=1` accepts a server that may evict; the rest is as in redis-py's URLs.
+
+    Args:
+        url: the address.
+        slices: number of slices, where the store is new; an existing store keeps its own.
+
+    Raises:
+        StoreError: the address is not one of these, or the part that it needs is not installed.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "memory":
+        return MemoryStore(Memory(lambda: time.time_ns() // 1_000_000, lambda: secrets.token_hex(8)), slices=slices)
+    if scheme == "sqlite":
+        if not url.startswith(SQLITE) or url == SQLITE:
+            raise StoreError("a SQLite store is written sqlite:///FILE, or sqlite:////FILE from the root")
+        return SqliteStore(url.removeprefix(SQLITE), slices=slices)
+    if scheme in REDIS_SCHEMES:
+        return _redis(url, slices)
+    raise StoreError(f"no store has the scheme {scheme!r}; there are sqlite, redis, rediss, unix and memory")
+
+
+def _redis(url: str, slices: int) -> Store:
+    try:
+        from homenode_directory.store.redis_store import RedisStore
+    except ImportError as error:
+        raise StoreError(f"a Redis store needs the extra homenode[server]: {error}") from None
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    name = query.pop("name", "hn")
+    allow_eviction = query.pop("allow_eviction", "0") == "1"
+    if not name or set(name) & set("{}#"):
+        raise StoreError("a Redis store's name has no braces and no #")
+    try:
+        plain = urlunsplit(parts._replace(query=urlencode(query)))
+        return RedisStore(plain, name=name, slices=slices, allow_eviction=allow_eviction)
+    except ValueError as error:
+        raise StoreError(f"not a Redis address: {error}") from None
