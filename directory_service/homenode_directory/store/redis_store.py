@@ -138,7 +138,7 @@ class RedisStore:
 
     async def by_prefix(self, slice_: int, key: str, prefix: str, after: str, limit: int) -> list[str]:
         """See `Store.by_prefix`."""
-        low = b"(" + after.encode() if after >= prefix and after else b"[" + prefix.encode()
+        low = b"(" + after.encode() if after >= prefix else b"[" + prefix.encode()
         raw = prefix.encode()
         # UTF-8 has no byte 0xff, so the last byte can always be raised.
         high = b"(" + raw[:-1] + bytes([raw[-1] + 1]) if raw else b"+"
