@@ -1,0 +1,37 @@
+"""Time as the directory needs it: handed in, so that a simulation can turn it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+"""Milliseconds on a clock of this process that never goes back."""
+
+
+def monotonic_ms() -> float:
+    """The process's own clock."""
+    return time.monotonic() * 1_000.0
+
+
+DRIFT = 0.01
+
+
+@dataclass(slots=True)
+class StoreClock:
+    """What this process knows of the store's clock: bounds, from the last answer that carried the time."""
+
+    clock: Clock
+    now_ms: int = 0
+    asked_at: float = 0.0
+
+    def saw(self, now_ms: int, asked_at: float) -> None:
+        """An answer to a call made at local time `asked_at` said that the store's clock was at `now_ms`."""
+        if now_ms >= self.now_ms:
+            self.now_ms, self.asked_at = now_ms, asked_at
+
+    @property
+    def latest_ms(self) -> int:
+        """An upper bound of the store's clock now, as long as it runs at most DRIFT fast."""
+        return self.now_ms + int((self.clock() - self.asked_at) * (1 + DRIFT)) + 1

@@ -1,0 +1,346 @@
+"""The directory: every request of every session, judged per artifact and confirmed by the store.
+
+`Directory` finds the slice of a request, queues a job there and answers with what came of it. Denials are values;
+failures are `errors.DirectoryError`. It knows neither gRPC nor which store it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+from homenode_directory import sessions
+from homenode_directory.clock import Clock
+from homenode_directory.errors import Unavailable
+from homenode_directory.incarnations import Incarnations
+from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob, repeated
+from homenode_directory.observer import SILENT, Observer
+from homenode_directory.place import SESSION_SEPARATOR, Place, Position
+from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
+from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck
+from homenode_directory.protocol.facts import Terms
+from homenode_directory.protocol.model import Cause, Entry, Version
+from homenode_directory.slice import Deliver, Limits, Slice
+from homenode_directory.store import fields
+from homenode_directory.store.base import Commit, Outcome, Store, StoreError
+from homenode_directory.store.fields import VersionRecord
+
+T = TypeVar("T")
+
+
+class Gone(Enum):
+    """What became of a request without an answer."""
+
+    NEVER = "never"  # it has not run and never will
+    UNKNOWN = "unknown"  # the directory does not know any more
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new session."""
+
+    session: str
+    position: Position
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One artifact as the directory sees it."""
+
+    key: str
+    entry: Entry
+    as_of: Position
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of a workspace's artifacts."""
+
+    stats: Sequence[Stat]
+    more: bool
+    as_of: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Durations in milliseconds, and bounds."""
+
+    result_retention_ms: int = 600_000
+    settled_per_call_max: int = 256
+    terms: Terms = field(default_factory=Terms)
+    limits: Limits = field(default_factory=Limits)
+
+
+SESSION_OVER = Denial(Reason.SESSION_LOST, "the session is over or unknown")
+
+
+class Directory:
+    """Judges requests over a store. One per process and event loop.
+
+    Args:
+        store: an open store.
+        incarnations: shared with whatever else talks to the store.
+        clock: local milliseconds that never go back.
+        ids: makes unguessable ids.
+        deliver: hears of every log entry that this process commits.
+        shared: artifacts that a session is known here to hold copies of, for when it ends.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        incarnations: Incarnations,
+        *,
+        clock: Clock,
+        ids: Callable[[], str],
+        deliver: Deliver = lambda slice_, incarnation, entries: None,
+        shared: Callable[[str], Iterable[str]] = lambda session: (),
+        settings: Settings | None = None,
+        observer: Observer = SILENT,
+    ) -> None:
+        self.store = store
+        self.incarnations = incarnations
+        self.settings = settings or Settings()
+        self.observer = observer
+        self._clock = clock
+        self._ids = ids
+        self._deliver = deliver
+        self._shared = shared
+        self._slices: dict[int, Slice] = {}
+        self._answered: dict[str, list[int]] = {}  # session -> stored answers that its client has not settled yet
+
+    async def close(self) -> None:
+        """Finish what is queued."""
+        await asyncio.gather(*(slice_.close() for slice_ in self._slices.values()))
+
+    def slice_at(self, number: int) -> Slice:
+        """The working state of a slice."""
+        slice_ = self._slices.get(number)
+        if slice_ is None:
+            settings = self.settings
+            slice_ = self._slices[number] = Slice(
+                number, self.store, self.incarnations, self._clock, settings.terms, settings.limits, self.observer,
+                self._deliver,
+            )  # fmt: skip
+        return slice_
+
+    def slice_of(self, place: Place) -> Slice:
+        """The working state of the slice that a workspace lies in."""
+        return self.slice_at(place.slice_of(self.store.slices))
+
+    # --- sessions -----------------------------------------------------------------------------------------------
+
+    async def open_session(self, place: Place, name: str, ttl_ms: int, seen_incarnation: int = 0) -> Opened:
+        """Start a session in a workspace."""
+        slice_ = self.slice_of(place)
+        if seen_incarnation:
+            await self._store_call(self.incarnations.echo(slice_.number, seen_incarnation))
+        session = f"{place.workspace}{SESSION_SEPARATOR}{self._ids()}"
+        outcome = await self._commit(slice_, lambda s: sessions.opened(s, session, name, ttl_ms))
+        if not outcome.ok:
+            raise Unavailable("a session id came twice")
+        return Opened(session, Position(slice_.incarnation.number, outcome.head), ttl_ms)
+
+    async def keep_alive(self, place: Place, session: str, ttl_ms: int, settled_below: int = 0) -> Position | Denial:
+        """A sign of life of the session; answers below `settled_below` may be forgotten."""
+        slice_ = self.slice_of(place)
+        stored = self._answered.get(session, [])
+        settled = [request for request in stored if request < settled_below][: self.settings.settled_per_call_max]
+        outcome = await self._commit(slice_, lambda s: sessions.kept(s, session, ttl_ms, settled))
+        if not outcome.ok:
+            return SESSION_OVER
+        if settled:
+            gone = set(settled)
+            self._answered[session] = [request for request in stored if request not in gone]
+        return Position(slice_.incarnation.number, outcome.head)
+
+    async def confirm_session(self, place: Place, session: str) -> Position | Denial:
+        """Whether the session is live, and the head of its slice's log."""
+        slice_ = self.slice_of(place)
+        outcome = await self._commit(slice_, lambda s: sessions.confirmed(s, session))
+        return Position(slice_.incarnation.number, outcome.head) if outcome.ok else SESSION_OVER
+
+    async def end_session(self, place: Place, session: str, cause: Cause = Cause.RELEASED) -> None:
+        """End a session, whoever asks: no further effect of it, its leases and copies are gone."""
+        slice_ = self.slice_of(place)
+        (record,) = await self._store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+        if record.get(fields.LIVE):
+            await self.end_recorded(slice_, session, record[fields.LIVE], None, cause)
+
+    async def end_recorded(self, slice_: Slice, session: str, live: str, deadline: str | None, cause: Cause) -> bool:
+        """End a session if its record still is as it was seen; then take its leases, waits and copies away."""
+        retention_ms = self.settings.result_retention_ms
+        outcome = await self._commit(
+            slice_, lambda s: sessions.ended(s, session, live, deadline, retention_ms), relief=True
+        )
+        if not outcome.ok:
+            return False
+        await self.clear_session(slice_, session, cause)
+        return True
+
+    async def clear_session(self, slice_: Slice, session: str, cause: Cause) -> None:
+        """Take away what a session that is over still holds. Safe to repeat."""
+        slice_.bury(session)
+        self._answered.pop(session, None)
+        held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        artifacts = sorted({*held, *self._shared(session)})
+        await asyncio.gather(*(self._event(slice_, artifact, EndSession(session, cause)) for artifact in artifacts))
+
+    async def resolve(
+        self, place: Place, session: str, requests: Sequence[int]
+    ) -> list[tuple[int, Grant | Done | Denial | Gone]]:
+        """What became of requests of a session. It is over afterwards, so "never" is final."""
+        await self.end_session(place, session)
+        number = self.slice_of(place).number
+        record, results = await self._store_call(
+            self.store.load(number, [fields.session_key(session), fields.results_key(session)])
+        )
+        if not record:
+            return [(request, Gone.UNKNOWN) for request in requests]
+        found: list[tuple[int, Grant | Done | Denial | Gone]] = []
+        for request in requests:
+            text = results.get(str(request))
+            found.append((request, fields.decode_answer(session, request, text).answer if text else Gone.NEVER))
+        return found
+
+    # --- artifacts ----------------------------------------------------------------------------------------------
+
+    def submit(
+        self, place: Place, key: str, event: Event, request: int = 0, digest: str = ""
+    ) -> asyncio.Future[Reply | None]:
+        """Queue an event of an artifact; the future resolves to the confirmed answer.
+
+        A queued GetM resolves when it is granted or its wait is over. `request` and `digest` name an effect, which
+        is stored with its answer and never runs twice.
+        """
+        future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+        slice_ = self.slice_of(place)
+        slice_.submit(EventJob(fields.artifact_of(place, key), event, future, request, digest))
+        if request:
+            self._answered.setdefault(getattr(event, "session", ""), []).append(request)
+        return future
+
+    async def request(self, place: Place, key: str, event: Event, request: int = 0, digest: str = "") -> Reply:
+        """`submit`, awaited."""
+        reply = await self.submit(place, key, event, request, digest)
+        assert reply is not None
+        return reply
+
+    async def stored(self, place: Place, session: str, request: int, digest: str) -> Reply | None:
+        """The answer that a request already got, if it did."""
+        slice_ = self.slice_of(place)
+        (results,) = await self._store_call(self.store.load(slice_.number, [fields.results_key(session)]))
+        text = results.get(str(request))
+        if text is None:
+            return None
+        result = fields.decode_answer(session, request, text)
+        return Reply(repeated(result.digest, digest, result.answer), Position(slice_.incarnation.number, 0))
+
+    async def acks(self, place: Place, acked: Iterable[tuple[str, str, int, int]]) -> None:
+        """Sessions dropped old copies: (key, session, version number, fence), one commit per artifact and round."""
+        rounds: dict[tuple[str, int, int], list[str]] = {}
+        for key, session, n, fence in acked:
+            rounds.setdefault((key, n, fence), []).append(session)
+        for (key, n, fence), who in rounds.items():
+            self.submit(place, key, InvAck(tuple(sorted(who)), n, fence)).add_done_callback(_ignore)
+
+    async def stat(self, place: Place, session: str, key: str) -> Stat | Denial:
+        """One artifact; NOT_FOUND where it does not exist."""
+        over = await self.confirm_session(place, session)
+        if isinstance(over, Denial):
+            return over
+        (stat,) = await self._stats(place, [key])
+        if not stat.entry.exists:
+            current = stat.entry.version if stat.entry.version.n else None
+            return Denial(Reason.NOT_FOUND, "there is no such artifact", current=current)
+        return stat
+
+    async def list(self, place: Place, session: str, prefix: str, after: str, limit: int) -> Listing | Denial:
+        """Artifacts whose keys begin with `prefix` and sort after `after`."""
+        head = await self.confirm_session(place, session)
+        if isinstance(head, Denial):
+            return head
+        number = self.slice_of(place).number
+        keys = await self._store_call(self.store.by_prefix(number, fields.index_key(place), prefix, after, limit + 1))
+        stats = await self._stats(place, keys[:limit])
+        as_of = stats[-1].as_of if stats else head
+        return Listing([stat for stat in stats if stat.entry.exists], len(keys) > limit, as_of)
+
+    async def history(self, place: Place, session: str, key: str) -> Sequence[VersionRecord] | Denial:
+        """The retained versions, newest first."""
+        over = await self.confirm_session(place, session)
+        if isinstance(over, Denial):
+            return over
+        records = await self.versions(place, key)
+        if not records:
+            return Denial(Reason.NOT_FOUND, "there is no such artifact")
+        return sorted(records.values(), key=lambda record: record.version.n, reverse=True)
+
+    async def versions(self, place: Place, key: str) -> dict[str, VersionRecord]:
+        """The retained versions by their field in the store."""
+        number = self.slice_of(place).number
+        artifact = fields.artifact_of(place, key)
+        (record,) = await self._store_call(self.store.load(number, [fields.versions_key(artifact)]))
+        return {name: fields.decode_version(text) for name, text in record.items()}
+
+    async def at_version(self, place: Place, session: str, key: str, version: Version) -> VersionRecord | Denial:
+        """One retained version."""
+        records = await self.history(place, session, key)
+        if isinstance(records, Denial):
+            return records
+        for record in records:
+            if record.version == version:
+                return record
+        return Denial(Reason.NOT_FOUND, "this version does not exist or is not retained", current=records[0].version)
+
+    # --- for the sweeper ----------------------------------------------------------------------------------------
+
+    async def expire(self, slice_: Slice, artifact: str) -> None:
+        """Let an artifact's passed deadlines take effect."""
+        await self._event(slice_, artifact, Expire())
+
+    async def plain(self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = True) -> Outcome:
+        """A plain commit of housekeeping."""
+        return await self._commit(slice_, make, relief=relief)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    async def _event(self, slice_: Slice, artifact: str, event: Event) -> None:
+        future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+        slice_.submit(EventJob(artifact, event, future))
+        await future
+
+    async def _commit(self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = False) -> Outcome:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        slice_.submit(CommitJob(make, future, relief))
+        return await future
+
+    async def _stats(self, place: Place, keys: Sequence[str]) -> Sequence[Stat]:
+        slice_ = self.slice_of(place)
+        loop = asyncio.get_running_loop()
+        jobs = [StatJob(fields.artifact_of(place, key), loop.create_future()) for key in keys]
+        for job in jobs:
+            slice_.submit(job)
+        found = await asyncio.gather(*(job.future for job in jobs))
+        incarnation, now_ms = slice_.incarnation.number, slice_.time.now_ms
+        return [
+            Stat(key, entry, Position(incarnation, head), now_ms)
+            for key, (entry, head) in zip(keys, found, strict=True)
+        ]
+
+    async def _store_call(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except StoreError as error:
+            raise Unavailable(str(error)) from error
+
+
+def _ignore(future: asyncio.Future[Reply | None]) -> None:
+    """Nobody waits for an ack's commit; a lost one is made up for by the next read or the session's end."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,218 @@
+"""What a slice commits: judged events, and plain commits for sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from homenode_directory.place import Position
+from homenode_directory.protocol.effects import Answer, Decision, Denial, Done, Grant, Reason, Waiting
+from homenode_directory.protocol.events import Commit as CommitEvent
+from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, InvAck, Put, SetPolicy
+from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.model import Entry
+from homenode_directory.protocol.transitions import step
+from homenode_directory.slice import Slice, StoredAnswer
+from homenode_directory.store import fields
+from homenode_directory.store.base import META, PREDECESSOR, Commit, Equals, Exists, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer and the place in the log as of which it holds."""
+
+    answer: Grant | Done | Denial
+    as_of: Position
+
+
+@dataclass(slots=True)
+class EventJob:
+    """Judge one event of one artifact and commit the decision.
+
+    `future` resolves to a `Reply`, or to None where nobody asked (deadlines, acks, ended sessions).
+    """
+
+    artifact: str
+    event: Event
+    future: asyncio.Future[Reply | None]
+    request: int = 0
+    digest: str = ""
+    decision: Decision = field(default_factory=lambda: Decision(None))
+    entry: Entry | None = None
+
+    @property
+    def relief(self) -> bool:
+        """Whether it frees room: releases, expiries and acks go through when the store is full."""
+        return isinstance(self.event, Put | Expire | EndSession | InvAck)
+
+    @property
+    def _effect(self) -> tuple[str, int] | None:
+        event = self.event
+        stored = isinstance(event, GetM | CommitEvent | SetPolicy) or (isinstance(event, Put) and event.lease)
+        return (event.session, self.request) if stored and self.request else None  # type: ignore[union-attr]
+
+    def build(self, slice_: Slice, index: int) -> Commit:
+        """Judge on the entry as the slice knows it."""
+        entry = slice_.entry(self.artifact)
+        facts = Facts(
+            now_ms=slice_.time.now_ms,
+            now_max_ms=slice_.time.latest_ms,
+            incarnation=slice_.incarnation.number,
+            request=self.request,
+            digest=self.digest,
+            floor=slice_.floor,
+            dead=slice_.dead,
+            terms=slice_.terms,
+        )
+        self.entry, self.decision = entry, step(entry, self.event, facts)
+        after = slice_.written.get(self.artifact, -1)
+        commit = fields.encode_decision(
+            self.artifact, entry, self.decision, slice_.incarnation.token, self._effect, after
+        )
+        if self.decision.entry is not entry:
+            slice_.keep(self.artifact, self.decision.entry)
+            slice_.written[self.artifact] = index
+        return commit
+
+    def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        """Answer what the store confirmed; learn from what it refused."""
+        if outcome.ok:
+            if self.decision.entry is not self.entry:
+                slice_.keep(self.artifact, self.decision.entry)
+            if self.decision.guards.content:
+                slice_.grown[self.artifact] = None
+            for result in self.decision.results:
+                slice_.answer_waiting(result.session, result.request, (result.answer, outcome.head))
+            self._answer(slice_, self.decision.answer, outcome.head)
+            return True
+        if outcome.failed == PREDECESSOR:
+            return False
+        shown = outcome.shown
+        slice_.keep(
+            self.artifact,
+            fields.decode_entry(
+                shown.get(fields.entry_key(self.artifact)), shown.get(fields.sharers_key(self.artifact))
+            ),
+        )
+        return self._refused(slice_, commit, outcome)
+
+    def _refused(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        guard = commit.guards[outcome.failed]
+        if isinstance(guard, Exists):
+            missing = Denial(Reason.CONTENT_MISSING, "the content has not been stored, or was collected")
+            self._answer(slice_, missing, outcome.head)
+            return True
+        if isinstance(guard, Equals):
+            effect = self._effect
+            if effect is not None and guard.key == fields.results_key(effect[0]):
+                result = fields.decode_answer(*effect, outcome.found or "")
+                self._answer(slice_, repeated(result.digest, self.digest, result.answer), outcome.head)
+                return True
+            if guard.key == META:
+                slice_.floor = int(outcome.found or 0)
+            elif guard.field == fields.LIVE:
+                slice_.bury(guard.key.removeprefix(fields.session_key("")))
+        return False
+
+    def _answer(self, slice_: Slice, answer: Answer | None, head: int) -> None:
+        if self.future.done():
+            return
+        if answer is None:
+            self.future.set_result(None)
+        elif isinstance(answer, Waiting):
+            self._wait(slice_)
+        else:
+            self.future.set_result(Reply(answer, Position(slice_.incarnation.number, head)))
+
+    def _wait(self, slice_: Slice) -> None:
+        stored: asyncio.Future[StoredAnswer] = self.future.get_loop().create_future()
+        incarnation = slice_.incarnation.number
+
+        def forward(done: asyncio.Future[StoredAnswer]) -> None:
+            if self.future.done():
+                return
+            error = done.exception()
+            if error is not None:
+                self.future.set_exception(error)
+                return
+            answer, head = done.result()
+            self.future.set_result(Reply(answer, Position(incarnation, head)))
+
+        stored.add_done_callback(forward)
+        session = self.event.session  # type: ignore[union-attr]
+        slice_.await_result(session, self.request, stored)
+
+    def fail(self, error: Exception) -> None:
+        """End without a confirmed outcome."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def repeated(stored_digest: str, digest: str, answer: Grant | Done | Denial) -> Grant | Done | Denial:
+    """The same request gets the same answer; the same id with another request is a mistake."""
+    if stored_digest != digest:
+        return Denial(Reason.INVALID_ARGUMENT, "this request id was used for another request")
+    return answer
+
+
+@dataclass(slots=True)
+class StatJob:
+    """Confirm the entry as known here, or learn it; changes nothing. Resolves to (entry, head)."""
+
+    artifact: str
+    future: asyncio.Future[tuple[Entry, int]]
+    relief: bool = False
+    entry: Entry | None = None
+
+    def build(self, slice_: Slice, index: int) -> Commit:
+        """A comparison with what is known, behind the batch's own changes."""
+        self.entry = slice_.entry(self.artifact)
+        key = fields.entry_key(self.artifact)
+        rev = str(self.entry.rev) if self.entry.rev else None
+        after = slice_.written.get(self.artifact, -1)
+        return Commit((Equals(key, "rev", rev),), after=after, show=(key, fields.sharers_key(self.artifact)))
+
+    def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        """What the store shows is as good as a confirmation."""
+        if outcome.failed == PREDECESSOR:
+            return False
+        if not outcome.ok:
+            shown = outcome.shown
+            self.entry = fields.decode_entry(
+                shown.get(fields.entry_key(self.artifact)), shown.get(fields.sharers_key(self.artifact))
+            )
+            slice_.keep(self.artifact, self.entry)
+        assert self.entry is not None
+        if not self.future.done():
+            self.future.set_result((self.entry, outcome.head))
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """End without a confirmed outcome."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(slots=True)
+class CommitJob:
+    """A plain commit, made anew each round; resolves to the store's outcome, applied or refused."""
+
+    make: Callable[[Slice], Commit]
+    future: asyncio.Future[Outcome]
+    relief: bool = False
+
+    def build(self, slice_: Slice, index: int) -> Commit:
+        """The commit, from what the slice knows now."""
+        return self.make(slice_)
+
+    def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        """One round is enough: the caller judges a refusal."""
+        if not self.future.done():
+            self.future.set_result(outcome)
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """End without a confirmed outcome."""
+        if not self.future.done():
+            self.future.set_exception(error)

@@ -1,0 +1,1 @@
+"""The rule book: pure data and functions, no I/O, no clock, no randomness."""

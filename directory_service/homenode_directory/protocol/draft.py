@@ -1,0 +1,196 @@
+"""An entry in the making: what `transitions` writes while it judges one event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from homenode_directory.protocol.effects import (
+    Answer,
+    Decision,
+    Denial,
+    Done,
+    Ended,
+    Grant,
+    Granted,
+    Guards,
+    LogEvent,
+    Published,
+    Reason,
+    Refused,
+    Result,
+)
+from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.model import Cause, Entry, Holder, Level, Pending, Policy, Version, Waiter
+
+
+class Draft:
+    """A mutable copy of an entry with the log, results and guards collected so far.
+
+    Small verbs that several rules share live here; which of them apply, and when, is said in `transitions`.
+    """
+
+    __slots__ = (
+        "before_ms", "changed", "committed_ms", "content", "content_guard", "deadlines", "ended", "facts", "fence",
+        "floor", "holder", "live", "log", "old", "pending", "policy", "results", "sharers", "tombstone_ms", "version",
+        "waiters",
+    )  # fmt: skip
+
+    def __init__(self, entry: Entry, facts: Facts) -> None:
+        self.old = entry
+        self.facts = facts
+        self.changed = False
+        fresh = entry.rev == 0
+        self.floor: int | None = facts.floor if fresh else None  # guard of a creation
+        self.version = Version(0, facts.floor) if fresh else entry.version
+        self.fence = facts.floor if fresh else entry.fence
+        self.content = entry.content
+        self.committed_ms = entry.committed_ms
+        self.holder = entry.holder
+        self.waiters = entry.waiters
+        self.pending: Pending | None = entry.pending
+        self.sharers = entry.sharers
+        self.policy = entry.policy
+        self.tombstone_ms = entry.tombstone_ms
+        self.ended = entry.ended
+        self.log: list[LogEvent] = []
+        self.results: list[Result] = []
+        self.live: list[str] = []
+        self.before_ms = 0
+        self.content_guard = ""
+        self.deadlines: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def policy_in_force(self) -> Policy:
+        """The artifact's own policy, else the default."""
+        return self.policy if self.policy is not None else self.facts.default
+
+    @property
+    def strict(self) -> bool:
+        """Whether commits must wait for the copies of others."""
+        return self.policy_in_force.level is Level.STRICT
+
+    def share(self, session: str) -> bool:
+        """Note that `session` may hold the committed version; False if that was known."""
+        if self.sharers.get(session) == self.version.n:
+            return False
+        self.sharers = MappingProxyType({**self.sharers, session: self.version.n})
+        self.changed = True
+        return True
+
+    def unshare(self, gone: Callable[[str, int], bool]) -> tuple[str, ...]:
+        """Remove the sharers that `gone` names; returns them, sorted."""
+        dropped = tuple(sorted(s for s, n in self.sharers.items() if gone(s, n)))
+        if dropped:
+            self.sharers = MappingProxyType({s: n for s, n in self.sharers.items() if s not in dropped})
+            self.changed = True
+        return dropped
+
+    def raise_fence(self) -> int:
+        """Start a new round: every older token and ack is stale from here on."""
+        self.fence += 1
+        self.changed = True
+        return self.fence
+
+    def end_lease(self, cause: Cause) -> None:
+        """Take the write lease away and remember why."""
+        holder = self.holder
+        assert holder is not None
+        self.raise_fence()
+        self.holder = None
+        self.ended = (*self.ended, (holder.lease, cause))[-self.facts.terms.ended_max :]
+        self.log.append(Ended(holder.session, holder.lease, self.fence, cause))
+
+    def cause_of(self, lease: str) -> Cause | None:
+        """Why a lease ended, as far as it is remembered."""
+        return dict(self.ended).get(lease)
+
+    def give_lease(self, session: str, lease: str, ttl_ms: int, request: int = 0) -> Grant:
+        """Make `session` the holder; its copy of the committed version, if there is one, counts as shared."""
+        fence = self.raise_fence()
+        self.holder = Holder(session, lease, fence, self.facts.now_max_ms + ttl_ms, ttl_ms)
+        self.tombstone_ms = 0
+        if self.content is not None:
+            self.share(session)
+        self.log.append(Granted(session, lease, fence, request))
+        self.live.append(session)
+        return self.grant(fence, ttl_ms)
+
+    def grant(self, fence: int = 0, ttl_ms: int = 0) -> Grant:
+        """The answer that carries the committed version."""
+        return Grant(
+            version=self.version,
+            content=self.content,
+            committed_ms=self.committed_ms,
+            level=self.policy_in_force.level,
+            cacheable=self.pending is None,
+            policy=self.policy,
+            fence=fence,
+            ttl_ms=ttl_ms,
+        )
+
+    def store_result(self, session: str, request: int, digest: str, answer: Grant | Done | Denial) -> None:
+        """Keep the answer of an effectful request with the transition."""
+        if request:
+            self.results.append(Result(session, request, digest, answer))
+
+    def refuse_waiter(self, waiter: Waiter) -> None:
+        """A queued request gets its denial."""
+        self.changed = True
+        denial = Denial(
+            Reason.WAIT_TIMEOUT,
+            "the write lease did not become free in time",
+            current=self.version,
+            holder=self.holder.session if self.holder else "",
+        )
+        self.store_result(waiter.session, waiter.request, waiter.digest, denial)
+        self.log.append(Refused(waiter.session, waiter.request))
+
+    def publish(self, pending: Pending) -> None:
+        """A prepared version becomes the committed one."""
+        self.changed = True
+        self.pending = None
+        self.version, self.content = pending.version, pending.content
+        self.committed_ms = max(self.committed_ms, self.facts.now_ms)
+        self.unshare(lambda session, n: n < pending.version.n and session != pending.session)
+        if self.content is not None and pending.session not in self.facts.dead:
+            self.share(pending.session)
+        kept = 0
+        holder = self.holder
+        if holder is not None and holder.session == pending.session:
+            if pending.keep:
+                kept = self.raise_fence()
+                self.holder = Holder(holder.session, holder.lease, kept, holder.deadline_ms, holder.ttl_ms)
+            else:
+                self.end_lease(Cause.RELEASED)
+        done = Done(self.version, kept, self.holder.ttl_ms if kept and self.holder else 0)
+        self.store_result(pending.session, pending.request, pending.digest, done)
+        self.log.append(Published(self.version, self.content, pending.session, pending.request))
+
+    def decide(self, answer: Answer | None) -> Decision:
+        """Close the draft."""
+        guards = Guards(
+            live=tuple(dict.fromkeys(self.live)),
+            before_ms=self.before_ms,
+            floor=self.floor if self.changed else None,
+            content=self.content_guard,
+            deadlines=self.deadlines,
+        )
+        log, results = tuple(self.log), tuple(self.results)
+        if not self.changed:
+            return Decision(self.old, answer, log, results, guards)
+        entry = Entry(
+            rev=self.old.rev + 1,
+            version=self.version,
+            fence=self.fence,
+            content=self.content,
+            committed_ms=self.committed_ms,
+            holder=self.holder,
+            waiters=self.waiters,
+            pending=self.pending,
+            sharers=self.sharers,
+            policy=self.policy,
+            tombstone_ms=self.tombstone_ms,
+            ended=self.ended,
+        )
+        return Decision(entry, answer, log, results, guards)

@@ -1,0 +1,185 @@
+"""What `step` decides: a new entry, an answer, log events, results to store, and the guards that must still hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from homenode_directory.protocol.model import Cause, Content, Entry, Level, Policy, Version
+
+
+class Reason(StrEnum):
+    """The closed set of refusals."""
+
+    NOT_FOUND = "not_found"
+    ALREADY_EXISTS = "already_exists"
+    VERSION_CONFLICT = "version_conflict"
+    HELD = "held"
+    WAIT_TIMEOUT = "wait_timeout"
+    QUEUE_FULL = "queue_full"
+    STALE_FENCE = "stale_fence"
+    LEASE_LOST = "lease_lost"
+    SESSION_LOST = "session_lost"
+    INVALID_ARGUMENT = "invalid_argument"
+    TOO_LARGE = "too_large"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    CONTENT_MISSING = "content_missing"
+    CONTENDED = "contended"
+    OVERLOADED = "overloaded"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission to hold a copy (`fence` 0) or to write (`fence` is the token, `ttl_ms` its term)."""
+
+    version: Version
+    content: Content | None
+    committed_ms: int
+    level: Level
+    cacheable: bool
+    policy: Policy | None = None
+    fence: int = 0
+    ttl_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A commit, delete, release, renewal or policy change took effect.
+
+    `fence` is the token to go on with when a lease is kept; `version` the artifact's committed version now.
+    """
+
+    version: Version
+    fence: int = 0
+    ttl_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A typed refusal; fields that do not apply keep their defaults."""
+
+    reason: Reason
+    message: str = ""
+    current: Version | None = None
+    holder: str = ""
+    retry_after_ms: int = 0
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No answer yet: the request is queued or prepared, and its answer will be a stored result."""
+
+
+Answer = Grant | Done | Denial | Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Inv:
+    """Copies older than `version` are obsolete; `fence` names the round. Watchers take it as the change event."""
+
+    version: Version
+    fence: int
+    content: Content | None  # None: deleted
+    session: str  # the committer, which keeps its own copy
+    prepared: bool = False  # strict: this version is not published yet
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A session joined the sharers at version number `n`."""
+
+    session: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The write lease went to `session`. `request` is the waiting request that this answers, or 0."""
+
+    session: str
+    lease: str
+    fence: int
+    request: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The write lease of `session` ended."""
+
+    session: str
+    lease: str
+    fence: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A waiting request was refused; its answer is stored."""
+
+    session: str
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A prepared version is the committed one now; `request` is answered. Watchers take it as the change."""
+
+    version: Version
+    content: Content | None
+    session: str
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Sessions left the sharer set."""
+
+    sessions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """The artifact's own policy changed."""
+
+    policy: Policy | None
+
+
+LogEvent = Inv | Shared | Granted | Ended | Refused | Published | Dropped | PolicySet
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The stored answer of an effectful request."""
+
+    session: str
+    request: int
+    digest: str
+    answer: Grant | Done | Denial
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What must still hold at the commit, beside the entry's `rev` and the slice's incarnation."""
+
+    live: tuple[str, ...] = ()  # sessions whose record must be live
+    before_ms: int = 0  # the store's clock must be below this; 0: no such guard
+    floor: int | None = None  # the slice's version floor must equal this (creation)
+    content: str = ""  # this content must be stored; the commit adds a reference to it
+    deadlines: tuple[tuple[str, int], ...] = ()  # session deadlines that were frozen into a wait-set
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`entry` None drops the record and raises the slice floor to `floor`; an unchanged entry is compare-only.
+
+    `answer` None: nobody asked (deadlines, acks, ended sessions).
+    """
+
+    entry: Entry | None
+    answer: Answer | None = None
+    log: tuple[LogEvent, ...] = ()
+    results: tuple[Result, ...] = ()
+    guards: Guards = field(default_factory=Guards)
+    floor: int = 0

@@ -1,0 +1,99 @@
+"""What can happen to an entry. Names are the spec's action names (`tla/Directory.tla`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from homenode_directory.protocol.model import Cause, Content, Policy, Version
+
+
+class Base(StrEnum):
+    """Bases of a compare-and-set that are not versions."""
+
+    ABSENT = "absent"  # the artifact must not exist
+    ANY = "any"  # overwrite whatever is there
+
+
+@dataclass(frozen=True, slots=True)
+class GetS:
+    """A read miss: content of the last committed version, and a place among the sharers when `share`."""
+
+    session: str
+    share: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class GetM:
+    """Ask for the write lease. `lease` is the client's id for it; `wait_ms` 0 means: do not queue."""
+
+    session: str
+    lease: str
+    ttl_ms: int
+    wait_ms: int = 0
+    create: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Publish content. With `lease` and `fence`: under the write lease; else compare-and-set on `base`.
+
+    `base` is checked on both paths. `keep` keeps the lease. A delete is a commit without content.
+    """
+
+    session: str
+    content: Content | None
+    base: Version | Base
+    lease: str = ""
+    fence: int = 0
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Give up the write lease `lease`, or, when it is empty, the shared copy."""
+
+    session: str
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InvAck:
+    """Sessions have dropped every copy older than version number `n`, which round `fence` announced."""
+
+    sessions: tuple[str, ...]
+    n: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Extend the write lease."""
+
+    session: str
+    lease: str
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Deadlines may have passed: the holder's, waiters', a pending commit's wait-set, a tombstone's."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """A session is over: its lease, its places in the queue and its copies go."""
+
+    session: str
+    cause: Cause = Cause.SESSION_LOST
+
+
+@dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """Set or clear (None) the artifact's own policy."""
+
+    session: str
+    policy: Policy | None
+
+
+Event = GetS | GetM | Commit | Put | InvAck | Renew | Expire | EndSession | SetPolicy

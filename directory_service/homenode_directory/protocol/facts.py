@@ -1,0 +1,42 @@
+"""What a judgement rests on beyond the entry. The directory gathers it; guards confirm it at the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from homenode_directory.protocol.effects import Result
+from homenode_directory.protocol.model import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Bounds and durations of the rule book, in milliseconds and counts."""
+
+    tombstone_ms: int = 70_000  # lease term + the window in which a request may be repeated
+    waiters_max: int = 64
+    ended_max: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Time, identity and memory as seen when an event is judged.
+
+    `now_ms` is a lower bound of the store's clock (a deadline at or below it has passed), `now_max_ms` an upper
+    bound (a deadline computed from it is not shorter than its holder believes). `stored` is the answer that
+    (session, `request`) already got. `dead` names sessions known to be over. `floor` is the slice's floor of
+    dropped versions and fences. `deadlines` are store times after which a session's copies are certainly dead.
+    """
+
+    now_ms: int
+    incarnation: int
+    now_max_ms: int = 0
+    request: int = 0
+    digest: str = ""
+    stored: Result | None = None
+    floor: int = 0
+    dead: Container[str] = frozenset()
+    deadlines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    default: Policy = Policy()
+    terms: Terms = Terms()

@@ -1,0 +1,163 @@
+"""What the directory knows of one artifact.
+
+An `Entry` is the whole directory record of an artifact: who may write it, who may hold copies, and what is
+committed. Everything here is immutable; `transitions.step` answers with a new entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class State(StrEnum):
+    """Coherence state as the directory sees it."""
+
+    I = "I"  # noqa: E741 - the field's own name: no copies
+    S = "S"  # sharers
+    E = "E"  # one sharer, no writer
+    M = "M"  # somebody holds the write lease; readers keep copies of the last committed version
+    P = "P"  # prepared: a strict commit between prepare and publish
+
+
+class Level(StrEnum):
+    """Consistency of an artifact's reads."""
+
+    LAZY = "lazy"
+    STRICT = "strict"
+
+
+class Push(StrEnum):
+    """Whether content rides with an invalidation."""
+
+    NONE = "none"
+    SHARERS = "sharers"
+    ALL = "all"
+
+
+class Cause(StrEnum):
+    """Why a write lease ended."""
+
+    RELEASED = "released"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    SESSION_LOST = "session_lost"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """A committed content: ordered, never reused. `n` counts per artifact; `incarnation` names the store's memory."""
+
+    incarnation: int
+    n: int
+
+
+NO_VERSION = Version(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an artifact is kept coherent. `None` means: the workspace's or the server's default."""
+
+    level: Level = Level.LAZY
+    push: Push = Push.NONE
+    max_age_ms: int | None = None
+    max_reads: int | None = None
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Names the bytes of a version: SHA-256 (hex) and size in bytes; `metadata` is the committer's, as JSON text."""
+
+    hash: str
+    size: int
+    metadata: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has the write lease. `fence` is the token's counter; `deadline_ms` is on the store's clock."""
+
+    session: str
+    lease: str
+    fence: int
+    deadline_ms: int
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A queued GetM. Its answer is stored under (session, request) when it is granted or its deadline passes."""
+
+    session: str
+    request: int
+    digest: str
+    lease: str
+    ttl_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A strict commit that is prepared: it is always published, never aborted.
+
+    `waits` maps each session that may hold an older copy to the store time, frozen at prepare, after which its copy
+    is certainly dead.
+    """
+
+    session: str
+    request: int
+    digest: str
+    content: Content | None
+    version: Version
+    fence: int
+    keep: bool
+    waits: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The directory's record of one artifact.
+
+    Invariants (`transitions.check`):
+      - the holder's fence and a pending fence never exceed `fence`
+      - `sharers` is a superset of the sessions that may hold a copy: session -> version number it was given
+      - no sharer was given a version above the committed one
+      - waiters only behind a holder or a pending commit; at most one waiter per (session, request)
+      - `version` and `fence` never fall (between entries)
+    """
+
+    rev: int = 0
+    version: Version = NO_VERSION
+    fence: int = 0
+    content: Content | None = None
+    committed_ms: int = 0
+    holder: Holder | None = None
+    waiters: tuple[Waiter, ...] = ()
+    pending: Pending | None = None
+    sharers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    policy: Policy | None = None
+    tombstone_ms: int = 0  # when a deleted artifact's record may be dropped; 0: not deleted
+    ended: tuple[tuple[str, Cause], ...] = ()  # the last few leases that ended, so that a zombie learns why
+
+    @property
+    def state(self) -> State:
+        """The coherence state, derived so that it cannot disagree with the fields."""
+        if self.pending is not None:
+            return State.P
+        if self.holder is not None:
+            return State.M
+        if not self.sharers:
+            return State.I
+        return State.E if len(self.sharers) == 1 else State.S
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is committed content to read."""
+        return self.content is not None
+
+
+ABSENT_ENTRY = Entry()

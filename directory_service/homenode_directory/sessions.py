@@ -1,0 +1,72 @@
+"""Plain commits that open, keep, end and forget sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from homenode_directory.slice import Slice
+from homenode_directory.store.base import Commit, Delete, Drop, Equals, Put, Rank, Unrank, Write
+from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, held_key, results_key, session_key
+
+TTL = "ttl"
+NAME = "name"
+OVER = ""  # value of LIVE once a session is over: no incarnation's token
+
+
+def opened(slice_: Slice, session: str, name: str, ttl_ms: int) -> Commit:
+    """Make the session live."""
+    key, deadline_ms = session_key(session), slice_.time.latest_ms + ttl_ms
+    return Commit(
+        guards=(Equals(key, LIVE, None),),
+        writes=(
+            Put(key, LIVE, slice_.incarnation.token),
+            Put(key, DEADLINE, str(deadline_ms)),
+            Put(key, TTL, str(ttl_ms)),
+            Put(key, NAME, name),
+            Rank(DUE_SESSIONS, session, deadline_ms),
+        ),
+    )
+
+
+def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int]) -> Commit:
+    """Move the session's deadline, and forget answers that its client has."""
+    key, deadline_ms = session_key(session), slice_.time.latest_ms + ttl_ms
+    forget: tuple[Write, ...] = tuple(Drop(results_key(session), str(request)) for request in settled)
+    return Commit(
+        guards=(Equals(key, LIVE, slice_.incarnation.token),),
+        writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *forget),
+        show=(key,),
+    )
+
+
+def confirmed(slice_: Slice, session: str) -> Commit:
+    """Compare only: the session is live."""
+    key = session_key(session)
+    return Commit(guards=(Equals(key, LIVE, slice_.incarnation.token),), show=(key,))
+
+
+def ended(slice_: Slice, session: str, live: str, deadline: str | None, retention_ms: int) -> Commit:
+    """End the session if its record still says `live` and, where given, `deadline`; answers stay for a while."""
+    key = session_key(session)
+    guards = [Equals(key, LIVE, live)]
+    if deadline is not None:
+        guards.append(Equals(key, DEADLINE, deadline))
+    return Commit(
+        guards=tuple(guards),
+        writes=(Put(key, LIVE, OVER), Rank(DUE_SESSIONS, session, slice_.time.latest_ms + retention_ms)),
+        show=(key,),
+    )
+
+
+def forgotten(slice_: Slice, session: str) -> Commit:
+    """Drop what is left of a session that is over."""
+    key = session_key(session)
+    return Commit(
+        guards=(Equals(key, LIVE, OVER),),
+        writes=(
+            Delete(key),
+            Delete(results_key(session)),
+            Delete(held_key(session)),
+            Unrank(DUE_SESSIONS, session),
+        ),
+    )

@@ -1,0 +1,271 @@
+"""One slice at work: a queue of jobs, judged and committed in batches.
+
+The mailbox of every artifact in the slice. One batch is under way at a time: its jobs are judged in order on the
+entries as this process knows them, packed into one store call, and confirmed or refused by the store one by one. A
+refused job is judged again with what the store returned. So nothing is answered that the store has not confirmed
+after the request arrived, and however many jobs wait, a batch costs one round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from homenode_directory.clock import Clock, StoreClock
+from homenode_directory.errors import Contended, Full, OutcomeUnknown, Overloaded, Unavailable
+from homenode_directory.incarnations import Incarnations
+from homenode_directory.observer import Observer
+from homenode_directory.protocol.effects import Denial, Done, Grant
+from homenode_directory.protocol.facts import Terms
+from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
+from homenode_directory.store.base import Commit, Incarnation, Outcome, Store, StoreChanged, StoreError, StoreFull
+
+ROUNDS_MAX = 8
+RETRY_PAUSE_S = 0.05
+BATCH_MAX = 512
+
+
+class Job(Protocol):
+    """One thing to commit. `build` judges, `settle` hears what the store said, `fail` ends it."""
+
+    @property
+    def relief(self) -> bool:
+        """Whether it frees room and so must go through when the store is full."""
+
+    def build(self, slice_: Slice, index: int) -> Commit:
+        """The commit to try, from what the slice knows now; it will be number `index` of the call."""
+
+    def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        """Take the outcome; False asks for another round."""
+
+    def fail(self, error: Exception) -> None:
+        """End without a confirmed outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a slice's memory and patience."""
+
+    queue_max: int = 16_384
+    cached_entries_max: int = 65_536
+    dead_sessions_max: int = 65_536
+    waiting_max: int = 65_536
+    retry_for_ms: int = 5_000
+
+
+@dataclass(slots=True)
+class Queued:
+    """A job in the queue: how often it was judged, and since when it waits (local milliseconds)."""
+
+    job: Job
+    since: float
+    rounds: int = 0
+
+
+Deliver = Callable[[int, int, list[tuple[int, bytes]]], None]
+"""Takes (slice, incarnation number, [(sequence, log entry)]) of what this process has just committed, in order."""
+
+StoredAnswer = tuple[Grant | Done | Denial, int]
+"""A stored answer and the log sequence as of which it is told."""
+
+
+class Slice:
+    """State that judging needs, and the loop that commits."""
+
+    def __init__(
+        self,
+        number: int,
+        store: Store,
+        incarnations: Incarnations,
+        clock: Clock,
+        terms: Terms,
+        limits: Limits,
+        observer: Observer,
+        deliver: Deliver,
+    ) -> None:
+        self.number = number
+        self.terms = terms
+        self.limits = limits
+        self.time = StoreClock(clock)
+        self.incarnation = Incarnation(0, "")
+        self.floor = 0
+        self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
+        self.used = False  # since the last sweep
+        self.due_ms = 0  # the earliest deadline of an artifact that the last sweep saw; 0: none
+        self.swept_token = ""  # incarnation whose predecessors' sessions have been ended
+        self.grown: dict[str, None] = {}  # artifacts whose history grew since the last sweep
+        self.dead: OrderedDict[str, None] = OrderedDict()
+        self.waiting: dict[tuple[str, int], list[asyncio.Future[StoredAnswer]]] = {}
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._store = store
+        self._incarnations = incarnations
+        self._clock = clock
+        self._observer = observer
+        self._deliver = deliver
+        self._queue: deque[Queued] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def submit(self, job: Job) -> None:
+        """Queue a job for the next batch. Raises Overloaded, Unavailable."""
+        if self._closing:
+            raise Unavailable("the directory is stopping")
+        if len(self._queue) >= self.limits.queue_max:
+            raise Overloaded("the slice's queue is full")
+        self._queue.append(Queued(job, self._clock()))
+        self.used = True
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._run())
+
+    async def close(self) -> None:
+        """Finish what is queued, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        for futures in self.waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(Unavailable("the directory is stopping"))
+        self.waiting.clear()
+
+    # --- what jobs use while they judge -------------------------------------------------------------------------
+
+    def entry(self, artifact: str) -> Entry:
+        """The entry as known here; the store's refusal corrects a wrong guess."""
+        return self._entries.get(artifact, ABSENT_ENTRY)
+
+    def keep(self, artifact: str, entry: Entry | None) -> None:
+        """Remember an entry; None or absent: there is no record."""
+        if entry is None or entry.rev == 0:
+            self._entries.pop(artifact, None)
+            return
+        self._entries[artifact] = entry
+        self._entries.move_to_end(artifact)
+        while len(self._entries) > self.limits.cached_entries_max:
+            self._entries.popitem(last=False)
+
+    def bury(self, session: str) -> None:
+        """Remember that a session is over."""
+        self.dead[session] = None
+        while len(self.dead) > self.limits.dead_sessions_max:
+            self.dead.popitem(last=False)
+
+    def await_result(self, session: str, request: int, future: asyncio.Future[StoredAnswer]) -> None:
+        """The future gets the answer of a queued request when a later transition stores it."""
+        if len(self.waiting) >= self.limits.waiting_max:
+            future.set_exception(Overloaded("too many requests wait", retry_after_ms=1_000))
+            return
+        self.waiting.setdefault((session, request), []).append(future)
+
+    def answer_waiting(self, session: str, request: int, answer: StoredAnswer) -> None:
+        """A stored answer exists now; whoever waits for it gets it."""
+        for future in self.waiting.pop((session, request), ()):
+            if not future.done():
+                future.set_result(answer)
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._queue):
+            if not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
+            try:
+                again = await self._commit(batch)
+            except Exception as error:  # a mistake in one batch must not stop the slice for good
+                self._forget()
+                for queued in batch:
+                    queued.job.fail(error)
+                continue
+            self._queue.extendleft(reversed(again))
+
+    async def _commit(self, batch: list[Queued]) -> list[Queued]:
+        """One store call; returns the jobs to judge again."""
+        try:
+            await self._prepare()
+            return await self._try(batch, relief=False)
+        except StoreFull as error:
+            self._forget()
+            return await self._relieve(batch, error)
+        except StoreChanged as error:
+            self._forget()
+            self.incarnation = await self._renew()
+            return self._retriable(batch, error)
+        except StoreError as error:
+            self._forget()
+            await asyncio.sleep(RETRY_PAUSE_S)
+            return self._retriable(batch, error)
+
+    async def _prepare(self) -> None:
+        if not self.incarnation.token:
+            self.incarnation = await self._incarnations.current(self.number)
+        if self.time.now_ms == 0:
+            asked = self._clock()
+            self.time.saw(await self._store.now_ms(), asked)
+
+    async def _renew(self) -> Incarnation:
+        try:
+            return await self._incarnations.renew(self.number, self.incarnation.token)
+        except StoreError:
+            await asyncio.sleep(RETRY_PAUSE_S)
+            return self.incarnation
+
+    def _forget(self) -> None:
+        """What was assumed about the store may be wrong."""
+        self._entries.clear()
+        self.floor = 0
+
+    async def _try(self, batch: list[Queued], *, relief: bool) -> list[Queued]:
+        self.written.clear()
+        commits: list[Commit] = []
+        for queued in batch:
+            commits.append(queued.job.build(self, len(commits)))
+        asked = self._clock()
+        outcomes = await self._store.commit(self.number, self.incarnation.token, commits, relief=relief)
+        self._observer.batch(len(batch), (self._clock() - asked) / 1_000)
+        self.time.saw(outcomes[-1].now_ms, asked)
+        again: list[Queued] = []
+        logged: list[tuple[int, bytes]] = []
+        for queued, commit, outcome in zip(batch, commits, outcomes, strict=True):
+            if outcome.ok and commit.log:
+                first = outcome.head - len(commit.log) + 1
+                logged.extend((first + i, data) for i, data in enumerate(commit.log))
+            if not queued.job.settle(self, commit, outcome):
+                queued.rounds += 1
+                again.append(queued)
+        if logged:
+            self._deliver(self.number, self.incarnation.number, logged)
+        return [queued for queued in again if self._patient(queued)]
+
+    def _patient(self, queued: Queued) -> bool:
+        if queued.rounds < ROUNDS_MAX:
+            return True
+        queued.job.fail(Contended(f"refused in {queued.rounds} rounds"))
+        return False
+
+    def _retriable(self, batch: list[Queued], error: StoreError) -> list[Queued]:
+        """Jobs that may be tried again after the store failed: a stored result keeps them from running twice."""
+        again = []
+        for queued in batch:
+            if self._clock() - queued.since < self.limits.retry_for_ms and not self._closing:
+                again.append(queued)
+            else:
+                changed = isinstance(error, StoreChanged)
+                queued.job.fail(Unavailable(str(error)) if changed else OutcomeUnknown(str(error)))
+        return again
+
+    async def _relieve(self, batch: list[Queued], error: StoreFull) -> list[Queued]:
+        """The store is full: what frees room goes alone, the rest is refused whole."""
+        freeing = [queued for queued in batch if queued.job.relief]
+        for queued in batch:
+            if not queued.job.relief:
+                queued.job.fail(Full(str(error)))
+        return await self._try(freeing, relief=True) if freeing else []

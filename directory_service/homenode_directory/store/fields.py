@@ -1,0 +1,313 @@
+"""How entries, sessions, results and the log lie in a store's records and ranked sets.
+
+The one place that knows both protocol types and store keys. Per slice:
+
+  meta                          record: floor (of dropped versions and fences); the store adds fields of its own
+  e/<artifact>                  record: rev, body
+  s/<artifact>                  ranked set: session -> version number that it was given
+  v/<artifact>                  record: version number -> what was committed
+  i/<tenant>/<workspace>        ranked set: keys that exist
+  x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name
+  r/<session>                   record: request id -> digest and answer
+  h/<session>                   ranked set: artifacts whose lease it holds or waits for
+  due/artifacts, due/sessions   ranked sets: -> when to look again, on the store's clock
+  b/<hash>, br/<hash>, bi       content (`blobs.py`)
+
+An artifact is written `<tenant>/<workspace>/<key>`; tenants and workspaces contain no slash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from homenode_directory.place import Place
+from homenode_directory.protocol import effects
+from homenode_directory.protocol.effects import Decision, LogEvent, Result
+from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Version
+from homenode_directory.store.base import (
+    META,
+    Add,
+    Before,
+    Commit,
+    Delete,
+    Drop,
+    Equals,
+    Exists,
+    Guard,
+    Put,
+    Rank,
+    Unrank,
+    Write,
+)
+from homenode_directory.store.codec import dumps, loads, packer, union_codec, unpacker
+
+DUE_ARTIFACTS = "due/artifacts"
+DUE_SESSIONS = "due/sessions"
+FLOOR = "floor"
+LIVE = "live"
+DEADLINE = "deadline"
+
+_APART = frozenset({"rev", "sharers"})  # fields of Entry that the body does not hold
+_pack_body = packer(Entry, _APART)
+_unpack_body = unpacker(Entry, _APART)
+_pack_answer, _unpack_answer = union_codec(effects.Grant, effects.Done, effects.Denial)
+_pack_event, _unpack_event = union_codec(
+    effects.Inv,
+    effects.Shared,
+    effects.Granted,
+    effects.Ended,
+    effects.Refused,
+    effects.Published,
+    effects.Dropped,
+    effects.PolicySet,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """One committed version in an artifact's history; `content` None: the artifact was deleted."""
+
+    version: Version
+    content: Content | None
+    committed_ms: int
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One log entry: what one commit did to one artifact."""
+
+    artifact: str
+    rev: int
+    events: tuple[LogEvent, ...]
+
+
+_pack_version = packer(VersionRecord)
+_unpack_version = unpacker(VersionRecord)
+
+
+def artifact_of(place: Place, key: str) -> str:
+    """An artifact's name within its slice."""
+    return f"{place.tenant}/{place.workspace}/{key}"
+
+
+def split_artifact(artifact: str) -> tuple[Place, str]:
+    """The inverse of `artifact_of`."""
+    tenant, workspace, key = artifact.split("/", 2)
+    return Place(tenant, workspace), key
+
+
+def entry_key(artifact: str) -> str:
+    """Record of the entry."""
+    return "e/" + artifact
+
+
+def sharers_key(artifact: str) -> str:
+    """Ranked set of the sharers."""
+    return "s/" + artifact
+
+
+def versions_key(artifact: str) -> str:
+    """Record of the retained versions."""
+    return "v/" + artifact
+
+
+def index_key(place: Place) -> str:
+    """Ranked set of the keys that exist in a workspace."""
+    return f"i/{place.tenant}/{place.workspace}"
+
+
+def session_key(session: str) -> str:
+    """Record of a session."""
+    return "x/" + session
+
+
+def results_key(session: str) -> str:
+    """Record of a session's stored answers."""
+    return "r/" + session
+
+
+def held_key(session: str) -> str:
+    """Ranked set of the artifacts that a session holds or waits for."""
+    return "h/" + session
+
+
+def content_key(hash_: str) -> str:
+    """Bytes of a content."""
+    return "b/" + hash_
+
+
+def references_key(hash_: str) -> str:
+    """Reference record of a content."""
+    return "br/" + hash_
+
+
+def decode_entry(record: Mapping[str, str | int] | None, sharers: Mapping[str, str | int] | None) -> Entry:
+    """The entry that a record and a ranked set hold; `ABSENT_ENTRY` where there is no record."""
+    if not record:
+        return ABSENT_ENTRY
+    held = MappingProxyType({session: int(n) for session, n in (sharers or {}).items()})
+    entry: Entry = _unpack_body(loads(str(record["body"])), rev=int(record["rev"]), sharers=held)
+    return entry
+
+
+def encode_answer(result: Result) -> str:
+    """A stored answer as text."""
+    return dumps([result.digest, *_pack_answer(result.answer)])
+
+
+def decode_answer(session: str, request: int, text: str) -> Result:
+    """The inverse of `encode_answer`."""
+    digest, *answer = loads(text)
+    return Result(session, request, digest, _unpack_answer(answer))
+
+
+def _encode_version(record: VersionRecord) -> str:
+    return dumps(_pack_version(record))
+
+
+def decode_version(text: str) -> VersionRecord:
+    """A retained version from its field."""
+    record: VersionRecord = _unpack_version(loads(text))
+    return record
+
+
+def encode_log(record: LogRecord) -> bytes:
+    """A log entry as bytes."""
+    return dumps([record.artifact, record.rev, [_pack_event(event) for event in record.events]]).encode()
+
+
+def decode_log(data: bytes) -> LogRecord:
+    """The inverse of `encode_log`."""
+    artifact, rev, events = loads(data)
+    return LogRecord(artifact, rev, tuple(_unpack_event(event) for event in events))
+
+
+def encode_decision(
+    artifact: str, old: Entry, decision: Decision, token: str, request: tuple[str, int] | None, after: int
+) -> Commit:
+    """The generic commit that applies a decision.
+
+    Args:
+        artifact: its name in the slice.
+        old: the entry that was judged.
+        decision: what `step` said.
+        token: the slice's incarnation, which live sessions carry.
+        request: (session, request id) of an effectful request, whose answer must not be stored yet.
+        after: index in the call of the commit that wrote `old`, or -1.
+    """
+    entry = entry_key(artifact)
+    guards = tuple(_guards(entry, old, decision, token, request))
+    writes = tuple(_writes(artifact, old, decision))
+    log: tuple[bytes, ...] = ()
+    if decision.log:
+        rev = decision.entry.rev if decision.entry is not None else old.rev + 1
+        log = (encode_log(LogRecord(artifact, rev, decision.log)),)
+    return Commit(guards, writes, log, after, (entry, sharers_key(artifact)))
+
+
+def _guards(entry: str, old: Entry, decision: Decision, token: str, request: tuple[str, int] | None) -> Iterator[Guard]:
+    guards = decision.guards
+    if request is not None:
+        yield Equals(results_key(request[0]), str(request[1]), None)
+    yield Equals(entry, "rev", str(old.rev) if old.rev else None)
+    for session in guards.live:
+        yield Equals(session_key(session), LIVE, token)
+    if guards.before_ms:
+        yield Before(guards.before_ms)
+    if guards.floor is not None:
+        yield Equals(META, FLOOR, str(guards.floor) if guards.floor else None)
+    if guards.content:
+        yield Exists(content_key(guards.content))
+    for session, deadline_ms in guards.deadlines:
+        yield Equals(session_key(session), DEADLINE, str(deadline_ms))
+
+
+def _writes(artifact: str, old: Entry, decision: Decision) -> Iterator[Write]:
+    new = decision.entry
+    for result in decision.results:
+        yield Put(results_key(result.session), str(result.request), encode_answer(result))
+    if new is None:
+        yield from _drop(artifact, decision.floor)
+        return
+    if decision.guards.content:
+        yield Add(references_key(decision.guards.content), "refs", 1)
+    if new is old:
+        return
+    entry = entry_key(artifact)
+    yield Put(entry, "rev", str(new.rev))
+    yield Put(entry, "body", dumps(_pack_body(new)))
+    yield from _sharer_writes(artifact, old, new)
+    yield from _held_writes(artifact, old, new)
+    if due_ms(new) != due_ms(old):
+        due = due_ms(new)
+        yield Rank(DUE_ARTIFACTS, artifact, due) if due else Unrank(DUE_ARTIFACTS, artifact)
+    if new.version != old.version and new.committed_ms:
+        committer = next((event.session for event in decision.log if isinstance(event, _NEW_VERSION)), "")
+        record = VersionRecord(new.version, new.content, new.committed_ms, committer)
+        yield Put(versions_key(artifact), str(new.version.n), _encode_version(record))
+    if new.exists != old.exists:
+        place, key = split_artifact(artifact)
+        yield Rank(index_key(place), key, 0) if new.exists else Unrank(index_key(place), key)
+
+
+_NEW_VERSION = effects.Inv | effects.Published
+
+
+def _drop(artifact: str, floor: int) -> Iterator[Write]:
+    yield Delete(entry_key(artifact))
+    yield Delete(sharers_key(artifact))
+    yield Unrank(DUE_ARTIFACTS, artifact)
+    yield Put(META, FLOOR, str(floor))
+
+
+def _sharer_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
+    if new.sharers is old.sharers:
+        return
+    key = sharers_key(artifact)
+    for session, n in new.sharers.items():
+        if old.sharers.get(session) != n:
+            yield Rank(key, session, n)
+    for session in old.sharers:
+        if session not in new.sharers:
+            yield Unrank(key, session)
+
+
+def _holding(entry: Entry) -> frozenset[str]:
+    holder = () if entry.holder is None else (entry.holder.session,)
+    return frozenset((*holder, *(waiter.session for waiter in entry.waiters)))
+
+
+def _held_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
+    if new.holder is old.holder and new.waiters is old.waiters:
+        return
+    before, after = _holding(old), _holding(new)
+    for session in sorted(after - before):
+        yield Rank(held_key(session), artifact, 0)
+    for session in sorted(before - after):
+        yield Unrank(held_key(session), artifact)
+
+
+def due_ms(entry: Entry) -> int:
+    """When the entry's next deadline passes, on the store's clock; 0: it has none."""
+    due = [waiter.deadline_ms for waiter in entry.waiters]
+    if entry.holder is not None:
+        due.append(entry.holder.deadline_ms)
+    if entry.pending is not None:
+        due.append(max(ms for _, ms in entry.pending.waits))
+    if entry.tombstone_ms:
+        due.append(entry.tombstone_ms)
+    return min(due, default=0)
+
+
+def forget_versions(artifact: str, gone: Mapping[str, VersionRecord]) -> Commit:
+    """Drop versions (field -> record) from the history and release their content, unless somebody did already."""
+    key = versions_key(artifact)
+    guards = tuple(Equals(key, name, _encode_version(record)) for name, record in gone.items())
+    writes: list[Write] = [Drop(key, name) for name in gone]
+    for record in gone.values():
+        if record.content is not None:
+            writes.append(Add(references_key(record.content.hash), "refs", -1))
+    return Commit(guards, tuple(writes))

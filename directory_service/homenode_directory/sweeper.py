@@ -1,0 +1,158 @@
+"""What nobody asks for: deadlines that pass, sessions that end, history and logs that are long enough.
+
+Each round looks, slice by slice, at what is due on the store's clock, and feeds it to the directory as events. Any
+replica's sweeper may do any of it: the guards of a commit let only one succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from homenode_directory.content.retention import Retained, RetentionPolicy, plan_retention
+from homenode_directory.directory import Directory
+from homenode_directory.errors import DirectoryError
+from homenode_directory.protocol.model import Cause
+from homenode_directory.sessions import OVER, forgotten
+from homenode_directory.slice import Slice
+from homenode_directory.store import fields
+from homenode_directory.store.base import Commit, Store, StoreError
+
+Collect = Callable[[int], Awaitable[int]]
+"""Deletes unreferenced content of a slice; returns how many contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How often the sweeper looks, and how much it does at once."""
+
+    period_ms: int = 250
+    idle_every: int = 8  # a slice that nobody used lately is looked at every so many rounds
+    tidy_every: int = 120  # log and content are tidied every so many rounds
+    due_max: int = 256
+    log_keep: int = 65_536
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+
+
+class Sweeper:
+    """Looks for what is due, until closed."""
+
+    def __init__(self, directory: Directory, *, collect: Collect | None = None, rounds: Rounds | None = None) -> None:
+        self.rounds = rounds or Rounds()
+        self._directory = directory
+        self._store: Store = directory.store
+        self._collect = collect
+        self._task: asyncio.Task[None] | None = None
+        self._round = 0
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self.sweep()
+            await asyncio.sleep(self.rounds.period_ms / 1_000)
+
+    async def sweep(self) -> None:
+        """One round over all slices. A slice whose store fails is left for the next round."""
+        number_of_round, self._round = self._round, self._round + 1
+        for number in range(self._store.slices):
+            slice_ = self._directory.slice_at(number)
+            idle = not slice_.used and not 0 < slice_.due_ms <= slice_.time.latest_ms
+            if idle and (number_of_round + number) % self.rounds.idle_every:
+                continue
+            slice_.used = False
+            try:
+                await self._sweep_slice(slice_)
+                if (number_of_round + number) % self.rounds.tidy_every == self.rounds.tidy_every - 1:
+                    await self._tidy(slice_)
+            except (StoreError, DirectoryError):
+                continue
+
+    async def _sweep_slice(self, slice_: Slice) -> None:
+        asked = slice_.time.clock()
+        due, now_ms = await self._store.by_score(slice_.number, fields.DUE_ARTIFACTS, self.rounds.due_max)
+        slice_.time.saw(now_ms, asked)
+        slice_.due_ms = due[0][1] if due else 0
+        passed = [artifact for artifact, deadline_ms in due if deadline_ms <= now_ms]
+        for artifact in passed:
+            await self._forget_history(slice_, artifact, now_ms)
+        await asyncio.gather(*(self._directory.expire(slice_, artifact) for artifact in passed))
+        due, now_ms = await self._store.by_score(slice_.number, fields.DUE_SESSIONS, self.rounds.due_max)
+        for session, deadline_ms in due:
+            if deadline_ms <= now_ms:
+                await self._end(slice_, session)
+        await self._forget_old_incarnation(slice_)
+        await self._retain(slice_, now_ms)
+
+    async def _end(self, slice_: Slice, session: str) -> None:
+        """A session's deadline has passed: end it; one that has been over for long enough is forgotten."""
+        key = fields.session_key(session)
+        (record,) = await self._store.load(slice_.number, [key])
+        live = record.get(fields.LIVE, OVER)
+        if live != OVER:
+            await self._directory.end_recorded(slice_, session, live, record.get(fields.DEADLINE), Cause.SESSION_LOST)
+            return
+        await self._directory.clear_session(slice_, session, Cause.SESSION_LOST)
+        await self._directory.plain(slice_, lambda s: forgotten(s, session))
+
+    async def _forget_old_incarnation(self, slice_: Slice) -> None:
+        """After an adoption, the sessions of the older memory are over, whatever their deadlines."""
+        token = slice_.incarnation.token
+        if not token or slice_.swept_token == token:
+            return
+        for session in await self._store.ranked(slice_.number, fields.DUE_SESSIONS):
+            (record,) = await self._store.load(slice_.number, [fields.session_key(session)])
+            live = record.get(fields.LIVE, OVER)
+            if live == OVER:
+                await self._directory.clear_session(slice_, session, Cause.SESSION_LOST)
+            elif live != token:
+                await self._directory.end_recorded(slice_, session, live, None, Cause.SESSION_LOST)
+        slice_.swept_token = token
+
+    async def _retain(self, slice_: Slice, now_ms: int) -> None:
+        """Cut histories that have grown."""
+        grown, slice_.grown = slice_.grown, {}
+        for artifact in grown:
+            place, key = fields.split_artifact(artifact)
+            records = await self._directory.versions(place, key)
+            history = [
+                Retained(record.version.n, record.content.hash if record.content else "", "", record.committed_ms)
+                for record in records.values()
+            ]
+            drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
+            if drop:
+                cut = fields.forget_versions(artifact, {str(n): records[str(n)] for n in drop})
+                await self._directory.plain(slice_, partial(_as_is, cut))
+
+    async def _forget_history(self, slice_: Slice, artifact: str, now_ms: int) -> None:
+        """The history of a tombstone that is about to be dropped goes first, up to the deleted version."""
+        entry = slice_.entry(artifact)
+        if not 0 < entry.tombstone_ms <= now_ms:
+            return
+        place, key = fields.split_artifact(artifact)
+        records = await self._directory.versions(place, key)
+        gone = {name: record for name, record in records.items() if record.version.n <= entry.version.n}
+        if gone:
+            await self._directory.plain(slice_, partial(_as_is, fields.forget_versions(artifact, gone)))
+
+    async def _tidy(self, slice_: Slice) -> None:
+        if slice_.incarnation.token:
+            head = (await self._directory.plain(slice_, partial(_as_is, Commit()))).head
+            await self._store.trim_log(slice_.number, head - self.rounds.log_keep + 1)
+        if self._collect is not None:
+            await self._collect(slice_.number)
+
+
+def _as_is(commit: Commit, slice_: Slice) -> Commit:
+    """A commit that needs nothing from the slice."""
+    return commit
