@@ -65,6 +65,9 @@ gen: ## Python code from proto/, with the pinned generator
 baseline: tools ## accepts the wire contract as it is now as the one that later changes must not break
 	@buf build proto --exclude-source-info --output -#format=json | $(BIN)/python -m json.tool --indent 1 >proto/baseline.json
 
+bench: tools ## figures: stores, reads, throughput beside other systems
+	@for file in tests/bench/*_bench.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
 	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -prune -exec rm -rf {} +
