@@ -177,10 +177,15 @@ class SqliteStore:
 
     async def by_score(self, slice_: int, key: str, limit: int) -> tuple[list[tuple[str, int]], int]:
         """See `Store.by_score`."""
-        offset = (await self.load(slice_, [META]))[0].get(OFFSET, "0")
-        now_ms = self._clock_ms() + int(offset)
+        offset_query = "SELECT value FROM records WHERE slice = ? AND key = ? AND field = ?"
         query = "SELECT member, score FROM ranks WHERE slice = ? AND key = ? ORDER BY score, member LIMIT ?"
-        return await self._rows(slice_, query, (slice_, key, limit)), now_ms
+
+        def read() -> tuple[list[tuple[str, int]], int]:
+            offset = self._reader.execute(offset_query, (slice_, META, OFFSET)).fetchone()
+            now_ms = self._clock_ms() + int(offset[0] if offset else "0")
+            return self._reader.execute(query, (slice_, key, limit)).fetchall(), now_ms
+
+        return await self._read(read, slice_)
 
     async def read_log(
         self, slice_: int, after: int, limit: int, *, incarnation: str | None = None

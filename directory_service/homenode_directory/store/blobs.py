@@ -1,0 +1,180 @@
+"""Contents in a store: bytes, who refers to them, and the collection of those that nobody wants.
+
+Per slice:
+
+  b/<hash>   blob: a line [size, links, chain_bytes, base], then the encoded bytes
+  br/<hash>  record: refs, touched (ms), size, links, chain_bytes, base, and `on/<hash>` for each base it refers to
+  bi         ranked set: hash -> when collection looks at it next, at the earliest
+
+The record is written before the bytes: whatever dies in between is collected. Two writers of one content may encode it
+differently, and the first to write bytes wins; so the bytes say themselves what they are a patch of, and the record
+refers to the base of every writer.
+
+References are counted by whoever commits a version (`Exists("b/<hash>")` and `Add("br/<hash>", "refs", 1)` in one
+commit) and by patches, of their base. Collection compares before it deletes, so a content that is touched or referred
+to meanwhile survives. Times are the store's clock without the slice's offset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from homenode_directory.content.encoding import Blob
+from homenode_directory.content.service import BaseGone
+from homenode_directory.store.base import (
+    Add,
+    Commit,
+    Delete,
+    Equals,
+    Exists,
+    Guard,
+    Incarnation,
+    Outcome,
+    Put,
+    Rank,
+    Store,
+    StoreChanged,
+    StoreError,
+    Unrank,
+    Write,
+)
+
+INDEX = "bi"
+ON = "on/"
+ROUNDS_MAX = 8
+
+
+def bytes_key(hash_: str) -> str:
+    """Key of a content's bytes."""
+    return f"b/{hash_}"
+
+
+def record_key(hash_: str) -> str:
+    """Key of a content's reference record."""
+    return f"br/{hash_}"
+
+
+class Tokens(Protocol):
+    """Knows which incarnation each slice has (`Incarnations`)."""
+
+    async def current(self, slice_: int) -> Incarnation:
+        """The slice's incarnation."""
+
+    async def renew(self, slice_: int, seen: str) -> Incarnation:
+        """The slice's incarnation after the store refused the token `seen`."""
+
+
+class StoredBlobs:
+    """Content's `Blobs` over a store."""
+
+    def __init__(self, store: Store, tokens: Tokens) -> None:
+        self._store = store
+        self._tokens = tokens
+
+    async def put_blob(
+        self, slice_: int, hash_: str, data: bytes, *, size: int, links: int, chain_bytes: int, base: str
+    ) -> None:
+        """Keep a content unless it is there, and note that it was touched. Raises BaseGone, StoreError, StoreFull."""
+        blob = Blob(data, size, base, links, chain_bytes)
+        for _ in range(ROUNDS_MAX):
+            if await self._register(slice_, hash_, blob):
+                return
+            await self._store.put_blob(slice_, bytes_key(hash_), _with_header(blob))
+            # Had this writer stalled for long, collection might have taken the record before the bytes came.
+            (there,) = await self._commit(slice_, [Commit((Exists(record_key(hash_)), Exists(bytes_key(hash_))))])
+            if there.ok:
+                return
+        raise StoreError("a content was collected again and again while it was written")
+
+    async def get_blob(self, slice_: int, hash_: str) -> Blob | None:
+        """The stored content, or None."""
+        data = await self._store.get_blob(slice_, bytes_key(hash_))
+        if data is None:
+            return None
+        end = data.index(b"\n")
+        size, links, chain_bytes, base = json.loads(data[:end])
+        return Blob(data[end + 1 :], size, base, links, chain_bytes)
+
+    async def collect(self, slice_: int, idle_ms: int, limit: int) -> int:
+        """Look at up to `limit` contents; delete those without references that nobody touched for `idle_ms`.
+
+        Returns how many were deleted. A content that stays is looked at again after `idle_ms`.
+        """
+        due, _ = await self._store.by_score(slice_, INDEX, limit)
+        now_ms = await self._store.now_ms()
+        hashes = [hash_ for hash_, at_ms in due if at_ms <= now_ms - idle_ms]
+        if not hashes:
+            return 0
+        records = await self._store.load(slice_, [record_key(hash_) for hash_ in hashes])
+        verdicts = [_verdict(h, record, now_ms, idle_ms) for h, record in zip(hashes, records, strict=True)]
+        outcomes = await self._commit(slice_, [commit for commit, _ in verdicts], relief=True)
+        return sum(outcome.ok and deletes for outcome, (_, deletes) in zip(outcomes, verdicts, strict=True))
+
+    async def _register(self, slice_: int, hash_: str, blob: Blob) -> bool:
+        """Whether the bytes are stored already; if not, the record is there and holds on to the blob's base."""
+        record, touch = record_key(hash_), _touch(hash_, await self._store.now_ms())
+        base_there: tuple[Guard, ...] = ()
+        hold: tuple[Write, ...] = ()
+        if blob.base:
+            base_there = (Exists(bytes_key(blob.base)), Exists(record_key(blob.base)))
+            hold = (Put(record, ON + blob.base, "1"), Add(record_key(blob.base), "refs", 1))
+        holds_not = Equals(record, ON + blob.base, None)
+        fields = {"refs": 0, "size": blob.size, "links": blob.links, "chain_bytes": blob.chain_bytes, "base": blob.base}
+        create = tuple(Put(record, name, str(value)) for name, value in fields.items())
+        first = [
+            Commit((Exists(bytes_key(hash_)), Exists(record)), touch),
+            Commit((Equals(record, "refs", None), *base_there), (*create, *touch, *hold)),
+        ]
+        # The record of a writer that has not come to its bytes, or never will: hold on to this blob's base as well.
+        second = [
+            Commit((Exists(record), *((Equals(record, ON + blob.base, "1"),) if blob.base else ())), touch),
+            Commit((Exists(record), holds_not, *base_there), (*touch, *hold)),
+        ]
+        for _ in range(ROUNDS_MAX):
+            stored, created = await self._commit(slice_, first)
+            if stored.ok or created.ok:
+                return stored.ok
+            if created.failed > 0:
+                raise BaseGone("the base of a patch is not stored")
+            known, joined = await self._commit(slice_, second)
+            if known.ok or joined.ok:
+                return False
+            if joined.failed > 1:
+                raise BaseGone("the base of a patch is not stored")
+        raise StoreError("a content's record changed again and again")
+
+    async def _commit(self, slice_: int, commits: Sequence[Commit], *, relief: bool = False) -> list[Outcome]:
+        token = (await self._tokens.current(slice_)).token
+        for _ in range(ROUNDS_MAX):
+            try:
+                return await self._store.commit(slice_, token, commits, relief=relief)
+            except StoreChanged:
+                token = (await self._tokens.renew(slice_, token)).token
+        raise StoreError("the store's memory changed again and again")
+
+
+def _with_header(blob: Blob) -> bytes:
+    header = json.dumps([blob.size, blob.links, blob.chain_bytes, blob.base], separators=(",", ":"))
+    return b"%s\n%s" % (header.encode(), blob.data)
+
+
+def _touch(hash_: str, now_ms: int) -> tuple[Write, ...]:
+    return Put(record_key(hash_), "touched", str(now_ms)), Rank(INDEX, hash_, now_ms)
+
+
+def _verdict(hash_: str, record: Mapping[str, str], now_ms: int, idle_ms: int) -> tuple[Commit, bool]:
+    """What collection does with a content, and whether that deletes it."""
+    key = record_key(hash_)
+    unchanged = (Equals(key, "refs", record.get("refs")), Equals(key, "touched", record.get("touched")))
+    if int(record.get("refs", "0")) > 0:
+        return Commit(unchanged, (Rank(INDEX, hash_, now_ms),)), False
+    touched_ms = int(record.get("touched", "0"))
+    if touched_ms > now_ms - idle_ms:
+        return Commit(unchanged, (Rank(INDEX, hash_, touched_ms),)), False
+    bases = [name.removeprefix(ON) for name in record if name.startswith(ON)]
+    release = tuple(Add(record_key(base), "refs", -1) for base in bases)
+    gone = (Delete(bytes_key(hash_)), Delete(key), Unrank(INDEX, hash_))
+    same_bases = tuple(Equals(key, ON + base, "1") for base in bases)
+    return Commit((*unchanged, *same_bases), (*gone, *release)), True
