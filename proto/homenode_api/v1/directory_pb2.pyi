@@ -117,16 +117,20 @@ class Outcome(_message.Message):
     def __init__(self, request_id: _Optional[int] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., never: bool = ..., unknown: bool = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("operations",)
+    __slots__ = ("operations", "number")
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     operations: _containers.RepeatedCompositeFieldContainer[Operation]
-    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
+    number: int
+    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("items",)
+    __slots__ = ("items", "number")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[Item]
-    def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ...) -> None: ...
+    number: int
+    def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Operation(_message.Message):
     __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch")
