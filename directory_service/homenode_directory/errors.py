@@ -23,5 +23,13 @@ class Overloaded(DirectoryError):
         self.retry_after_ms = retry_after_ms
 
 
+class Full(DirectoryError):
+    """The store has no room; nothing took effect."""
+
+
+class Contended(DirectoryError):
+    """Other writers were faster in every round; nothing took effect."""
+
+
 class ConfigError(DirectoryError):
     """A setting is wrong. The text names the setting, its source and what is allowed, and is shown as it is."""

@@ -1,0 +1,113 @@
+"""The service without a transport: what gRPC and the in-process endpoint both serve."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api import validate, wire
+from homenode_directory.api.calls import Caller
+from homenode_directory.api.errors import invalid, outcome_of, rejected
+from homenode_directory.api.parts import Parts
+from homenode_directory.api.sessions import Sessions
+from homenode_directory.api.stream import Stream
+from homenode_directory.api.watch import Watch
+
+Unary = Callable[[Any], Awaitable[Any]]
+
+_OPERATIONS: dict[str, tuple[str, type[Any]]] = {
+    "Read": ("read", pb.ReadRequest),
+    "Commit": ("commit", pb.CommitRequest),
+    "Acquire": ("acquire", pb.AcquireRequest),
+    "Renew": ("renew", pb.RenewRequest),
+    "Release": ("release", pb.ReleaseRequest),
+    "SetPolicy": ("set_policy", pb.SetPolicyRequest),
+    "Stat": ("stat", pb.StatRequest),
+    "List": ("list", pb.ListRequest),
+    "History": ("history", pb.HistoryRequest),
+}
+
+
+class Endpoint:
+    """Every method of DirectoryService, on messages. Refusals and failures are exceptions (see `errors.error_of`).
+
+    `unary` maps a method's name to its request type and the call.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        sessions = Sessions(parts)
+        self.unary: dict[str, tuple[type[Any], Unary]] = {
+            "OpenSession": (pb.OpenSessionRequest, self._counted("open_session", sessions.open)),
+            "KeepAlive": (pb.KeepAliveRequest, self._counted("keep_alive", sessions.keep_alive)),
+            "CloseSession": (pb.CloseSessionRequest, self._counted("close_session", sessions.close)),
+            "Resolve": (pb.ResolveRequest, self._counted("resolve", sessions.resolve)),
+        }
+        for method, (name, kind) in _OPERATIONS.items():
+            self.unary[method] = kind, self._counted(name, self._operation(name))
+
+    def open_stream(self) -> Stream:
+        """A new Session stream. Raises Rejected."""
+        self._take_streams()
+        return Stream(self.parts)
+
+    def watch(self, m: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+        """Changes under a prefix. Raises Rejected."""
+        self._take_streams()
+        return Watch(self.parts, m).responses()
+
+    async def read_content(self, m: pb.ReadContentRequest) -> AsyncIterator[pb.ReadContentResponse]:
+        """A content in chunks. Raises Rejected."""
+        parts = self.parts
+        place = validate.session(parts.tenant, m.session_id)
+        key, have = validate.key(m.key), validate.have(m.have)
+        if not m.HasField("version"):
+            raise invalid("version is missing")
+        wanted = wire.version_in(m.version)
+        found = wire.accept(await parts.directory.at_version(place, m.session_id, key, wanted))
+        async for chunk in parts.bodies.read(place, wire.retained(found, wanted), have):
+            yield chunk
+
+    async def write_content(self, messages: AsyncIterator[pb.WriteContentRequest]) -> pb.WriteContentResponse:
+        """Keep a content for a commit to come. Raises Rejected."""
+        parts = self.parts
+        try:
+            first = await anext(messages)
+        except StopAsyncIteration:
+            raise invalid("the header is missing") from None
+        if first.WhichOneof("what") != "header":
+            raise invalid("the first message must be the header")
+        place = validate.session(parts.tenant, first.header.session_id)
+        wire.alive(await parts.directory.confirm_session(place, first.header.session_id))
+        return await parts.bodies.write(place, first.header.content, messages)
+
+    def _take_streams(self) -> None:
+        if self.parts.hub.draining:
+            raise rejected(t.ERROR_REASON_UNAVAILABLE, "the server is about to stop")
+        if self.parts.hub.full:
+            raise rejected(t.ERROR_REASON_OVERLOADED, "too many streams are open", retry_after_ms=1_000)
+
+    def _operation(self, name: str) -> Unary:
+        async def call(m: Any) -> Any:
+            place = validate.session(self.parts.tenant, m.session_id)
+            request_id = getattr(m, "request_id", 0)
+            return await self.parts.calls.by_name[name](Caller(place, m.session_id), request_id, m)
+
+        return call
+
+    def _counted(self, name: str, call: Unary) -> Unary:
+        observer, clock = self.parts.observer, self.parts.clock
+
+        async def counted(m: Any) -> Any:
+            started, outcome = clock(), "ok"
+            try:
+                return await call(m)
+            except BaseException as failure:
+                outcome = outcome_of(failure)
+                raise
+            finally:
+                observer.request(name, outcome, (clock() - started) / 1_000)
+
+        return counted

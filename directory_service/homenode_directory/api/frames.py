@@ -1,0 +1,123 @@
+"""Outgoing frames, put together from encoded parts.
+
+Answers and events are encoded once, when they are known, and joined into a frame when it leaves: nothing is copied
+from message to message, the queue knows exact sizes, and an invalidation that goes to many sessions of a stream is
+encoded once. The result is what `SessionResponse.SerializeToString` would give (field order aside).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_directory.api import wire
+from homenode_directory.delivery import Bookmark, Change, DeliveryEvent, Invalidation, LeaseLost, Resync, SessionOver
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _tags(message: Any) -> dict[str, bytes]:
+    """Tag of each field that holds a message."""
+    return {f.name: _varint(f.number << 3 | 2) for f in message.DESCRIPTOR.fields if f.message_type}
+
+
+_ANSWER = _tags(pb.Answer)
+_ITEM = _tags(pb.Item)
+_FRAME = _tags(pb.SessionResponse)["items"]
+_NUMBER = _varint(pb.Item.DESCRIPTOR.fields_by_name["session"].number << 3)
+_REQUEST_ID = _varint(pb.Answer.DESCRIPTOR.fields_by_name["request_id"].number << 3)
+_FRAME_NUMBER = _varint(pb.SessionResponse.DESCRIPTOR.fields_by_name["number"].number << 3)
+_SMALL = [_varint(value) for value in range(16_384)]
+
+
+def _number(value: int) -> bytes:
+    return _SMALL[value] if value < len(_SMALL) else _varint(value)
+
+
+def _item(session: int, field: str, body: bytes) -> bytes:
+    item = b"".join((_NUMBER, _number(session), _ITEM[field], _number(len(body)), body))
+    return b"".join((_FRAME, _number(len(item)), item))
+
+
+def answer(session: int, request_id: int, field: str, message: Any) -> bytes:
+    """An `Answer` as a piece of a frame; `field` names its member of the oneof."""
+    body = message.SerializeToString()
+    parts = (_REQUEST_ID, _number(request_id), _ANSWER[field], _number(len(body)), body)
+    return _item(session, "answer", b"".join(parts))
+
+
+def draining(within_ms: int) -> bytes:
+    """A `Draining` for the whole stream."""
+    return _item(0, "draining", pb.Draining(within_ms=within_ms).SerializeToString())
+
+
+def change(event: Change) -> pb.Change:
+    """A change under a watched prefix."""
+    return pb.Change(
+        watch_id=event.watch,
+        key=event.key,
+        version=wire.version(event.version),
+        deleted=event.deleted,
+        by=event.by,
+        sequence=event.sequence,
+        size=event.size,
+    )
+
+
+def _body(event: DeliveryEvent) -> tuple[str, bytes]:
+    match event:
+        case Bookmark():
+            m: Any = pb.Bookmark(position=wire.position(event.position), echo=event.echo)
+            return "bookmark", m.SerializeToString()
+        case Change():
+            return "change", change(event).SerializeToString()
+        case LeaseLost():
+            m = pb.LeaseEnded(
+                key=event.key, lease_id=event.lease, cause=wire.CAUSES[event.cause], sequence=event.sequence
+            )
+            return "lease_ended", m.SerializeToString()
+        case SessionOver():
+            return "session_ended", pb.SessionEnded(error=wire.error(event.denial)).SerializeToString()
+        case Resync():
+            return "resync", pb.Resync(position=wire.position(event.position)).SerializeToString()
+        case Invalidation():
+            m = pb.Invalidation(
+                key=event.key,
+                version=wire.version(event.version),
+                fence=event.fence,
+                sequence=event.sequence,
+                by=event.by,
+                deleted=event.deleted,
+            )
+            return "invalidation", m.SerializeToString()
+    raise TypeError(f"no frame for {type(event).__name__}")
+
+
+class Encoder:
+    """Encodes the events of one stream; remembers the last invalidation, which tends to go to many sessions."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, ...] = ()
+        self._last_body = b""
+
+    def event(self, session: int, event: DeliveryEvent) -> bytes:
+        """An event as a piece of a frame."""
+        if isinstance(event, Invalidation):
+            named = (event.key, event.sequence, event.version, event.fence, event.by)
+            if named != self._last:
+                self._last, self._last_body = named, _body(event)[1]
+            return _item(session, "invalidation", self._last_body)
+        return _item(session, *_body(event))
+
+
+def join(pieces: Iterable[bytes], number: int) -> bytes:
+    """A whole frame: a serialised `SessionResponse`, the stream's `number`th."""
+    return b"".join((*pieces, _FRAME_NUMBER, _number(number)))

@@ -1,0 +1,96 @@
+"""Around every gRPC handler: no exception text leaves, nothing runs without a time limit, one log line a call.
+
+The log line has method, peer, status and duration; never an id that a client chose, never content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api.errors import Rejected, error_of, outcome_name, status_of
+
+LOG = logging.getLogger("homenode.api")
+
+Handler = Callable[[Any, Any], Any]
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """See the module's docstring. Wraps our handlers and those of health and reflection alike."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """The handler with the guard around it; None where there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        ends = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(_answering(method, handler.unary_unary), *ends)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(_answering(method, handler.stream_unary), *ends)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(_streaming(method, handler.unary_stream), *ends)
+        return grpc.stream_stream_rpc_method_handler(_streaming(method, handler.stream_stream), *ends)
+
+
+def _answering(method: str, handler: Handler) -> Handler:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        started, failure = asyncio.get_running_loop().time(), None
+        try:
+            return await handler(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except BaseException as error:
+            failure = error
+        await _end(method, context, failure, started)
+
+    return guarded
+
+
+def _streaming(method: str, handler: Handler) -> Handler:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        started, failure = asyncio.get_running_loop().time(), None
+        try:
+            async for response in handler(request, context):
+                yield response
+            return
+        except grpc.aio.AbortError:
+            raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            failure = error
+        await _end(method, context, failure, started)
+
+    return guarded
+
+
+async def _end(method: str, context: grpc.aio.ServicerContext, failure: BaseException, started: float) -> None:
+    """End a call that failed with a status that says no more than it should."""
+    cancelled = isinstance(failure, asyncio.CancelledError)
+    error = error_of(failure, during=method)
+    if cancelled and context.done():
+        raise failure  # the client has gone: there is nobody to tell
+    took_ms = int((asyncio.get_running_loop().time() - started) * 1_000)
+    if error.reason != t.ERROR_REASON_INTERNAL:  # that one has its line, with the incident
+        LOG.info("call refused", extra={"method": method, "outcome": outcome_name(error), "took_ms": took_ms})
+    code, message, trailing = status_of(error)
+    context.set_trailing_metadata(trailing)
+    await context.abort(code, message)
+
+
+def malformed() -> Rejected:
+    """A message whose bytes are not one of its type: not protobuf, or text that is not UTF-8."""
+    return Rejected(
+        t.Error(reason=t.ERROR_REASON_INVALID_ARGUMENT, message="the message is malformed or has text that is no UTF-8")
+    )

@@ -1,0 +1,171 @@
+"""The outgoing queue of one stream: answers and events in order, bounded.
+
+Answers are bounded by the stream's limit of operations in flight: an operation counts until its answer has left.
+Events are bounded per session and per stream. A session that goes over has its queued events replaced by one RESYNC,
+which tells the client to drop what it holds; its answers, and the other sessions, are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from homenode_directory.api import frames
+from homenode_directory.delivery import DeliveryEvent, SessionOver
+from homenode_directory.delivery import Resync as ResyncEvent
+from homenode_directory.observer import Observer
+from homenode_directory.place import Position
+
+FRAME_ITEMS_MAX = 512
+FRAME_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class QueueBounds:
+    """How much may wait for a consumer that does not read."""
+
+    session_events: int = 1024
+    session_bytes: int = 1024 * 1024
+    stream_events: int = 16 * 1024
+    stream_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Load:
+    events: int = 0
+    bytes: int = 0
+    last: Position = Position(0, 0)
+
+
+_ANSWER = 0  # kinds of queued pieces
+_EVENT = 1
+_RESYNC = 2  # stands for discarded events; the next one takes its place
+_NOTICE = 3  # never discarded: the end of a session, the stream's own
+
+
+class Outbox:
+    """A queue with one consumer, `next_frame`. Not thread-safe; lives in one event loop."""
+
+    def __init__(self, bounds: QueueBounds, observer: Observer) -> None:
+        self._bounds = bounds
+        self._observer = observer
+        self._queue: deque[tuple[int, int, bytes]] = deque()  # (session number, kind, piece)
+        self._loads: dict[int, _Load] = {}
+        self._total = _Load()
+        self._encoder = frames.Encoder()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._frames = 0
+        self._room = asyncio.Event()
+        self.answers = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def answer(self, number: int, piece: bytes) -> None:
+        """Queue an answer."""
+        if not self._closed:
+            self._queue.append((number, _ANSWER, piece))
+            self.answers += 1
+            self._wake.set()
+
+    def notice(self, piece: bytes) -> None:
+        """Queue something about the stream itself."""
+        if not self._closed:
+            self._queue.append((0, _NOTICE, piece))
+            self._wake.set()
+
+    def event(self, number: int, event: DeliveryEvent, place: Position) -> None:
+        """Queue an event of a session; `place` is where the log stands with it. Never blocks, never raises."""
+        if self._closed:
+            return
+        load = self._loads.setdefault(number, _Load())
+        load.last = max(load.last, place)
+        piece = self._encoder.event(number, event)
+        if isinstance(event, ResyncEvent):
+            self._discard({number})
+            self._queue.append((number, _RESYNC, piece))
+        elif isinstance(event, SessionOver):
+            self._queue.append((number, _NOTICE, piece))
+        else:
+            self._queue.append((number, _EVENT, piece))
+            self._count(load, len(piece))
+            self._bound(number, load)
+        self._wake.set()
+
+    def _count(self, load: _Load, size: int) -> None:
+        for one in (load, self._total):
+            one.events += 1
+            one.bytes += size
+
+    def _bound(self, number: int, load: _Load) -> None:
+        bounds, total = self._bounds, self._total
+        if load.events > bounds.session_events or load.bytes > bounds.session_bytes:
+            self._resync({number})
+        elif total.events > bounds.stream_events or total.bytes > bounds.stream_bytes:
+            self._resync({n for n, one in self._loads.items() if one.events})
+
+    def _resync(self, numbers: set[int]) -> None:
+        self._discard(numbers)
+        for number in sorted(numbers):
+            event = ResyncEvent("", self._loads[number].last)
+            self._queue.append((number, _RESYNC, self._encoder.event(number, event)))
+            self._observer.resync()
+
+    def _discard(self, numbers: set[int]) -> None:
+        """Drop queued events of these sessions, an earlier RESYNC among them."""
+        stays = (_ANSWER, _NOTICE)
+        self._queue = deque(piece for piece in self._queue if piece[1] in stays or piece[0] not in numbers)
+        for number in numbers:
+            load = self._loads[number]
+            self._total.events -= load.events
+            self._total.bytes -= load.bytes
+            load.events = load.bytes = 0
+
+    def forget(self, number: int) -> None:
+        """A session has left the stream: nothing of its events is sent any more."""
+        if number in self._loads:
+            self._discard({number})
+            del self._loads[number]
+
+    def close(self) -> None:
+        """Nothing more comes: `next_frame` gives what is queued, then None."""
+        self._closed = True
+        self._wake.set()
+        self._room.set()
+
+    async def room(self, answers_max: int) -> None:
+        """Wait until at most `answers_max` answers are queued, or the stream is closed."""
+        while self.answers > answers_max and not self._closed:
+            self._room.clear()
+            await self._room.wait()
+
+    async def next_frame(self) -> bytes | None:
+        """The next frame, at most 512 items and 1 MiB (or one larger item); None after `close`."""
+        while not self._queue:
+            if self._closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        return self._take()
+
+    def _take(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while self._queue and len(pieces) < FRAME_ITEMS_MAX:
+            number, kind, piece = self._queue[0]
+            if pieces and size + len(piece) > FRAME_BYTES_MAX:
+                break
+            self._queue.popleft()
+            pieces.append(piece)
+            size += len(piece)
+            if kind == _ANSWER:
+                self.answers -= 1
+            elif kind == _EVENT and (load := self._loads.get(number)) is not None:
+                for one in (load, self._total):
+                    one.events -= 1
+                    one.bytes -= len(piece)
+        self._room.set()
+        self._frames += 1
+        return frames.join(pieces, self._frames)

@@ -1,0 +1,76 @@
+"""What streams and calls are made of, put together once by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api import validate
+from homenode_directory.api.bodies import Bodies
+from homenode_directory.api.calls import Calls
+from homenode_directory.api.errors import rejected
+from homenode_directory.api.hub import Hub
+from homenode_directory.api.liveness import Liveness
+from homenode_directory.api.outbox import QueueBounds
+from homenode_directory.clock import Clock
+from homenode_directory.delivery import Delivery, Resync, Sink
+from homenode_directory.directory import Directory
+from homenode_directory.observer import Observer
+from homenode_directory.place import Position
+from homenode_directory.store.base import LogTrimmed
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What one stream may have under way."""
+
+    frame_operations: int = 512
+    in_flight: int = 1024
+    stream_sessions: int = 4096
+    session_watches: int = 64
+    pending_acks: int = 8192
+    idle_s: float = 60.0  # a stream that carries no session for so long is closed
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The server below the transport. `tenant` is whose workspaces the callers see."""
+
+    directory: Directory
+    delivery: Delivery
+    bodies: Bodies
+    calls: Calls
+    liveness: Liveness
+    hub: Hub
+    observer: Observer
+    clock: Clock
+    bounds: validate.Bounds = field(default_factory=validate.Bounds)
+    limits: StreamLimits = field(default_factory=StreamLimits)
+    queues: QueueBounds = field(default_factory=QueueBounds)
+    tenant: str = "default"
+    max_age_ms: int = 3_000
+    bookmark_ms: int = 1_000
+    server_version: str = ""
+
+    async def watch(self, session: str, watch: int, prefix: str, after: Position | None, sink: Sink) -> Position:
+        """Start a watch. Where the log no longer has what came after `after`, it starts now, behind a RESYNC."""
+        try:
+            try:
+                return await self.delivery.watch(session, watch, prefix, after)
+            except LogTrimmed:
+                position = await self.delivery.watch(session, watch, prefix, None)
+                sink.push(Resync(session, position))
+                return position
+        except KeyError:
+            raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has left this stream") from None
+
+    def wire_limits(self) -> pb.Limits:
+        """The bounds that clients are told."""
+        return pb.Limits(
+            artifact_bytes=self.bounds.artifact_bytes,
+            inline_bytes=self.bounds.inline_bytes,
+            key_bytes=validate.KEY_BYTES_MAX,
+            frame_operations=self.limits.frame_operations,
+            in_flight_operations=self.limits.in_flight,
+        )

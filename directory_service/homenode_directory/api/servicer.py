@@ -1,0 +1,110 @@
+"""DirectoryService over grpc.aio: a table of handlers, each a few lines around what `calls`, `stream` and others do.
+
+Messages are decoded here and not by gRPC, because bytes that are not a message of the type would otherwise end as an
+INTERNAL error with the decoder's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api.endpoint import Endpoint
+from homenode_directory.api.errors import rejected
+from homenode_directory.api.interceptors import malformed
+from homenode_directory.api.stream import Stream
+
+SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
+CALL_LIMIT_S = 30.0  # for a unary call, beside what it asks to wait
+M = TypeVar("M", bound=Message)
+
+
+def _decoded(kind: type[M], data: bytes) -> M:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise malformed() from None
+
+
+def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]]) -> grpc.RpcMethodHandler:
+    async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        message = _decoded(kind, data)
+        limit_s = CALL_LIMIT_S + getattr(message, "wait_ms", 0) / 1_000
+        async with asyncio.timeout(limit_s):
+            return (await call(message)).SerializeToString()
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _server_stream(kind: type[Any], call: Callable[[Any], AsyncIterator[Message]]) -> grpc.RpcMethodHandler:
+    async def handle(data: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        async for message in call(_decoded(kind, data)):
+            yield message.SerializeToString()
+
+    return grpc.unary_stream_rpc_method_handler(handle)
+
+
+def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
+    """The service's methods."""
+
+    async def write_content(chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+        async def messages() -> AsyncIterator[pb.WriteContentRequest]:
+            async for chunk in chunks:
+                yield _decoded(pb.WriteContentRequest, chunk)
+
+        return (await endpoint.write_content(messages())).SerializeToString()
+
+    async def session(frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        async for frame in _session(endpoint, frames):
+            yield frame
+
+    table: dict[str, grpc.RpcMethodHandler] = {
+        name: _unary(kind, call) for name, (kind, call) in endpoint.unary.items()
+    }
+    table["Session"] = grpc.stream_stream_rpc_method_handler(session)
+    table["Watch"] = _server_stream(pb.WatchRequest, endpoint.watch)
+    table["ReadContent"] = _server_stream(pb.ReadContentRequest, endpoint.read_content)
+    table["WriteContent"] = grpc.stream_unary_rpc_method_handler(write_content)
+    return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+async def _session(endpoint: Endpoint, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Run one stream. The next frame is made when gRPC has taken the one before, so a stalled client costs one frame
+    beyond the bounded queue."""
+    stream = endpoint.open_stream()
+    ends: list[BaseException] = []
+    reader = asyncio.create_task(_read(stream, frames, ends))
+    try:
+        while (frame := await stream.outbox.next_frame()) is not None:
+            yield frame
+        if ends:
+            raise ends[0]
+    finally:
+        stream.close()
+        reader.cancel()
+
+
+async def _read(stream: Stream, frames: AsyncIterator[bytes], ends: list[BaseException]) -> None:
+    """Feed the stream until the client stops sending or breaks the rules; `ends` then says how it broke them."""
+    idle_s = stream.idle_limit_s
+    try:
+        while True:
+            try:
+                frame = await asyncio.wait_for(anext(frames), idle_s) if stream.idle else await anext(frames)
+            except TimeoutError:
+                raise rejected(t.ERROR_REASON_DEADLINE_EXCEEDED, "no session was attached to the stream") from None
+            stream.receive(_decoded(pb.SessionRequest, frame))
+            await stream.room()
+    except StopAsyncIteration:
+        stream.finish()
+    except asyncio.CancelledError:
+        raise
+    except BaseException as failure:
+        ends.append(failure)
+        stream.outbox.close()

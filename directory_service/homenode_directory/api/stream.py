@@ -1,0 +1,356 @@
+"""One Session stream, without gRPC: frames of operations in, frames of answers and events out.
+
+Many sessions share a stream. Operations of a frame start in the same tick of the event loop, so the directory commits
+them together; their answers leave in the order in which they are known, many a frame. Every queue is bounded:
+operations in flight (an operation counts until its answer has left; one too many is answered OVERLOADED), events
+waiting to be sent (`outbox`), and frames read ahead (`room`: a client that does not read is not read from either).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api import frames, validate, wire
+from homenode_directory.api.calls import Caller
+from homenode_directory.api.errors import Rejected, error_of, invalid, outcome_name, rejected
+from homenode_directory.api.outbox import Outbox
+from homenode_directory.api.parts import Parts
+from homenode_directory.delivery import Bookmark, DeliveryEvent, Resync, SessionOver
+from homenode_directory.place import Place, Position
+
+
+class SessionSink:
+    """Where delivery pushes a session's events."""
+
+    def __init__(self, stream: Stream, number: int) -> None:
+        self._stream = stream
+        self.number = number
+        self.position = Position(0, 0)
+
+    def push(self, item: DeliveryEvent) -> None:
+        """Queue an event; see `delivery.Sink`."""
+        if isinstance(item, Bookmark | Resync):
+            self.position = item.position
+        else:
+            sequence = getattr(item, "sequence", 0)
+            if sequence > self.position.sequence:
+                self.position = Position(self.position.incarnation, sequence)
+        self._stream.outbox.event(self.number, item, self.position)
+        if isinstance(item, SessionOver):
+            self._stream.over(self.number)
+
+
+@dataclass(slots=True)
+class _Session:
+    caller: Caller
+    sink: SessionSink
+    backlog: list[pb.Operation] | None = field(default_factory=list)  # operations that wait for the attach to finish
+    keeping_alive: bool = False
+    watches: set[int] = field(default_factory=set)
+
+
+class Stream:
+    """The server's end of one stream. `receive` takes frames, `outbox.next_frame` gives them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._limits = parts.limits
+        self._sessions: dict[int, _Session] = {}
+        self._numbers: dict[str, int] = {}
+        self._tasks: dict[asyncio.Task[Any], bool] = {}  # -> whether it only waits, so that nobody misses it
+        self._pending = 0  # operations accepted and not answered
+        self._acks: dict[tuple[Place, str, str], tuple[int, int]] = {}
+        self._acking = False
+        self._received = 0
+        self._finished = False
+        self.closed = False
+        self._loop = asyncio.get_running_loop()
+        self.outbox = Outbox(parts.queues, parts.observer)
+        self._special = {
+            "attach": self._attach,
+            "detach": self._detach,
+            "ping": self._ping,
+            "ack": self._ack,
+            "unwatch": self._unwatch,
+        }
+        parts.hub.enter(self)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def receive(self, frame: pb.SessionRequest) -> None:
+        """Start everything in a frame. Raises Rejected where the stream must end."""
+        if len(frame.operations) > self._limits.frame_operations:
+            raise invalid(f"a frame may have {self._limits.frame_operations} operations, not {len(frame.operations)}")
+        if frame.number:
+            self._received += 1
+            if frame.number != self._received:
+                message = f"frame {frame.number} came where {self._received} was due; attach again on a new stream"
+                raise rejected(t.ERROR_REASON_UNAVAILABLE, message)
+        for operation in frame.operations:
+            self._operation(operation)
+        if self._acks and not self._acking:
+            self._spawn(self._send_acks())
+
+    async def room(self) -> None:
+        """Wait until another frame should be read: a client has to take its answers first."""
+        await self.outbox.room(2 * self._limits.in_flight)
+
+    @property
+    def idle_limit_s(self) -> float:
+        """How long the stream may carry no session."""
+        return self._limits.idle_s
+
+    @property
+    def idle(self) -> bool:
+        """Whether the stream carries no session."""
+        return not self._sessions and not self._pending
+
+    def finish(self) -> None:
+        """The client sends no more: end when everything is answered."""
+        self._finished = True
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._finished and not self._pending:
+            self.outbox.close()
+
+    def close(self) -> None:
+        """The client is gone. Effects under way are finished, mere waiting is given up."""
+        if self.closed:
+            return
+        self.closed = True
+        for number in list(self._sessions):
+            self._drop(number)
+        self.outbox.close()
+        self._parts.hub.leave(self)
+        for task, waits in list(self._tasks.items()):
+            if waits:
+                task.cancel()
+
+    def drain(self, within_ms: int) -> None:
+        """See `hub.Owner`."""
+        self.outbox.notice(frames.draining(within_ms))
+
+    def evict(self, session: str) -> None:
+        """See `hub.Owner`."""
+        number = self._numbers.get(session)
+        if number is not None:
+            self._forget(number)
+
+    def over(self, number: int) -> None:
+        """The session has ended; its last event is queued."""
+        self._loop.call_soon(self._drop, number)
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    def _operation(self, operation: pb.Operation) -> None:
+        name = operation.WhichOneof("what")
+        if name == "attach":
+            self._attach(operation)
+            return
+        session = self._sessions.get(operation.session)
+        if name is None:
+            self._refuse(operation, "error", invalid("the operation is missing or unknown to this server"))
+        elif session is None:
+            self._refuse(operation, name, invalid(f"no session is attached as number {operation.session}"))
+        elif self._pending + self.outbox.answers >= self._limits.in_flight:
+            self._parts.observer.request(name, "overloaded", 0.0)
+            busy = rejected(t.ERROR_REASON_OVERLOADED, "too many operations in flight", retry_after_ms=50)
+            self._refuse(operation, name, busy)
+        elif session.backlog is not None:
+            self._pending += 1
+            session.backlog.append(operation)
+        elif name in self._special:
+            try:
+                self._special[name](operation)
+            except Rejected as refusal:
+                self._refuse(operation, name, refusal)
+        else:
+            self._start(session, operation, name)
+
+    def _start(self, session: _Session, operation: pb.Operation, name: str) -> None:
+        message = getattr(operation, name)
+        request_id = operation.request_id
+        call: Any
+        if name == "watch":
+            call = self._watch(session, request_id, message)
+        else:
+            call = self._parts.calls.by_name[name](session.caller, request_id, message)
+        self._pending += 1
+        task = self._loop.create_task(call)
+        self._tasks[task] = name == "acquire" and message.wait_ms > 0
+        task.add_done_callback(partial(self._done, operation.session, request_id, name, self._loop.time()))
+
+    def _done(self, number: int, request_id: int, name: str, started: float, task: asyncio.Task[Any]) -> None:
+        del self._tasks[task]
+        self._pending -= 1
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if failure is None:
+            self.outbox.answer(number, frames.answer(number, request_id, name, task.result()))
+            outcome = "ok"
+        else:
+            error = error_of(failure, during=name)
+            self.outbox.answer(number, frames.answer(number, request_id, "error", error))
+            outcome = outcome_name(error)
+        self._parts.observer.request(name, outcome, self._loop.time() - started)
+        self._end_if_done()
+
+    def _refuse(self, operation: pb.Operation, name: str, refusal: Rejected) -> None:
+        self.outbox.answer(
+            operation.session, frames.answer(operation.session, operation.request_id, "error", refusal.error)
+        )
+        self._parts.observer.request(name, outcome_name(refusal.error), 0.0)
+
+    def _spawn(self, call: Any) -> None:
+        """Run something that has no answer; it handles its own failures."""
+        self._pending += 1
+        task = self._loop.create_task(call)
+        self._tasks[task] = False
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        del self._tasks[task]
+        self._pending -= 1
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            error_of(failure, during="stream")  # logs what is unexpected
+        self._end_if_done()
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def _attach(self, operation: pb.Operation) -> None:
+        number, message = operation.session, operation.attach
+        try:
+            if number in self._sessions:
+                raise invalid(f"number {number} is in use on this stream")
+            if message.session_id in self._numbers:
+                raise invalid("the session is attached to this stream already")
+            if len(self._sessions) >= self._limits.stream_sessions:
+                raise rejected(t.ERROR_REASON_QUOTA_EXCEEDED, f"{self._limits.stream_sessions} sessions a stream")
+            place = validate.session(self._parts.tenant, message.session_id)
+            holdings = validate.holdings(message.holdings)
+            resume = wire.position_in(message.resume, "resume") if message.HasField("resume") else None
+        except Rejected as refusal:
+            self._refuse(operation, "attach", refusal)
+            return
+        session = _Session(Caller(place, message.session_id), SessionSink(self, number))
+        self._sessions[number] = session
+        self._numbers[message.session_id] = number
+        self._parts.hub.claim(message.session_id, self)
+        self._pending += 1
+        task = self._loop.create_task(self._attached(number, session, holdings, resume))
+        self._tasks[task] = False
+        task.add_done_callback(partial(self._done, number, operation.request_id, "attach", self._loop.time()))
+        task.add_done_callback(lambda _: self._release_backlog(number, session))
+
+    async def _attached(
+        self, number: int, session: _Session, holdings: dict[str, int], resume: Position | None
+    ) -> pb.AttachResponse:
+        caller, parts = session.caller, self._parts
+        try:
+            wire.alive(await parts.liveness.keep_alive(caller.place, caller.session, 0))
+            async with parts.hub.moving(caller.session):
+                if self._sessions.get(number) is not session:
+                    raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has left this stream")
+                session.sink.position = resume or Position(0, 0)
+                attached = await parts.delivery.attach(caller.place, caller.session, session.sink, holdings, resume)
+        except BaseException:
+            if self._sessions.get(number) is session:
+                self._drop(number)
+            raise
+        if self._sessions.get(number) is not session and parts.hub.owner(caller.session) is None:
+            parts.delivery.detach(caller.session)  # it went while it came
+        session.sink.position = max(session.sink.position, attached.position)
+        return pb.AttachResponse(position=wire.position(attached.position), resync=attached.resync)
+
+    def _release_backlog(self, number: int, session: _Session) -> None:
+        backlog, session.backlog = session.backlog or [], None
+        self._pending -= len(backlog)
+        for operation in backlog:
+            self._operation(operation)
+        if self._acks and not self._acking:
+            self._spawn(self._send_acks())
+        self._end_if_done()
+
+    def _detach(self, operation: pb.Operation) -> None:
+        self._drop(operation.session)
+
+    def _drop(self, number: int) -> None:
+        """A session leaves the stream."""
+        session = self._forget(number)
+        if session is not None and self._parts.hub.release(session.caller.session, self):
+            self._parts.delivery.detach(session.caller.session)
+
+    def _forget(self, number: int) -> _Session | None:
+        session = self._sessions.pop(number, None)
+        if session is not None:
+            del self._numbers[session.caller.session]
+            self.outbox.forget(number)
+        return session
+
+    # --- what has no answer of its own ------------------------------------------------------------------------------
+
+    def _ping(self, operation: pb.Operation) -> None:
+        session = self._sessions[operation.session]
+        settled = validate.exact(operation.ping.settled_below, "settled_below")
+        self._parts.delivery.ping(session.caller.session, operation.ping.sent_at)
+        if not session.keeping_alive:
+            session.keeping_alive = True
+            self._spawn(self._keep_alive(session, settled))
+
+    async def _keep_alive(self, session: _Session, settled: int) -> None:
+        caller = session.caller
+        try:
+            answer = await self._parts.liveness.keep_alive(caller.place, caller.session, settled)
+            over = wire.session_over(caller.session, answer)
+            if over is not None and self._sessions.get(session.sink.number) is session:
+                session.sink.push(over)
+        finally:
+            session.keeping_alive = False
+
+    def _ack(self, operation: pb.Operation) -> None:
+        session = self._sessions[operation.session]
+        for acked in operation.ack.keys:
+            key = validate.key(acked.key)
+            round_ = (validate.exact(acked.version.n, "version.n"), validate.exact(acked.fence, "fence"))
+            named = (session.caller.place, key, session.caller.session)
+            if len(self._acks) >= self._limits.pending_acks and named not in self._acks:
+                return  # an ack only frees memory early: the sharer set may be too large, never too small
+            self._acks[named] = max(round_, self._acks.get(named, round_))
+
+    async def _send_acks(self) -> None:
+        self._acking = True
+        try:
+            while self._acks:
+                acks, self._acks = self._acks, {}
+                by_place: dict[Place, list[tuple[str, str, int, int]]] = {}
+                for (place, key, session), (n, fence) in acks.items():
+                    by_place.setdefault(place, []).append((key, session, n, fence))
+                for place, rows in by_place.items():
+                    await self._parts.directory.acks(place, rows)
+        finally:
+            self._acking = False
+
+    async def _watch(self, session: _Session, watch: int, m: pb.WatchRequest) -> pb.WatchAck:
+        prefix, watch = validate.prefix(m.prefix), validate.request_id(watch)
+        after = wire.position_in(m.after, "after") if m.HasField("after") else None
+        if watch in session.watches:
+            raise invalid("a watch has this request id already")
+        if len(session.watches) >= self._limits.session_watches:
+            raise rejected(t.ERROR_REASON_QUOTA_EXCEEDED, f"{self._limits.session_watches} watches a session")
+        session.watches.add(watch)
+        try:
+            position = await self._parts.watch(session.caller.session, watch, prefix, after, session.sink)
+        except BaseException:
+            session.watches.discard(watch)
+            raise
+        return pb.WatchAck(position=wire.position(position))
+
+    def _unwatch(self, operation: pb.Operation) -> None:
+        session = self._sessions[operation.session]
+        session.watches.discard(operation.unwatch.watch_id)
+        self._parts.delivery.unwatch(session.caller.session, operation.unwatch.watch_id)

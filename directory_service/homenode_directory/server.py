@@ -1,0 +1,268 @@
+"""Composition root: settings → store → content → directory → delivery → sweeper → api → metrics.
+
+`build` makes everything below the transport, for a server as for `embedded://` and the simulation. `run_server` is
+what `homenode serve` runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+
+from homenode_directory.api.bodies import Bodies
+from homenode_directory.api.calls import Calls
+from homenode_directory.api.endpoint import Endpoint
+from homenode_directory.api.hub import Hub
+from homenode_directory.api.liveness import Liveness
+from homenode_directory.api.outbox import QueueBounds
+from homenode_directory.api.parts import Parts, StreamLimits
+from homenode_directory.api.validate import Bounds
+from homenode_directory.clock import Clock, monotonic_ms
+from homenode_directory.config import OFF, Settings, hide_password
+from homenode_directory.content.service import ContentStore
+from homenode_directory.delivery import Delivery
+from homenode_directory.directory import Directory
+from homenode_directory.directory import Settings as DirectorySettings
+from homenode_directory.errors import ConfigError
+from homenode_directory.incarnations import Incarnations
+from homenode_directory.observer import SILENT, Observer
+from homenode_directory.protocol.facts import Terms
+from homenode_directory.store.base import Store, StoreError
+from homenode_directory.store.blobs import StoredBlobs
+from homenode_directory.store.open import open_store
+from homenode_directory.sweeper import Sweeper
+
+LOG = logging.getLogger("homenode.server")
+
+COLLECT_IDLE_MS = 3_600_000
+COLLECT_MAX = 256
+RETRY_WINDOW_MS = 60_000  # a deleted artifact is remembered for a lease term and this
+
+
+def installed_version() -> str:
+    """The version of the distribution, or "" where it is not installed."""
+    try:
+        return metadata.version("homenode")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A directory at work, without a transport. Use it as an async context manager's body: `start`, then `close`."""
+
+    store: Store
+    directory: Directory
+    delivery: Delivery
+    sweeper: Sweeper
+    endpoint: Endpoint
+    executor: ThreadPoolExecutor | None
+
+    async def start(self) -> None:
+        """Open the store and begin to work. Raises StoreError."""
+        await self.store.open()
+        self.delivery.start()
+        self.sweeper.start()
+
+    async def close(self) -> None:
+        """Finish what is under way and release the store; nothing acknowledged is lost."""
+        await self.sweeper.close()
+        await self.directory.close()
+        await self.delivery.close()
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+        await self.store.close()
+
+
+def build(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    observer: Observer = SILENT,
+    clock: Clock = monotonic_ms,
+    ids: Callable[[], str] = lambda: secrets.token_urlsafe(12),
+    threads: int = 2,
+) -> Server:
+    """Put a directory together. Nothing runs and no store is open before `Server.start`.
+
+    Args:
+        store: instead of the one that the settings name.
+        clock: local milliseconds that never go back.
+        ids: makes unguessable ids of [A-Za-z0-9_-].
+        threads: for work on contents; 0: in place, which keeps simulations deterministic.
+
+    Raises:
+        ConfigError: the settings name no store.
+    """
+    if store is None:
+        try:
+            store = open_store(settings.store, slices=settings.slices)
+        except StoreError as error:
+            raise ConfigError(f"store: {error}") from None
+    incarnations = Incarnations(store)
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="content") if threads else None
+    blobs = StoredBlobs(store, incarnations)
+    content = ContentStore(
+        blobs,
+        max_bytes=settings.artifact_bytes_max,
+        cache_bytes=settings.cache_bytes,
+        executor=executor,
+        budget_bytes=settings.work_bytes,
+    )
+    delivery = Delivery(store, incarnations, observer=observer)
+    terms = Terms(tombstone_ms=settings.term_ms + RETRY_WINDOW_MS, waiters_max=settings.waiters_max)
+    directory = Directory(
+        store,
+        incarnations,
+        clock=clock,
+        ids=ids,
+        deliver=delivery.committed,
+        shared=delivery.shared_by,
+        settings=DirectorySettings(result_retention_ms=settings.result_retention_ms, terms=terms),
+        observer=observer,
+    )
+    sweeper = Sweeper(directory, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX))
+    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, observer, clock))
+    return Server(store, directory, delivery, sweeper, endpoint, executor)
+
+
+def _parts(
+    settings: Settings,
+    store: Store,
+    directory: Directory,
+    delivery: Delivery,
+    content: ContentStore,
+    observer: Observer,
+    clock: Clock,
+) -> Parts:
+    bounds = Bounds(
+        term_ms=settings.term_ms,
+        session_ttl_ms=settings.session_ttl_ms,
+        artifact_bytes=settings.artifact_bytes_max,
+    )
+    bodies = Bodies(content, store, bounds, observer, transfer_bytes=settings.work_bytes)
+    queues = QueueBounds(
+        session_events=settings.queue_events,
+        session_bytes=settings.queue_bytes,
+        stream_events=16 * settings.queue_events,
+        stream_bytes=16 * settings.queue_bytes,
+    )
+    return Parts(
+        directory=directory,
+        delivery=delivery,
+        bodies=bodies,
+        calls=Calls(directory, delivery, bodies, bounds),
+        liveness=Liveness(directory, settings.session_ttl_ms),
+        hub=Hub(observer, settings.streams_max),
+        observer=observer,
+        clock=clock,
+        bounds=bounds,
+        limits=StreamLimits(in_flight=settings.stream_in_flight, stream_sessions=settings.stream_sessions),
+        queues=queues,
+        max_age_ms=settings.max_age_ms,
+        bookmark_ms=settings.bookmark_ms,
+        server_version=installed_version(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The server serves: ports as bound (0 where metrics are off)."""
+
+    port: int
+    metrics_port: int
+
+
+async def run_server(
+    settings: Settings, ready: Callable[[Ready], None] = lambda ready: None, *, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT (or `stop`), then drain; a second signal ends at once.
+
+    Raises:
+        ConfigError: an address, a TLS file or the store's address cannot be used.
+        StoreError: the store cannot be opened, StoreLocked where another process has it.
+    """
+    from homenode_directory.api.server import ApiServer, Listen, require_safe, split_address
+    from homenode_directory.telemetry import MetricsServer, Prometheus
+
+    stop = stop or asyncio.Event()
+    if settings.metrics != OFF:
+        require_safe(settings.metrics, "the metrics address", secure=False, insecure_wanted=settings.insecure_listen)
+    observer = Prometheus()
+    server = build(settings, observer=observer)
+    listen = Listen(
+        settings.listen,
+        settings.insecure_listen,
+        settings.tls_cert,
+        settings.tls_key,
+        settings.tls_client_ca,
+    )
+    async with contextlib.AsyncExitStack() as cleanup:
+        api = ApiServer(server.endpoint, listen)
+        cleanup.push_async_callback(api.stop)
+        await server.start()
+        cleanup.push_async_callback(server.close)
+        metrics = MetricsServer(observer.registry, lambda: not server.endpoint.parts.hub.draining)
+        metrics_port = await _start_metrics(metrics, settings, split_address) if settings.metrics != OFF else 0
+        cleanup.push_async_callback(metrics.close)
+        await api.start()
+        _on_signals(stop)
+        LOG.info("serving", extra={"address": settings.listen, "store": hide_password(settings.store)})
+        ready(Ready(api.port, metrics_port))
+        await stop.wait()
+        LOG.info("stopping")
+        await api.drain(settings.drain_ms)
+    LOG.info("stopped")
+
+
+async def _start_metrics(metrics: object, settings: Settings, split: Callable[[str], tuple[str, int]]) -> int:
+    try:
+        port: int = await metrics.start(*split(settings.metrics))  # type: ignore[attr-defined]
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {settings.metrics}: {error.strerror or error}") from None
+    return port
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def handle(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)  # the next one takes its default effect
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
+            loop.add_signal_handler(number, handle, number)
+
+
+def main(settings: Settings, ready: Callable[[Ready], None] = lambda ready: None) -> int:
+    """Run a server with logs and uvloop where present; returns the exit status, after printing what was wrong."""
+    import sys
+
+    from homenode_directory.telemetry import set_up_logs
+
+    set_up_logs(settings.log_level, settings.log_format)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run_server(settings, ready))
+    except (ConfigError, StoreError) as error:
+        print(f"homenode: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
