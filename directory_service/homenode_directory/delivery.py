@@ -139,6 +139,7 @@ class _Cursor:
     """How far a slice's log has been delivered, and to whom."""
 
     position: Position
+    token: str  # of the incarnation that the position lies in
     sessions: dict[str, _Session] = field(default_factory=dict)
     interested: dict[str, set[str]] = field(default_factory=dict)  # artifact -> sessions
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -278,7 +279,7 @@ class Delivery:
             if after is not None:
                 if after.incarnation != cursor.position.incarnation:
                     raise LogTrimmed("another incarnation")
-                for sequence, record in await self._between(slice_, after.sequence, cursor.position.sequence):
+                for sequence, record in await self._between(slice_, cursor, after.sequence):
                     for event in record.events:
                         self._tell_watch(session, state, watch, prefix, record, event, sequence)
             state.watches[watch] = prefix
@@ -324,7 +325,7 @@ class Delivery:
         if cursor is None:
             incarnation = await self._incarnations.current(slice_)
             head = await self._head(slice_, incarnation)
-            cursor = self._cursors.setdefault(slice_, _Cursor(Position(incarnation.number, head)))
+            cursor = self._cursors.setdefault(slice_, _Cursor(Position(incarnation.number, head), incarnation.token))
         return cursor
 
     async def _head(self, slice_: int, incarnation: Incarnation) -> int:
@@ -347,7 +348,7 @@ class Delivery:
                 if resume.sequence > at.sequence:
                     return Attached(at, True)
             try:
-                missed = await self._between(slice_, resume.sequence, at.sequence)
+                missed = await self._between(slice_, cursor, resume.sequence)
             except LogTrimmed:
                 return Attached(at, True)
             for sequence, record in missed:
@@ -355,10 +356,13 @@ class Delivery:
                     self._tell(session, state, record, event, sequence)
             return Attached(resume, False)
 
-    async def _between(self, slice_: int, after: int, until: int) -> list[tuple[int, LogRecord]]:
+    async def _between(self, slice_: int, cursor: _Cursor, after: int) -> list[tuple[int, LogRecord]]:
+        """What lies after a sequence, up to the cursor."""
         found: list[tuple[int, LogRecord]] = []
+        until = cursor.position.sequence
         while after < until:
-            entries, _ = await self._store.read_log(slice_, after, min(self.pace.read_max, until - after))
+            limit = min(self.pace.read_max, until - after)
+            entries, _ = await self._store.read_log(slice_, after, limit, incarnation=cursor.token)
             if not entries:
                 raise LogTrimmed("the log ends early")
             found.extend((sequence, fields.decode_log(data)) for sequence, data in entries)
@@ -369,11 +373,17 @@ class Delivery:
         """Deliver everything that the log has beyond the cursor. The caller holds the lock."""
         while True:
             try:
-                entries, head = await self._store.read_log(slice_, cursor.position.sequence, self.pace.read_max)
+                entries, head = await self._store.read_log(
+                    slice_, cursor.position.sequence, self.pace.read_max, incarnation=cursor.token
+                )
+            except StoreChanged:
+                await self._incarnations.renew(slice_, cursor.token)
+                return
             except LogTrimmed:
                 incarnation = await self._incarnations.current(slice_)
                 head = await self._head(slice_, incarnation)
-                self._resync(cursor, Position(incarnation.number, head))
+                if incarnation.token == cursor.token:
+                    self._resync(cursor, Position(incarnation.number, head))
                 return
             for sequence, data in entries:
                 self._deliver(cursor, sequence, data)
