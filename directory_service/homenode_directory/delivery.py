@@ -194,6 +194,9 @@ class Delivery:
         for key in holdings:
             state.interest.add(fields.artifact_of(place, key))
         attached = await self._catch_up(slice_, cursor, session, state, resume)
+        if self._cursors.get(slice_) is not cursor:
+            raise StoreChanged("the slice's memory changed meanwhile")
+        self.detach(session)
         cursor.sessions[session] = state
         self._slice_of[session] = slice_
         if attached.resync:
