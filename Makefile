@@ -65,6 +65,18 @@ gen: ## Python code from proto/, with the pinned generator
 baseline: tools ## accepts the wire contract as it is now as the one that later changes must not break
 	@buf build proto --exclude-source-info --output -#format=json | $(BIN)/python -m json.tool --indent 1 >proto/baseline.json
 
+model: env ## the TLA+ specification in full, with TLC
+	@$(BIN)/python tla/run.py model
+
+model-mutants: env ## specifications with one rule broken: TLC must find each of them
+	@$(BIN)/python tla/run.py mutants
+
+sim: env ## simulation: the real directory, delivery and SDK on virtual time under faults; ARGS="--seeds 10000"
+	@$(BIN)/python -m tests.sim $(ARGS)
+
+faults: tools ## the kill, restart and network runs: real processes, real Redis
+	@$(PYTEST) tests/faults $(ARGS)
+
 bench: tools ## figures: stores, reads, throughput beside other systems
 	@for file in tests/bench/*_bench.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
