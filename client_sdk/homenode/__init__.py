@@ -1,0 +1,95 @@
+"""Homenode: a coherence directory for what a fleet of LLM agents share.
+
+    import homenode
+
+    async with homenode.connect("homenode://localhost:7400/main", agent="planner") as hn:
+        plan = await hn.read("plan.md", default="# Plan")
+        async with hn.write("plan.md", create=True) as draft:
+            draft.text += "\\n- ship it"
+
+`connect_sync` gives the same calls blocking; `embedded://path` as the address runs the directory in this process.
+"""
+
+from __future__ import annotations
+
+from homenode.artifact import Artifact
+from homenode.change import Change, ChangeKind, apply_change, estimate_tokens
+from homenode.client import Homenode, Watch, connect
+from homenode.draft import Draft
+from homenode.errors import (
+    AlreadyExists,
+    Contended,
+    ContentMissing,
+    DeadlineExceeded,
+    HomenodeError,
+    InternalError,
+    InvalidArgument,
+    LeaseDenied,
+    LeaseLost,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    QuotaExceeded,
+    SessionLost,
+    Stale,
+    StaleFence,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unknown,
+    Unsupported,
+    VersionConflict,
+)
+from homenode.lease_handle import Lease, ReadLease, WriteLease
+from homenode.sync import SyncHomenode, connect_sync
+from homenode.values import Policy, Stat, VersionInfo
+from homenode.versions import ABSENT, ANY, Version
+from homenode.view import Counters
+from homenode.watch import Event
+
+__all__ = [
+    "ABSENT",
+    "ANY",
+    "AlreadyExists",
+    "Artifact",
+    "Change",
+    "ChangeKind",
+    "Contended",
+    "ContentMissing",
+    "Counters",
+    "DeadlineExceeded",
+    "Draft",
+    "Event",
+    "Homenode",
+    "HomenodeError",
+    "InternalError",
+    "InvalidArgument",
+    "Lease",
+    "LeaseDenied",
+    "LeaseLost",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "Policy",
+    "QuotaExceeded",
+    "ReadLease",
+    "SessionLost",
+    "Stale",
+    "StaleFence",
+    "Stat",
+    "SyncHomenode",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "Unknown",
+    "Unsupported",
+    "Version",
+    "VersionConflict",
+    "VersionInfo",
+    "Watch",
+    "WriteLease",
+    "apply_change",
+    "connect",
+    "connect_sync",
+    "estimate_tokens",
+]

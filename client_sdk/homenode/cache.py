@@ -1,0 +1,344 @@
+"""The cache of a session: bytes, and the permission to use them. Pure: time comes in as an argument.
+
+Theory of operation
+-------------------
+A copy may be served while `now < copy.window.until_ns`. That one comparison carries every reason not to serve:
+
+  - **too old, or the stream is silent**: a window ends `max_age` after the *send* time of the last ping whose echo came
+    back; without echoes it ends by itself. An open but silent stream confirms nothing.
+  - **the stream is lost**: `Freshness.close` ends all windows until an echo comes back on the next stream.
+  - **invalidated, replaced, evicted, resynchronised, another incarnation**: the copy's window becomes `NEVER`.
+
+So a reader that keeps a reference to a copy needs to ask nobody, and cannot be wrong.
+
+Permission and bytes are apart. Bytes stay, by hash, when permission goes: they are the base of patches, and a
+revalidation that finds the same hash moves nothing.
+
+A *floor* per artifact is the newest version that is known to exist: by an invalidation, by an own commit, by an own
+lease. A reply below the floor is never cached, whatever order it comes in. `seen` is the newest version that this
+session has shown or written; a reply below it must not even be shown. They differ under a strict commit, which
+announces its version before it publishes it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from homenode.artifact import NEVER, Artifact, Window
+from homenode.clock import NS_PER_MS
+from homenode.versions import Version
+
+NO_VERSION = Version(0, 0)
+HAVE_MAX = 8
+_KNOWN_MAX = 16
+_WINDOWS_MAX = 64
+
+
+class Freshness:
+    """When the directory was last heard of, as windows: one for each greatest age in use."""
+
+    def __init__(self) -> None:
+        self._windows: dict[int, Window] = {}
+        self._confirmed_ns = -1
+        self._open = False
+
+    def window(self, max_age_ms: int) -> Window:
+        """The window of copies that may be `max_age_ms` old. Of too many ages, a smaller one serves."""
+        max_age_ns = max_age_ms * NS_PER_MS
+        window = self._windows.get(max_age_ns)
+        if window is None:
+            if len(self._windows) >= _WINDOWS_MAX:
+                lower = [age for age in self._windows if age <= max_age_ns]
+                return self._windows[max(lower)] if lower else NEVER
+            window = self._windows[max_age_ns] = Window(max_age_ns)
+            if self._open:
+                self._set(window)
+        return window
+
+    def confirm(self, sent_ns: int) -> None:
+        """An echo came back on the current stream: everything committed before `sent_ns` is known here."""
+        if self._open and sent_ns <= self._confirmed_ns:
+            return
+        self._confirmed_ns = max(self._confirmed_ns, sent_ns)
+        self._open = True
+        for window in self._windows.values():
+            self._set(window)
+
+    def close(self) -> None:
+        """The stream is lost: nothing may be served until the next echo."""
+        self._open = False
+        for window in self._windows.values():
+            window.until_ns = -1
+
+    def _set(self, window: Window) -> None:
+        window.confirmed_ns = self._confirmed_ns
+        window.until_ns = self._confirmed_ns + window.max_age_ns
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the current stream has confirmed anything."""
+        return self._open
+
+    @property
+    def confirmed_ns(self) -> int:
+        """Send time of the last ping whose echo came back; -1: none yet."""
+        return self._confirmed_ns
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPolicy:
+    """How long and how often a copy may be served. None: no such limit."""
+
+    max_age_ms: int
+    max_reads: int | None = None
+    max_steps: int | None = None
+
+
+class Line:
+    """What the session knows of one artifact."""
+
+    __slots__ = ("copy", "fills", "floor", "key", "known", "policy", "seen")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.copy: Artifact | None = None
+        self.floor = NO_VERSION
+        self.seen = NO_VERSION
+        self.fills = 0  # replies under way; while there are any the floor must be kept
+        self.known: list[tuple[Version, bytes]] = []  # hashes of versions, newest first
+        self.policy: CopyPolicy | None = None
+
+
+class _Blob:
+    __slots__ = ("data", "keys")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.keys: set[str] = set()  # artifacts whose copy has these bytes
+
+
+class Cache:
+    """Copies by key and bytes by hash, bounded.
+
+    Args:
+        bytes_max: most bytes of content kept.
+        lines_max: most artifacts known; copies are at most this many too.
+    """
+
+    def __init__(self, *, bytes_max: int = 64 << 20, lines_max: int = 16_384) -> None:
+        self.freshness = Freshness()
+        self._lines: OrderedDict[str, Line] = OrderedDict()
+        self._blobs: OrderedDict[bytes, _Blob] = OrderedDict()
+        self._bytes = 0
+        self._bytes_max = bytes_max
+        self._lines_max = lines_max
+
+    # --- serving ------------------------------------------------------------------------------------------------------
+
+    def copy(self, key: str) -> Artifact | None:
+        """The copy of `key`, whether its window is open or not; None where there is none."""
+        line = self._lines.get(key)
+        return line.copy if line is not None else None
+
+    def serve(self, key: str, now_ns: int) -> Artifact | None:
+        """The copy of `key` if it may be served now. Counts against `max_reads`."""
+        copy = self.copy(key)
+        if copy is None or now_ns >= copy.window.until_ns:
+            return None
+        if copy.reads_left is not None:
+            if copy.reads_left <= 0:
+                return None
+            copy.reads_left -= 1
+        copy.used = True
+        return copy
+
+    # --- filling ------------------------------------------------------------------------------------------------------
+
+    def begin_fill(self, key: str) -> None:
+        """A read of `key` is about to be sent: keep its floor until `end_fill`."""
+        self._line(key).fills += 1
+
+    def end_fill(self, key: str) -> None:
+        """The read is over, whatever came of it."""
+        line = self._lines.get(key)
+        if line is not None and line.fills > 0:
+            line.fills -= 1
+
+    def may_show(self, key: str, version: Version) -> bool:
+        """False for a version older than one that this session has shown or written."""
+        line = self._lines.get(key)
+        return line is None or version >= line.seen
+
+    def saw(self, key: str, version: Version) -> None:
+        """This session has shown or written `version`."""
+        line = self._line(key)
+        if version > line.seen:
+            line.seen = version
+
+    def policy(self, key: str) -> CopyPolicy | None:
+        """The policy that the last read of `key` came with; None where there was none."""
+        line = self._lines.get(key)
+        return line.policy if line is not None else None
+
+    def install(self, artifact: Artifact, policy: CopyPolicy) -> bool:
+        """Keep a copy that the directory allowed to keep. False, and no copy, where something newer is known."""
+        version = artifact.version
+        if version is None:
+            return False
+        line = self._line(artifact.key)
+        line.policy = policy
+        if version < line.floor:
+            return False
+        if line.copy is not None:
+            if line.copy.version is not None and line.copy.version > version:
+                return False
+            self._kill(line)
+        line.floor = version
+        if policy.max_reads is not None and policy.max_reads <= 0:
+            return False
+        artifact.window = self.freshness.window(policy.max_age_ms)
+        artifact.reads_left = policy.max_reads
+        artifact.max_steps = policy.max_steps
+        artifact.used = True
+        line.copy = artifact
+        self._keep(artifact.hash, artifact.bytes).keys.add(artifact.key)
+        self._shrink()
+        return line.copy is not None
+
+    def remember(self, key: str, version: Version, hash: bytes, data: bytes) -> None:
+        """Keep bytes for patches and revalidation, without any permission to serve them."""
+        line = self._line(key)
+        known = [(v, h) for v, h in line.known if v != version]
+        known.append((version, hash))
+        known.sort(reverse=True)
+        line.known = known[:_KNOWN_MAX]
+        self._keep(hash, data)
+        self._shrink()
+
+    # --- taking away --------------------------------------------------------------------------------------------------
+
+    def invalidate(self, key: str, version: Version) -> None:
+        """Copies below `version` are obsolete: by an invalidation, an own commit, an own lease, a refusal."""
+        line = self._line(key)
+        if version > line.floor:
+            line.floor = version
+        if line.copy is not None and line.copy.version is not None and line.copy.version < version:
+            self._kill(line)
+
+    def drop(self, key: str) -> None:
+        """Take the permission of one artifact's copy."""
+        line = self._lines.get(key)
+        if line is not None:
+            self._kill(line)
+
+    def drop_all(self, *, floors: bool = False) -> None:
+        """Take every permission; with `floors`, forget what versions were known too (another incarnation)."""
+        for line in self._lines.values():
+            self._kill(line)
+            if floors:
+                line.floor = line.seen = NO_VERSION
+
+    # --- bytes --------------------------------------------------------------------------------------------------------
+
+    def content(self, hash: bytes) -> bytes | None:
+        """The bytes of that SHA-256, where they are kept."""
+        blob = self._blobs.get(hash)
+        if blob is None:
+            return None
+        self._blobs.move_to_end(hash)
+        return blob.data
+
+    def have(self, key: str) -> list[bytes]:
+        """Hashes of contents of `key` that are kept, newest version first, at most 8."""
+        line = self._lines.get(key)
+        if line is None:
+            return []
+        found = dict.fromkeys(hash for _, hash in line.known if hash in self._blobs)
+        return list(found)[:HAVE_MAX]
+
+    def hash_at(self, key: str, version: Version) -> bytes | None:
+        """The hash of that version, where known and its bytes kept."""
+        line = self._lines.get(key)
+        if line is not None:
+            for known, hash in line.known:
+                if known == version and hash in self._blobs:
+                    return hash
+        return None
+
+    def holdings(self) -> Iterator[tuple[str, Version]]:
+        """The copies that the directory must go on invalidating."""
+        for line in self._lines.values():
+            if line.copy is not None and line.copy.version is not None:
+                yield line.key, line.copy.version
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of content kept."""
+        return self._bytes
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _line(self, key: str) -> Line:
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = Line(key)
+            if len(self._lines) > self._lines_max:
+                self._evict_line(line)
+        return line
+
+    def _evict_line(self, fresh: Line) -> None:
+        """Drop the oldest line without a reply under way; one that was read since the last look goes to the end."""
+        for _ in range(2 * len(self._lines)):
+            key, line = next(iter(self._lines.items()))
+            if line is fresh or line.fills or (line.copy is not None and line.copy.used):
+                if line.copy is not None:
+                    line.copy.used = False
+                self._lines.move_to_end(key)
+                continue
+            self._kill(line)
+            del self._lines[key]
+            return
+
+    def _kill(self, line: Line) -> None:
+        copy = line.copy
+        if copy is None:
+            return
+        copy.fetched_ns = max(copy.fetched_ns, copy.window.confirmed_ns)
+        copy.window = NEVER
+        line.copy = None
+        blob = self._blobs.get(copy.hash)
+        if blob is not None:
+            blob.keys.discard(line.key)
+
+    def _keep(self, hash: bytes, data: bytes) -> _Blob:
+        blob = self._blobs.get(hash)
+        if blob is None:
+            blob = self._blobs[hash] = _Blob(data)
+            self._bytes += len(data)
+        else:
+            self._blobs.move_to_end(hash)
+        return blob
+
+    def _shrink(self) -> None:
+        """Keep to the byte limit: least recently used first, where a hit since the last look counts as use."""
+        spared = len(self._blobs)
+        while self._bytes > self._bytes_max and self._blobs:
+            hash, blob = next(iter(self._blobs.items()))
+            if spared > 0 and self._was_used(blob):
+                spared -= 1
+                self._blobs.move_to_end(hash)
+                continue
+            for key in list(blob.keys):
+                self._kill(self._lines[key])
+            del self._blobs[hash]
+            self._bytes -= len(blob.data)
+
+    def _was_used(self, blob: _Blob) -> bool:
+        used = False
+        for key in blob.keys:
+            copy = self._lines[key].copy
+            if copy is not None and copy.used:
+                used, copy.used = True, False
+        return used

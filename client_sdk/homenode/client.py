@@ -1,0 +1,553 @@
+"""`homenode.connect`: what agents read and write with."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from homenode import opening
+from homenode.artifact import Artifact
+from homenode.change import Change, ChangeKind, TokenCounter, describe, estimate_tokens
+from homenode.clock import NS_PER_MS
+from homenode.core import Core
+from homenode.draft import WriteContext
+from homenode.errors import (
+    Contended,
+    DeadlineExceeded,
+    HomenodeError,
+    InvalidArgument,
+    LeaseDenied,
+    NotFound,
+    Stale,
+    Unavailable,
+    VersionConflict,
+)
+from homenode.lease_handle import LeaseContext
+from homenode.opening import Settings
+from homenode.values import Meta, Stat, Value, VersionInfo, consistency, encode, encode_json, meta, policy
+from homenode.versions import ABSENT, Base, Version
+from homenode.view import Counters, View
+from homenode.watch import Event, Feed
+from homenode_api.v1 import directory_pb2 as pb
+
+_NO_DEFAULT: Any = object()
+AGENTS_MAX = 4_096
+LIST_MAX = 100_000
+_PAGE = 1_000
+_EDIT_ATTEMPTS = 64
+_EDIT_WAIT_S = (0.002, 0.5)
+
+
+class Homenode:
+    """A connection, as one agent uses it. Make it with `homenode.connect`.
+
+    All agents of a connection share its session and its cache; each has a view of its own: what it was shown.
+    Every method that waits takes `timeout_ms`; without it the connection's own holds.
+    """
+
+    def __init__(self, core: Core, view: View, views: dict[str, View], *, owner: bool) -> None:
+        self._core = core
+        self._view = view
+        self._views = views
+        self._owner = owner
+        self._shown = view.shown
+        self._now = core.clock
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    def read_cached(self, key: str) -> Artifact | None:
+        """The artifact, if this process may serve it right now; else None. Never waits."""
+        shown = self._shown.get(key)
+        if shown is not None:
+            copy = shown.hot
+            if self._now() < copy.window.until_ns:
+                shown.hits += 1
+                copy.used = True
+                return copy
+        return self._serve(key)
+
+    def hot(self, key: str) -> Artifact | None:
+        """As `read_cached`, but only what this agent was shown already; safe in any thread."""
+        shown = self._shown.get(key)
+        if shown is not None:
+            copy = shown.hot
+            if self._now() < copy.window.until_ns:
+                shown.hits += 1
+                copy.used = True
+                return copy
+        return None
+
+    async def read(
+        self,
+        key: str,
+        *,
+        default: Value = _NO_DEFAULT,
+        since: Version | None = None,
+        version: Version | None = None,
+        max_age_ms: int | None = None,
+        consistency: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> Artifact:
+        """The artifact: from here while the copy is fresh, else from the directory.
+
+        Args:
+            key: its name.
+            default: stands for an artifact that does not exist; its version is None.
+            since: a version that this agent has seen; the answer's `change` says what to show it.
+            version: an earlier version, as long as it is retained.
+            max_age_ms: greatest age of a copy for this read; 0 asks the directory.
+            consistency: "strict" asks for a linearizable read, "lazy" is the default.
+
+        Raises NotFound, Stale (only an older copy is at hand and the directory cannot be asked), HomenodeError.
+        """
+        if since is None and version is None and max_age_ms is None and consistency is None:
+            shown = self._shown.get(key)
+            if shown is not None:
+                copy = shown.hot
+                if self._now() < copy.window.until_ns:
+                    shown.hits += 1
+                    copy.used = True
+                    return copy
+        try:
+            return await self._read(key, since, version, max_age_ms, consistency, timeout_ms)
+        except NotFound:
+            if version is None:
+                self._view.forget(key)
+            if default is _NO_DEFAULT:
+                raise
+            data, media_type = encode(default)
+            return self._core.make(key, None, data, b"", Meta(media_type=media_type), fetched_ns=self._now())
+
+    async def _read(
+        self,
+        key: str,
+        since: Version | None,
+        version: Version | None,
+        max_age_ms: int | None,
+        level: str | None,
+        timeout_ms: int | None,
+    ) -> Artifact:
+        if version is not None:
+            return await self._core.fetch(key, self._view.counters, version=version, timeout_ms=timeout_ms)
+        artifact = None
+        if level != "strict":
+            artifact = self._allowed(key, max_age_ms)
+        if artifact is None:
+            try:
+                artifact = await self._core.fetch(
+                    key, self._view.counters, level=consistency(level), timeout_ms=timeout_ms
+                )
+            except (Unavailable, DeadlineExceeded) as failure:
+                self._fail_closed(key, max_age_ms, failure)
+                raise
+            self._core.cache.saw(key, artifact.version or Version(0, 0))
+            self._check_steps(artifact)
+        else:
+            self._view.counters.hits += 1
+        if since is None:
+            self._view.show(artifact)
+            return artifact
+        change = await self._change(artifact, since, timeout_ms)
+        self._view.show_change(artifact, change.tokens)
+        return artifact.with_change(change)
+
+    def _allowed(self, key: str, max_age_ms: int | None) -> Artifact | None:
+        """The copy, if every limit allows to serve it."""
+        now_ns = self._now()
+        copy = self._core.cache.copy(key)
+        if copy is None:
+            return None
+        if max_age_ms is not None and now_ns - copy.window.confirmed_ns >= max_age_ms * NS_PER_MS:
+            return None
+        if not self._check_steps(copy):
+            return None
+        return self._core.cache.serve(key, now_ns)
+
+    def _check_steps(self, copy: Artifact) -> bool:
+        """Whether the agent may use the copy at its present step."""
+        if copy.max_steps is None:
+            return True
+        if not self._view.steps_known:
+            raise InvalidArgument(
+                f"{copy.key!r} has max_steps, and this agent marks no steps: read it inside `async with hn.step():`"
+            )
+        return self._view.steps_since(copy.window.confirmed_ns) <= copy.max_steps
+
+    def _serve(self, key: str) -> Artifact | None:
+        artifact = self._allowed(key, None)
+        if artifact is not None:
+            self._view.counters.hits += 1
+            self._view.show(artifact)
+        return artifact
+
+    def _fail_closed(self, key: str, max_age_ms: int | None, failure: HomenodeError) -> None:
+        copy = self._core.cache.copy(key)
+        if copy is not None:
+            age_ms = int(copy.age_ms)
+            allowed = self._core.max_age_ms if max_age_ms is None else max_age_ms
+            message = f"the copy of {key!r} may be {age_ms} ms old and the directory cannot be asked: {failure}"
+            raise Stale(message, age_ms=age_ms, max_age_ms=allowed) from failure
+
+    async def _change(self, artifact: Artifact, since: Version, timeout_ms: int | None) -> Change:
+        count = self._view.count_tokens
+        full_tokens = artifact.tokens(count)
+        if artifact.version == since:
+            return Change(ChangeKind.UNCHANGED, "", 0, full_tokens)
+        hash = self._core.cache.hash_at(artifact.key, since)
+        old = self._core.cache.content(hash) if hash is not None else None
+        try:
+            if old is None:
+                earlier = await self._core.fetch(
+                    artifact.key, self._view.counters, version=since, timeout_ms=timeout_ms
+                )
+                old = earlier.bytes
+            return describe(old.decode(), artifact.text, count)
+        except UnicodeDecodeError:
+            return Change(ChangeKind.FULL, "", full_tokens, full_tokens)
+        except NotFound:  # not retained any more
+            return Change(ChangeKind.FULL, artifact.text, full_tokens, full_tokens)
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        key: str,
+        value: Value,
+        *,
+        base: Version | Base | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Sequence[str] | None = None,
+        media_type: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> Artifact:
+        """Write without a lease, as a compare-and-set.
+
+        Args:
+            value: text, bytes or a JSON value.
+            base: what this replaces: a version, `homenode.ABSENT`, or `homenode.ANY` (overwrite whatever is there).
+                Without it: the version that this agent saw last, or ABSENT if it saw none.
+            metadata, tags, media_type: what is not said is kept from the version that this agent saw last.
+
+        Returns the artifact as committed. Raises VersionConflict, AlreadyExists, LeaseDenied (somebody holds the write
+        lease), Unknown, HomenodeError.
+        """
+        data, own_type = encode(value)
+        seen = self._shown.get(key)
+        old = seen.artifact if seen is not None else None
+        kept = Meta(old.metadata, old.tags, old.media_type) if old is not None else Meta()
+        new_meta = meta(metadata, tags, media_type or own_type or None, kept=kept)
+        artifact = await self._core.commit(
+            key, data, self._base(key, base), new_meta, self._view.counters, timeout_ms=timeout_ms
+        )
+        self._view.wrote(artifact)
+        return artifact
+
+    def _base(self, key: str, base: Version | Base | None) -> Version | Base:
+        if base is None:
+            return self._view.version(key) or ABSENT
+        if not isinstance(base, Version | Base):
+            raise InvalidArgument(f"base is a Version, homenode.ABSENT or homenode.ANY, not {base!r}")
+        return base
+
+    async def delete(self, key: str, *, base: Version | Base | None = None, timeout_ms: int | None = None) -> Version:
+        """Delete the artifact, as a compare-and-set like `put`; returns the version of the deletion.
+
+        An agent that has not seen the artifact must say `base`. Raises NotFound, VersionConflict, LeaseDenied,
+        HomenodeError.
+        """
+        wanted = self._base(key, base)
+        if wanted is ABSENT:
+            raise InvalidArgument(f"this agent has not read {key!r}: read it first, or say base=homenode.ANY")
+        gone = await self._core.commit(key, None, wanted, Meta(), self._view.counters, timeout_ms=timeout_ms)
+        self._view.forget(key)
+        assert gone.version is not None
+        return gone.version
+
+    async def edit(
+        self,
+        key: str,
+        fn: Callable[[Any], Any | Awaitable[Any]],
+        *,
+        kind: Literal["text", "bytes", "json"] = "text",
+        default: Value = _NO_DEFAULT,
+        attempts: int = _EDIT_ATTEMPTS,
+        timeout_ms: int | None = None,
+    ) -> Artifact:
+        """Read, modify, write: `fn` is given the content and returns the next one; again when somebody was faster.
+
+        Args:
+            fn: a function or coroutine function; it may run several times.
+            kind: what `fn` takes and returns: text, bytes, or a JSON value.
+            default: given to `fn` when the artifact does not exist; without it that raises NotFound.
+            attempts: most tries.
+
+        Returns the artifact as committed. Raises VersionConflict or LeaseDenied when tries or time run out.
+        """
+        if kind not in ("text", "bytes", "json"):
+            raise InvalidArgument(f"kind is text, bytes or json, not {kind!r}")
+        total_ms = self._core.session.timeout_ms if timeout_ms is None else timeout_ms
+        until_ns = self._now() + total_ms * NS_PER_MS
+        for attempt in range(attempts):
+            artifact = await self._to_edit(key, kind, default, fresh=attempt > 0, timeout_ms=timeout_ms)
+            given = {"text": lambda a: a.text, "bytes": lambda a: a.bytes, "json": lambda a: a.json}[kind](artifact)
+            value = fn(given)
+            if inspect.isawaitable(value):
+                value = await value
+            data = encode_json(value) if kind == "json" else value
+            base = artifact.version or ABSENT
+            try:
+                return await self.put(
+                    key, data, base=base, media_type="application/json" if kind == "json" else None,
+                    timeout_ms=timeout_ms,
+                )  # fmt: skip
+            except (VersionConflict, LeaseDenied, Contended) as refusal:
+                if attempt + 1 >= attempts or self._now() >= until_ns:
+                    raise
+                await asyncio.sleep(self._edit_wait_s(attempt, getattr(refusal, "retry_after", 0.0)))
+        raise InvalidArgument("attempts must be 1 or more")
+
+    async def _to_edit(self, key: str, kind: str, default: Value, *, fresh: bool, timeout_ms: int | None) -> Artifact:
+        if default is not _NO_DEFAULT and kind == "json":
+            default = encode_json(default)
+        return await self.read(key, default=default, max_age_ms=0 if fresh else None, timeout_ms=timeout_ms)
+
+    def _edit_wait_s(self, attempt: int, retry_after_s: float) -> float:
+        low, high = _EDIT_WAIT_S
+        rng = self._core.session.link.rng
+        return min(high, max(low * 2 ** min(attempt, 8), min(retry_after_s, high))) * rng.random()
+
+    def write(
+        self, key: str, *, create: bool = False, ttl_ms: int = 0, wait_ms: int = 10_000, timeout_ms: int | None = None
+    ) -> WriteContext:
+        """`async with hn.write(key) as draft:` takes the write lease, commits at the end, releases on an error.
+
+        Args:
+            create: the artifact need not exist yet.
+            ttl_ms: term of the lease, 1,000 to 60,000; 0: the server's default. It is renewed while the block runs.
+            wait_ms: how long to queue behind another writer.
+
+        Raises (on entry) NotFound, LeaseDenied; (on exit) VersionConflict for text written without looking at a
+        version that this agent had not seen, LeaseLost and StaleFence with the cause, Unknown.
+        """
+        return WriteContext(
+            self._core, self._view, key, create=create, ttl_ms=ttl_ms, wait_ms=wait_ms, timeout_ms=timeout_ms
+        )
+
+    def lease(
+        self,
+        key: str,
+        mode: Literal["read", "write"] = "write",
+        *,
+        ttl_ms: int = 0,
+        wait_ms: int = 0,
+        create: bool = False,
+        timeout_ms: int | None = None,
+    ) -> LeaseContext:
+        """A lease to await, or to use in `async with`: `.state .fence .version .remaining_ms`.
+
+        A write lease has `commit(value)`; it is renewed until released. A read lease tells for how long the copy may be
+        served from here. Raises NotFound, LeaseDenied, HomenodeError.
+        """
+        if mode not in ("read", "write"):
+            raise InvalidArgument(f"a lease is for read or write, not {mode!r}")
+        return LeaseContext(
+            self._core, self._view, key, mode, ttl_ms=ttl_ms, wait_ms=wait_ms, create=create, timeout_ms=timeout_ms
+        )
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    async def stat(self, key: str, *, timeout_ms: int | None = None) -> Stat:
+        """What the directory says of the artifact, now. Raises NotFound, HomenodeError."""
+        return Stat.of(await self._core.ask("stat", pb.StatRequest(key=key), timeout_ms=timeout_ms))
+
+    async def list(
+        self, prefix: str = "", *, limit: int = LIST_MAX, after: str = "", timeout_ms: int | None = None
+    ) -> builtins.list[Stat]:
+        """The artifacts whose name begins with `prefix`, by name, at most `limit`, those after the name `after`."""
+        if not 0 < limit <= LIST_MAX:
+            raise InvalidArgument(f"limit must be 1 to {LIST_MAX}, not {limit}")
+        found: builtins.list[Stat] = []
+        while len(found) < limit:
+            request = pb.ListRequest(prefix=prefix, after=after, limit=min(_PAGE, limit - len(found)))
+            page = await self._core.ask("list", request, timeout_ms=timeout_ms)
+            found += [Stat.of(message) for message in page.artifacts]
+            if not page.more or not page.artifacts:
+                break
+            after = page.artifacts[-1].key
+        return found
+
+    async def history(self, key: str, *, timeout_ms: int | None = None) -> builtins.list[VersionInfo]:
+        """The retained versions, newest first. Raises NotFound, HomenodeError."""
+        answer = await self._core.ask("history", pb.HistoryRequest(key=key), timeout_ms=timeout_ms)
+        return [VersionInfo.of(message) for message in answer.versions]
+
+    async def set_policy(
+        self,
+        key: str,
+        *,
+        consistency: str | None = None,
+        push: str | None = None,
+        max_age_ms: int | None = None,
+        max_reads: int | None = None,
+        max_steps: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> None:
+        """Set the artifact's own policy; what is not said has the default, and nothing said at all removes it.
+
+        Copies that others hold follow when they are fetched again. Raises NotFound, Unsupported, HomenodeError.
+        """
+        request = pb.SetPolicyRequest(key=key)
+        wanted = policy(consistency, push, max_age_ms, max_reads, max_steps)
+        if wanted is not None:
+            request.policy.CopyFrom(wanted)
+        await self._core.ask("set_policy", request, effect=True, timeout_ms=timeout_ms)
+        self._core.cache.drop(key)
+
+    def watch(self, prefix: str = "") -> Watch:
+        """Changes under a prefix: `async for event in hn.watch("notes/")`.
+
+        Each event has `kind` ("change", "delete" or "resync": some were missed, list again), `key` and `version`.
+        In `async with hn.watch(…) as events` the watch is in place once the block begins, and ends with it.
+        """
+        return Watch(self._core, prefix)
+
+    # --- agents -------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self._view.agent
+
+    @property
+    def session_id(self) -> str:
+        """Names the session in `by` of history and events, and in `holder`; it changes when the session is lost."""
+        return self._core.session.id
+
+    @property
+    def connected(self) -> bool:
+        """Whether the directory was heard of on the current stream."""
+        return self._core.cache.freshness.is_open
+
+    def agent(self, name: str) -> Homenode:
+        """Another agent on the same session: it shares the cache and has a view of its own, one for each name."""
+        view = self._views.get(name)
+        if view is None:
+            if len(self._views) >= AGENTS_MAX:
+                raise InvalidArgument(f"at most {AGENTS_MAX} agents on one connection")
+            view = self._views[name] = View(name, self._view.count_tokens)
+        return Homenode(self._core, view, self._views, owner=False)
+
+    @contextlib.asynccontextmanager
+    async def step(self) -> AsyncIterator[None]:
+        """`async with hn.step():` marks a step of this agent, the unit of `max_steps`. Reads are not steps."""
+        self._view.begin_step(self._now())
+        yield
+
+    def stats(self) -> Counters:
+        """Counters of this agent: hits, misses, bytes that came and went, tokens shown and saved."""
+        return self._view.totals()
+
+    async def close(self) -> None:
+        """End the connection; for `hn.agent(…)` it does nothing. Leases are released."""
+        if self._owner:
+            await opening.close_core(self._core)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Watch:
+    """See `Homenode.watch`."""
+
+    def __init__(self, core: Core, prefix: str) -> None:
+        self._core = core
+        self._feed = Feed(prefix)
+        self._started = False
+
+    async def __aenter__(self) -> Self:
+        if not self._started:
+            self._started = True
+            await self._core.session.watch(self._feed)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._core.session.unwatch(self._feed)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        await self.__aenter__()
+        event = await self._feed.next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    def __del__(self) -> None:
+        session = self._core.session
+        if self._feed.watch_id in session.watches:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and the session with it
+                session.loop.call_soon_threadsafe(session.unwatch, self._feed)
+
+
+class Connecting:
+    """What `homenode.connect` gives: await it, or use it in `async with`."""
+
+    def __init__(self, url: str, agent: str, settings: Settings, count_tokens: TokenCounter) -> None:
+        self._url = url
+        self._agent = agent
+        self._settings = settings
+        self._count_tokens = count_tokens
+        self._homenode: Homenode | None = None
+
+    async def _open(self) -> Homenode:
+        core = await opening.open_core(self._url, self._agent, self._settings)
+        view = View(self._agent, self._count_tokens)
+        return Homenode(core, view, {self._agent: view}, owner=True)
+
+    def __await__(self) -> Any:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Homenode:
+        self._homenode = await self._open()
+        return self._homenode
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._homenode is not None
+        await self._homenode.close()
+
+
+def connect(
+    url: str, *, agent: str = "agent", count_tokens: TokenCounter = estimate_tokens, **settings: Any
+) -> Connecting:
+    """Connect to a directory: `async with homenode.connect("homenode://localhost:7400/main", agent="planner") as hn:`.
+
+    Args:
+        url: `homenode://host[,host…][:port]/workspace`, or `embedded://path` for a directory in this process.
+        agent: a name for people to see.
+        count_tokens: counts the tokens of a text; the default estimates one for 4 bytes.
+        settings: see `opening.Settings`: timeout_ms, session_ttl_ms, cache_bytes, credentials, …
+
+    Raises (when it is awaited or entered) InvalidArgument for a wrong address, Unavailable, HomenodeError.
+    """
+    try:
+        chosen = Settings(**settings)
+    except TypeError as failure:
+        raise InvalidArgument(str(failure)) from None
+    return Connecting(url, agent, chosen, count_tokens)

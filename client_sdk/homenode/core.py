@@ -1,0 +1,391 @@
+"""Reads and writes of one session, for all its agents: what goes to the directory, and what the cache learns of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import MappingProxyType
+from typing import Any
+
+from homenode.artifact import LAZY, Artifact
+from homenode.cache import Cache, CopyPolicy
+from homenode.clock import NS_PER_MS
+from homenode.contents import (
+    ARTIFACT_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    BodyMissing,
+    decode,
+    download,
+    encode,
+    upload,
+)
+from homenode.errors import (
+    ContentMissing,
+    InternalError,
+    LeaseLost,
+    NotFound,
+    Stale,
+    VersionConflict,
+)
+from homenode.leases import LeaseRecord
+from homenode.pending import Pending
+from homenode.session import Phase, Session
+from homenode.values import LEVELS, Meta
+from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
+from homenode.view import Counters
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+
+FETCHES_MAX = 5
+
+
+class Core:
+    """See the module.
+
+    Args:
+        session: open, or about to be.
+        cache: the session's.
+    """
+
+    def __init__(self, session: Session, cache: Cache) -> None:
+        self.session = session
+        self.cache = cache
+        self.clock = session.link.clock
+        self.link_key: tuple[int, object, int] | None = None
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    async def fetch(
+        self,
+        key: str,
+        counters: Counters,
+        *,
+        version: Version | None = None,
+        level: t.Consistency = t.CONSISTENCY_UNSPECIFIED,
+        timeout_ms: int | None = None,
+    ) -> Artifact:
+        """Ask the directory. Raises NotFound, Stale (only older versions came than were shown), HomenodeError."""
+        counters.misses += 1
+        name_held = True
+        for _ in range(FETCHES_MAX):
+            self.cache.begin_fill(key)
+            try:
+                artifact = await self._fetch(key, counters, version, level, timeout_ms, name_held)
+            except BodyMissing:
+                name_held = False
+                continue
+            except NotFound:
+                if version is None:
+                    self.cache.drop(key)
+                raise
+            finally:
+                self.cache.end_fill(key)
+            assert artifact.version is not None
+            if version is not None or self.cache.may_show(key, artifact.version):
+                return artifact
+        if not name_held:
+            raise InternalError("the content that came does not match its hash")
+        raise Stale("the directory gave an older version than this session has seen")
+
+    async def _fetch(
+        self,
+        key: str,
+        counters: Counters,
+        version: Version | None,
+        level: t.Consistency,
+        timeout_ms: int | None,
+        name_held: bool,
+    ) -> Artifact:
+        held = self._held(key) if name_held else {}
+        share = version is None and level != t.CONSISTENCY_STRICT
+        request = pb.ReadRequest(key=key, have=list(held), share=share, consistency=level)
+        if version is not None:
+            request.version.incarnation, request.version.n = version
+        response, pending = await self.session.request("read", request, timeout_ms=timeout_ms)
+        artifact = await self._artifact(key, response, held, pending, counters, timeout_ms)
+        if response.cacheable and share and self._still_ours(pending, position_of(response.as_of)):
+            self.cache.install(artifact, self._copy_policy(response.policy))
+        return artifact
+
+    def _held(self, key: str) -> dict[bytes, bytes]:
+        found = ((hash, self.cache.content(hash)) for hash in self.cache.have(key))
+        return {hash: data for hash, data in found if data is not None}
+
+    async def _artifact(
+        self,
+        key: str,
+        response: pb.ReadResponse | pb.AcquireResponse,
+        held: dict[bytes, bytes],
+        pending: Pending,
+        counters: Counters,
+        timeout_ms: int | None,
+    ) -> Artifact:
+        """The artifact that an answer carries; its bytes are remembered. Raises BodyMissing, HomenodeError."""
+        version, content = version_of(response.version), response.content
+        found = decode(content, held)
+        if found is None:
+            request = pb.ReadContentRequest(session_id=self.session.id, key=key, have=list(held))
+            request.version.incarnation, request.version.n = version
+            timeout_s = (timeout_ms or self.session.timeout_ms) / 1000
+            found = await download(self.session.link.transport, request, held, timeout_s)
+        data, came, patched = found
+        counters.fetched_bytes += came
+        counters.patch_bytes += came if patched else 0
+        counters.revalidated += came == 0
+        self.cache.remember(key, version, content.hash, data)
+        meta = Meta.of(response.metadata)
+        return self.make(
+            key,
+            version,
+            data,
+            content.hash,
+            meta,
+            committed_at_ms=response.committed_at_ms,
+            level=LEVELS.get(response.level, LAZY),
+            fetched_ns=pending.sent_ns,
+        )
+
+    def make(self, key: str, version: Version | None, data: bytes, hash: bytes, meta: Meta, **facts: Any) -> Artifact:
+        """An artifact with this session's clock."""
+        return Artifact(
+            key,
+            version,
+            data,
+            hash=hash,
+            clock=self.clock,
+            metadata=MappingProxyType(dict(meta.values)),
+            tags=meta.tags,
+            media_type=meta.media_type,
+            **facts,
+        )
+
+    def _still_ours(self, pending: Pending, as_of: Position) -> bool:
+        """Whether an answer came under the session, and after the last resync, that invalidations come for."""
+        session = self.session
+        return session.phase is Phase.LIVE and pending.session_id == session.id and as_of >= session.fill_from
+
+    def _copy_policy(self, policy: t.Policy) -> CopyPolicy:
+        return CopyPolicy(
+            policy.max_age_ms if policy.HasField("max_age_ms") else self.max_age_ms,
+            policy.max_reads if policy.HasField("max_reads") else None,
+            policy.max_steps if policy.HasField("max_steps") else None,
+        )
+
+    @property
+    def max_age_ms(self) -> int:
+        """Greatest age of a cached read where no policy says otherwise."""
+        return self.session.opened.max_age_ms or 3_000
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    async def commit(
+        self,
+        key: str,
+        data: bytes | None,
+        base: Version | Base,
+        meta: Meta,
+        counters: Counters,
+        *,
+        lease: LeaseRecord | None = None,
+        keep: bool = False,
+        timeout_ms: int | None = None,
+    ) -> Artifact:
+        """Publish `data`, or with None delete. Returns what is committed now; its bytes are empty after a delete.
+
+        Raises VersionConflict, AlreadyExists, LeaseDenied, LeaseLost, StaleFence, TooLarge, Unknown, HomenodeError.
+        """
+        patched = True
+        while True:
+            try:
+                return await self._commit(key, data, base, meta, counters, lease, keep, timeout_ms, patched)
+            except ContentMissing:
+                if not patched or data is None:
+                    raise
+                patched = False  # the directory no longer has the base of the patch
+            except VersionConflict as refusal:
+                refusal.base = base if isinstance(base, Version) else None
+                if refusal.current is not None:
+                    self.cache.invalidate(key, refusal.current)
+                raise
+            except LeaseLost as refusal:
+                if lease is not None:
+                    self.session.end_lease(lease.lease_id, refusal.cause)
+                raise
+
+    async def _commit(
+        self,
+        key: str,
+        data: bytes | None,
+        base: Version | Base,
+        meta: Meta,
+        counters: Counters,
+        lease: LeaseRecord | None,
+        keep: bool,
+        timeout_ms: int | None,
+        patched: bool,
+    ) -> Artifact:
+        session = self.session
+        request = pb.CommitRequest(key=key, keep=keep)
+        if isinstance(base, Version):
+            request.version.incarnation, request.version.n = base
+        elif base is ABSENT:
+            request.absent = True
+        else:
+            request.any = True
+        hash = b""
+        if data is not None:
+            content = await self._outgoing(key, data, base if patched else ABSENT, counters, timeout_ms)
+            request.content.CopyFrom(content)
+            request.metadata.CopyFrom(meta.to_wire())
+            hash = content.hash
+        if lease is not None:
+            request.token.lease_id = lease.lease_id
+            request.token.incarnation, request.token.fence = lease.token
+        done: list[Artifact] = []
+
+        def committed(message: pb.CommitResponse, pending: Pending) -> None:
+            done.append(self._committed(key, data, hash, meta, message, pending))
+            if lease is not None:
+                if keep and message.HasField("token"):
+                    lease.token = (message.token.incarnation, message.token.fence)
+                    lease.version = version_of(message.version)
+                else:
+                    session.end_lease(lease.lease_id, "released")
+
+        await session.request("commit", request, effect=True, timeout_ms=timeout_ms, on_answer=committed)
+        return done[0]
+
+    async def _outgoing(
+        self, key: str, data: bytes, base: Version | Base, counters: Counters, timeout_ms: int | None
+    ) -> t.Content:
+        limits = self.session.opened.limits
+        known = self._patch_base(key, base)
+        encoded = encode(data, known, artifact_max=limits.artifact_bytes or ARTIFACT_BYTES_MAX)
+        counters.sent_bytes += len(encoded.body)
+        inline = len(encoded.body) <= (limits.inline_bytes or INLINE_BYTES_MAX)
+        if not inline:
+            timeout_s = (timeout_ms or self.session.timeout_ms) / 1000
+            await upload(self.session.link.transport, self.session.id, encoded, timeout_s)
+        return encoded.message(inline=inline)
+
+    def _patch_base(self, key: str, base: Version | Base) -> tuple[bytes, bytes] | None:
+        """A content that the directory surely has too: that of the version which is replaced."""
+        if base is ABSENT:
+            return None
+        hash = self.cache.hash_at(key, base) if isinstance(base, Version) else next(iter(self.cache.have(key)), None)
+        data = self.cache.content(hash) if hash is not None else None
+        return (hash, data) if hash is not None and data is not None else None
+
+    def _committed(
+        self, key: str, data: bytes | None, hash: bytes, meta: Meta, message: pb.CommitResponse, pending: Pending
+    ) -> Artifact:
+        """Runs in stream order: the own commit raises the floor before anything later is looked at."""
+        version = version_of(message.version)
+        self.cache.invalidate(key, version)
+        self.cache.saw(key, version)
+        level = LEVELS.get(message.level, LAZY)
+        artifact = self.make(key, version, data or b"", hash, meta, level=level, fetched_ns=pending.sent_ns)
+        if data is not None:
+            self.cache.remember(key, version, hash, data)
+            policy = self.cache.policy(key)
+            ours = self._still_ours(pending, position_of(message.as_of)) and not pending.resent
+            if policy is not None and ours and level == LAZY:
+                self.cache.install(artifact, policy)
+        return artifact
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+
+    async def acquire(
+        self, key: str, counters: Counters, *, ttl_ms: int, wait_ms: int, create: bool, timeout_ms: int | None = None
+    ) -> tuple[LeaseRecord, Artifact | None]:
+        """Take the write lease: its record, and what it starts from (None: the artifact does not exist).
+
+        Raises LeaseDenied, NotFound, HomenodeError. Cancelled or out of time, a lease that is granted all the same is
+        given back.
+        """
+        session = self.session
+        held = self._held(key)
+        lease_id = session.new_lease_id()
+        request = pb.AcquireRequest(
+            key=key, lease_id=lease_id, ttl_ms=ttl_ms, wait_ms=wait_ms, create=create, have=list(held)
+        )
+        granted: list[LeaseRecord] = []
+
+        def on_grant(message: pb.AcquireResponse, pending: Pending) -> None:
+            if pending.abandoned:
+                session.release_later(key, lease_id)
+                return
+            version = version_of(message.version)
+            self.cache.invalidate(key, version)
+            record = LeaseRecord(
+                key,
+                lease_id,
+                (message.token.incarnation, message.token.fence),
+                message.ttl_ms,
+                pending.sent_ns,
+                version,
+            )
+            session.leases[lease_id] = record
+            granted.append(record)
+
+        total_ms = (timeout_ms or session.timeout_ms) + wait_ms
+        try:
+            response, pending = await session.request(
+                "acquire", request, effect=True, timeout_ms=total_ms, on_answer=on_grant
+            )
+            artifact = None
+            if response.HasField("content"):
+                artifact = await self._leased(key, response, held, pending, counters, timeout_ms)
+            await self._assure(granted[0])
+        except BaseException:
+            if granted:
+                session.release_later(key, lease_id)
+            raise
+        return granted[0], artifact
+
+    async def _leased(
+        self,
+        key: str,
+        response: pb.AcquireResponse,
+        held: dict[bytes, bytes],
+        pending: Pending,
+        counters: Counters,
+        timeout_ms: int | None,
+    ) -> Artifact:
+        version = version_of(response.version)
+        try:
+            return await self._artifact(key, response, held, pending, counters, timeout_ms)
+        except BodyMissing:
+            return await self.fetch(key, counters, version=version, timeout_ms=timeout_ms)
+
+    async def _assure(self, record: LeaseRecord) -> None:
+        """A lease that was long waited for is nearly over by our count, which begins at the request: renew it now."""
+        if record.remaining_ns(self.clock()) > record.ttl_ms * NS_PER_MS // 2:
+            return
+        asked = asyncio.Event()
+        self.session.renew(record, asked.set)
+        try:
+            async with asyncio.timeout(record.ttl_ms / 1000):
+                await asked.wait()
+                while record.waits_for_log and record.cause is None:
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise LeaseLost("the write lease could not be confirmed in time") from None
+        if record.cause is not None:
+            raise LeaseLost("the write lease was lost", cause=record.cause)
+
+    async def release(self, record: LeaseRecord, timeout_ms: int | None = None) -> None:
+        """Give a write lease back. A lease that is over already is no error."""
+        if record.cause is not None:
+            return
+        self.session.end_lease(record.lease_id, "released")
+        request = pb.ReleaseRequest(key=record.key, lease_id=record.lease_id)
+        with contextlib.suppress(LeaseLost):
+            await self.session.request("release", request, effect=True, timeout_ms=timeout_ms)
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    async def ask(self, kind: str, message: Any, *, effect: bool = False, timeout_ms: int | None = None) -> Any:
+        """Any other request: its answer's message. Raises HomenodeError."""
+        response, _ = await self.session.request(kind, message, effect=effect, timeout_ms=timeout_ms)
+        return response

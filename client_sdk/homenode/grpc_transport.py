@@ -1,0 +1,143 @@
+"""The directory over gRPC: one channel for the Session stream and calls, a second one for large contents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from homenode.errors import Unavailable, from_rpc
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import directory_pb2_grpc as pb_grpc
+
+MESSAGE_BYTES_MAX = 16 << 20
+
+_OPTIONS = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # A connection of its own for each channel: a large content holds up no invalidation.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """gRPC's exceptions as ours."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as failure:
+        raise from_rpc(failure) from None
+    except grpc.aio.UsageError as failure:  # the call or the channel has ended in between
+        raise Unavailable("the connection is over") from failure
+    except asyncio.CancelledError:
+        # grpc.aio raises this too when the call, and not the waiting task, was cancelled.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Unavailable("the call was ended") from None
+
+
+class GrpcStream:
+    """A Session stream of grpc.aio."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall) -> None:
+        self._call = call
+
+    async def write(self, frame: pb.SessionRequest) -> None:
+        """See `transport.Stream`."""
+        with _typed_errors():
+            await self._call.write(frame)
+
+    async def read(self) -> pb.SessionResponse | None:
+        """See `transport.Stream`."""
+        with _typed_errors():
+            frame = await self._call.read()
+        return None if frame is grpc.aio.EOF else frame
+
+    def cancel(self) -> None:
+        """See `transport.Stream`."""
+        self._call.cancel()
+
+
+class GrpcTransport:
+    """A directory behind one or more servers that share a store.
+
+    Args:
+        hosts: `host:port` of each.
+        credentials: for TLS; None: plain text.
+        first: index of the server to begin with.
+    """
+
+    def __init__(
+        self, hosts: Sequence[str], *, credentials: grpc.ChannelCredentials | None = None, first: int = 0
+    ) -> None:
+        self._hosts = list(hosts)
+        self._at = first % len(hosts)
+        self._credentials = credentials
+        self._channels: list[grpc.aio.Channel | None] = [None, None]
+
+    @property
+    def hosts(self) -> int:
+        """How many servers there are to choose from."""
+        return len(self._hosts)
+
+    def _stub(self, which: int) -> pb_grpc.DirectoryServiceStub:
+        channel = self._channels[which]
+        if channel is None:
+            host = self._hosts[self._at]
+            if self._credentials is None:
+                channel = grpc.aio.insecure_channel(host, _OPTIONS)
+            else:
+                channel = grpc.aio.secure_channel(host, self._credentials, _OPTIONS)
+            self._channels[which] = channel
+        return pb_grpc.DirectoryServiceStub(channel)
+
+    def session(self) -> GrpcStream:
+        """See `transport.Transport`."""
+        return GrpcStream(self._stub(0).Session())
+
+    async def call(self, method: str, request: Any, timeout_s: float) -> Any:
+        """See `transport.Transport`."""
+        with _typed_errors():
+            return await getattr(self._stub(0), method)(request, timeout=timeout_s)
+
+    async def read_content(
+        self, request: pb.ReadContentRequest, timeout_s: float
+    ) -> AsyncIterator[pb.ReadContentResponse]:
+        """See `transport.Transport`."""
+        call = self._stub(1).ReadContent(request, timeout=timeout_s)
+        try:
+            with _typed_errors():
+                async for response in call:
+                    yield response
+        finally:
+            call.cancel()
+
+    async def write_content(
+        self, requests: Sequence[pb.WriteContentRequest], timeout_s: float
+    ) -> pb.WriteContentResponse:
+        """See `transport.Transport`."""
+        with _typed_errors():
+            return await self._stub(1).WriteContent(iter(requests), timeout=timeout_s)
+
+    async def next_server(self) -> None:
+        """Use the next server, over new connections; with one server, keep its channel, which reconnects itself."""
+        if len(self._hosts) > 1:
+            self._at = (self._at + 1) % len(self._hosts)
+            await self.close()
+
+    async def close(self) -> None:
+        """Close both channels."""
+        channels, self._channels = self._channels, [None, None]
+        for channel in channels:
+            if channel is not None:
+                await channel.close()

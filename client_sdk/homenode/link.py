@@ -1,0 +1,257 @@
+"""One Session stream, shared by all sessions of this event loop that go to the same directory.
+
+Operations of all sessions leave in frames, many a frame: everything that is queued in one tick of the event loop goes
+together. The link keeps the stream up: it connects, notices silence, backs off and goes round the servers. What a
+session must do when the stream comes or goes is the session's own affair (`Endpoint`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from typing import Protocol
+
+from homenode.clock import NS_PER_MS, Clock
+from homenode.errors import HomenodeError, Overloaded, Unavailable
+from homenode.transport import Stream, Transport
+from homenode_api.v1 import directory_pb2 as pb
+
+LOG = logging.getLogger("homenode")
+
+FRAME_OPERATIONS_MAX = 512
+FRAME_BYTES_MAX = 1 << 20
+TICK_S = 0.25
+BACKOFF_MS = (20, 2_000)
+#: A stream on which nothing comes for this long is given up, in intervals between bookmarks.
+SILENT_INTERVALS = 5
+SILENT_MS_MIN = 2_000
+WAITING_MAX = 65_536
+
+
+class Endpoint(Protocol):
+    """A session, as its link sees it. No method blocks."""
+
+    number: int
+
+    def connected(self) -> None:
+        """A new stream is up; nothing of the former one will come."""
+
+    def disconnected(self) -> None:
+        """The stream is gone."""
+
+    def item(self, item: pb.Item) -> None:
+        """Something came for this session."""
+
+    def tick(self, now_ns: int) -> None:
+        """About four times a second."""
+
+
+class Backoff:
+    """Waits that double from BACKOFF_MS[0] to BACKOFF_MS[1], each between half and the whole of that."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._ms = BACKOFF_MS[0]
+
+    def reset(self) -> None:
+        """Begin again with the shortest."""
+        self._ms = BACKOFF_MS[0]
+
+    def next_s(self) -> float:
+        """The next wait in seconds."""
+        ms, self._ms = self._ms, min(self._ms * 2, BACKOFF_MS[1])
+        return ms * (0.5 + self._rng.random() / 2) / 1000
+
+
+class Link:
+    """See the module.
+
+    Args:
+        transport: the way to the directory; the link closes it.
+        clock: nanoseconds; see `clock`.
+        rng: for jitter.
+
+    Attributes:
+        in_flight_max: most operations under way, of all sessions; bookmark_ms: how often each session pings.
+        users: connections that share it; the last one closes it.
+    """
+
+    def __init__(self, transport: Transport, *, clock: Clock, rng: random.Random) -> None:
+        self.transport = transport
+        self.clock = clock
+        self.rng = rng
+        self.in_flight_max = FRAME_OPERATIONS_MAX
+        self.bookmark_ms = 1_000
+        self._endpoints: dict[int, Endpoint] = {}
+        self._number = 0
+        self._out: deque[pb.Operation] = deque()
+        self._wake = asyncio.Event()
+        self._stream: Stream | None = None
+        self._heard_ns = 0
+        self._sent = 0  # frames on the current stream
+        self._backoff = Backoff(rng)
+        self._in_flight = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.closed = False
+        self.users = 0
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect; again calls do nothing."""
+        if not self._tasks and not self.closed:
+            self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._ticks())]
+
+    async def close(self) -> None:
+        """End the stream and the transport. Sessions must be gone."""
+        if self.closed:
+            return
+        self.closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(HomenodeError):
+            await self.transport.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a stream is open; it may still fail."""
+        return self._stream is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no session uses this link."""
+        return not self._endpoints
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Give the session a number that the stream has not seen, and tell it if the stream is up."""
+        self._endpoints.pop(endpoint.number, None)
+        self._number += 1
+        endpoint.number = self._number
+        self._endpoints[self._number] = endpoint
+        if self._stream is not None:
+            endpoint.connected()
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Forget the session; what still comes for it is dropped."""
+        if self._endpoints.pop(endpoint.number, None) is not None and self._stream is not None:
+            self.send(pb.Operation(session=endpoint.number, detach=pb.Detach()))
+
+    def send(self, operation: pb.Operation) -> None:
+        """Queue an operation for the current stream. Without one it is dropped: sessions send again when it comes."""
+        if self._stream is not None:
+            self._out.append(operation)
+            self._wake.set()
+
+    # --- operations under way, over all sessions ----------------------------------------------------------------------
+
+    async def enter(self) -> None:
+        """Wait for room for one more operation under way. Raises Overloaded when too many wait already."""
+        if self._in_flight >= self.in_flight_max:
+            if len(self._room) >= WAITING_MAX:
+                raise Overloaded("too many operations wait in this process", retry_after=0.1)
+            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(room)
+            try:
+                await room
+            except asyncio.CancelledError:
+                if room.done() and not room.cancelled():
+                    self.leave()  # it was given room in the same tick
+                raise
+            return
+        self._in_flight += 1
+
+    def leave(self) -> None:
+        """An operation is over."""
+        while self._room:
+            room = self._room.popleft()
+            if not room.done():
+                room.set_result(None)  # its place passes on
+                return
+        self._in_flight -= 1
+
+    # --- the stream ---------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            stream = self.transport.session()
+            self._stream = stream
+            self._heard_ns = self.clock()
+            self._out.clear()
+            self._sent = 0
+            writer = asyncio.create_task(self._write(stream))
+            for endpoint in list(self._endpoints.values()):
+                endpoint.connected()
+            try:
+                await self._read(stream)
+            except HomenodeError as failure:
+                LOG.debug("session stream ended: %s", failure)
+            finally:
+                self._stream = None
+                stream.cancel()
+                writer.cancel()
+                self._out.clear()
+                for endpoint in list(self._endpoints.values()):
+                    endpoint.disconnected()
+                await asyncio.gather(writer, return_exceptions=True)
+            await self.transport.next_server()
+            await asyncio.sleep(self._backoff.next_s())
+
+    async def _read(self, stream: Stream) -> None:
+        received = 0
+        while True:
+            frame = await stream.read()
+            if frame is None:
+                raise Unavailable("the server has ended the stream")
+            received += 1
+            if frame.number not in (0, received):
+                raise Unavailable("a frame of the session stream is missing")
+            self._heard_ns = self.clock()
+            self._backoff.reset()
+            endpoints = self._endpoints
+            for item in frame.items:
+                endpoint = endpoints.get(item.session)
+                if endpoint is not None:
+                    endpoint.item(item)
+                elif item.HasField("draining") and self.transport.hosts > 1:
+                    raise Unavailable("the server is about to stop")
+
+    async def _write(self, stream: Stream) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._out:
+                    await stream.write(self._frame())
+        except HomenodeError as failure:
+            LOG.debug("session stream broke: %s", failure)
+            stream.cancel()  # the reader sees it and starts over
+
+    def _frame(self) -> pb.SessionRequest:
+        self._sent += 1
+        frame = pb.SessionRequest(number=self._sent)
+        operations, out, size = frame.operations, self._out, 0
+        while out and len(operations) < FRAME_OPERATIONS_MAX and size < FRAME_BYTES_MAX:
+            operation = out.popleft()
+            if operation.HasField("commit"):
+                size += operation.ByteSize()
+            operations.append(operation)
+        return frame
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_ns = self.clock()
+            for endpoint in list(self._endpoints.values()):
+                endpoint.tick(now_ns)
+            silent_ms = max(SILENT_MS_MIN, SILENT_INTERVALS * self.bookmark_ms)
+            if self._stream is not None and self._endpoints and now_ns - self._heard_ns > silent_ms * NS_PER_MS:
+                LOG.debug("session stream is silent; connecting again")
+                self._heard_ns = now_ns
+                self._stream.cancel()

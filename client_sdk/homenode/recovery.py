@@ -1,0 +1,102 @@
+"""From a lost session to the next one, without doing anything twice.
+
+The directory ends a session when it has not heard of it for too long, or when its memory changed. Requests of that
+session take no effect any more, but some may have before it ended. So the directory is asked (`Resolve`, which also
+ends the session for certain), and only what has never run is sent again, under the next session. A read is just read
+again. What rested on a write lease is not sent again: the lease went with the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from homenode.errors import DeadlineExceeded, HomenodeError, LeaseLost, Overloaded, SessionLost, Unavailable
+from homenode.link import Backoff
+from homenode.pending import Pending
+from homenode_api.v1 import directory_pb2 as pb
+
+if TYPE_CHECKING:
+    from homenode.session import Session
+
+CALL_TIMEOUT_S = 5.0
+RESOLVE_MAX = 512
+_WORTH_RETRYING = (Unavailable, Overloaded, DeadlineExceeded)
+
+
+async def open_session(session: Session) -> None:
+    """Open a session, however long it takes; the caller bounds it. Raises HomenodeError for a refusal."""
+    backoff = Backoff(session.link.rng)
+    while True:
+        request = pb.OpenSessionRequest(
+            workspace=session.workspace,
+            name=session.name,
+            ttl_ms=session.ttl_ms,
+            seen_incarnation=session.position.incarnation,
+        )
+        try:
+            opened = await session.link.transport.call("OpenSession", request, CALL_TIMEOUT_S)
+        except _WORTH_RETRYING as failure:
+            session.last_failure = failure
+            await asyncio.sleep(backoff.next_s())
+        else:
+            session.begin(opened)
+            return
+
+
+async def reopen(session: Session) -> None:
+    """Resolve what was under way in the lost session, then open another one."""
+    old_id = session.id
+    sent = [p for p in session.pending.values() if p.effect and p.sent_ns and p.session_id == old_id]
+    for start in range(0, len(sent), RESOLVE_MAX):
+        await _resolve(session, old_id, sent[start : start + RESOLVE_MAX])
+    for pending in [p for p in session.pending.values() if p.kind == "renew"]:
+        session.give_up(pending, LeaseLost("the session was lost", cause="session_lost"))
+    for pending in session.pending.values():
+        pending.sent_ns, pending.session_id, pending.resent = 0, "", False
+    backoff = Backoff(session.link.rng)
+    while True:
+        try:
+            await open_session(session)
+            return
+        except HomenodeError as failure:  # a refusal may be lifted; callers learn of it as their time runs out
+            session.last_failure = failure
+            for pending in session.pending.values():
+                pending.failure = failure
+            await asyncio.sleep(backoff.next_s())
+
+
+async def _resolve(session: Session, old_id: str, asked: list[Pending]) -> None:
+    request = pb.ResolveRequest(session_id=old_id, request_ids=[p.request_id for p in asked])
+    backoff = Backoff(session.link.rng)
+    outcomes: dict[int, pb.Outcome] = {}
+    while any(p.request_id in session.pending for p in asked):
+        try:
+            response = await session.link.transport.call("Resolve", request, CALL_TIMEOUT_S)
+        except _WORTH_RETRYING as failure:
+            if isinstance(failure, SessionLost):
+                break  # the directory remembers nothing of it
+            await asyncio.sleep(backoff.next_s())
+        except HomenodeError:
+            break
+        else:
+            outcomes = {outcome.request_id: outcome for outcome in response.outcomes}
+            break
+    for pending in asked:
+        if pending.request_id in session.pending:
+            _settle(session, pending, outcomes.get(pending.request_id))
+
+
+def _settle(session: Session, pending: Pending, outcome: pb.Outcome | None) -> None:
+    if pending.kind == "release":
+        session.resolve(pending, pb.Answer(release=pb.ReleaseResponse()))
+    elif pending.kind == "acquire":
+        return  # whatever was granted went with the session; it is asked for again
+    elif outcome is not None and outcome.HasField("answer"):
+        session.resolve(pending, outcome.answer)
+    elif outcome is not None and outcome.never:
+        if pending.kind == "commit" and pending.message.HasField("token"):
+            session.give_up(pending, LeaseLost("the session was lost before the commit", cause="session_lost"))
+        # else it is sent again, under the next session
+    else:
+        session.give_up(pending, pending.unknown())

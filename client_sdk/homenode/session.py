@@ -1,0 +1,520 @@
+"""A session: this process's standing with the directory, kept through lost streams, servers and sessions.
+
+Theory of operation
+-------------------
+A session has an id from OpenSession and a number on the link's stream. Requests carry ids that never repeat in this
+object, and stay in `_pending` until they are answered. Then:
+
+  - **the stream breaks**: all windows of the cache close at once. On the next stream the session attaches with the
+    position that it has applied and the copies that it holds, and sends every unanswered request again, with the same
+    id. The directory answers an effect that it has seen with the stored answer.
+  - **the session is lost** (`recovery`): permissions go, bytes stay. What was under way is resolved with the directory
+    before anything is sent again under the next session, so that no effect happens twice.
+  - **events were lost**: a resync takes every permission; replies older than the resync are never cached.
+
+Permissions rest on `position`: everything in the log up to it has been applied here. An event at sequence s proves only
+what is before s, because one log entry may carry several events; bookmarks prove all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from homenode import recovery
+from homenode.cache import Cache
+from homenode.clock import NS_PER_MS, NS_PER_US
+from homenode.errors import CAUSES, HomenodeError, SessionLost, Unavailable, from_wire
+from homenode.leases import RENEW_AFTER, RENEWALS_MAX, LeaseRecord
+from homenode.link import Backoff, Link
+from homenode.pending import OnAnswer, Pending
+from homenode.versions import Position, Version, position_of, version_of
+from homenode.watch import Event, Feed
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+
+HOLDINGS_BYTES_MAX = 1 << 20
+OVERLOADED_TRIES = 5
+_ORPHANS_MAX = 256
+_TRANSIENT = (t.ERROR_REASON_UNAVAILABLE, t.ERROR_REASON_UNKNOWN, t.ERROR_REASON_OVERLOADED)
+
+
+class Phase(Enum):
+    """Where a session is in its life."""
+
+    NEW = "new"
+    LIVE = "live"
+    LOST = "lost"
+    CLOSED = "closed"
+
+
+class Session:
+    """See the module.
+
+    Args:
+        link: carries it; also its clock and randomness.
+        cache: what it holds.
+        workspace, name: for OpenSession; `ttl_ms` 0: the server's default.
+        timeout_ms: for requests that name no other.
+    """
+
+    def __init__(
+        self, link: Link, cache: Cache, *, workspace: str, name: str, ttl_ms: int = 0, timeout_ms: int = 10_000
+    ) -> None:
+        self.link = link
+        self.cache = cache
+        self.workspace = workspace
+        self.name = name
+        self.ttl_ms = ttl_ms
+        self.timeout_ms = timeout_ms
+        self.number = 0
+        self.id = ""
+        self.phase = Phase.NEW
+        self.position = Position(0, 0)
+        self.fill_from = Position(0, 0)
+        self.opened = pb.OpenSessionResponse()
+        self.leases: dict[str, LeaseRecord] = {}
+        self.watches: dict[int, Feed] = {}
+        self.pending: dict[int, Pending] = {}
+        self.last_failure: HomenodeError | None = None
+        self._request_id = 0
+        self._attach_id = 0
+        self._ready = False
+        self._pinged_ns = 0
+        self._fresh = asyncio.Event()
+        self._acks: dict[str, tuple[Version, int]] = {}
+        self._orphans: OrderedDict[int, tuple[str, str]] = OrderedDict()
+        self._backoff = Backoff(link.rng)
+        self.loop = asyncio.get_running_loop()
+        self._recovery: asyncio.Task[None] | None = None
+        self._renewing: dict[str, int] = {}
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def open(self, timeout_ms: int) -> None:
+        """Open the session and wait until the stream has confirmed it. Raises HomenodeError in time."""
+        self.link.start()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await recovery.open_session(self)
+                await self._fresh.wait()
+        except TimeoutError:
+            await self.close()
+            raise self.last_failure or Unavailable("the directory does not answer") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self, timeout_s: float = 2.0) -> None:
+        """End the session: its leases are released, what is under way fails."""
+        if self.phase is Phase.CLOSED:
+            return
+        live, self.phase = self.phase is Phase.LIVE, Phase.CLOSED
+        self._ready = False
+        self._take_permissions()
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        self.link.remove(self)
+        for pending in list(self.pending.values()):
+            self._finish(pending).fail(
+                pending.unknown() if pending.effect and pending.sent_ns else Unavailable("the connection is closed")
+            )
+        for feed in self.watches.values():
+            feed.close()
+        if live and self.id:
+            with contextlib.suppress(HomenodeError):
+                await self.link.transport.call("CloseSession", pb.CloseSessionRequest(session_id=self.id), timeout_s)
+
+    def begin(self, opened: pb.OpenSessionResponse) -> None:
+        """The directory has opened a session for us: bring it onto the stream."""
+        position = position_of(opened.position)
+        self.cache.drop_all(floors=position.incarnation != self.position.incarnation)
+        self.opened, self.id = opened, opened.session_id
+        self.position = self.fill_from = position
+        self.phase = Phase.LIVE
+        for feed in self.watches.values():
+            feed.resync(position)
+        limits = opened.limits
+        if limits.in_flight_operations:
+            # Pings and acks share the server's bound with requests.
+            self.link.in_flight_max = max(16, limits.in_flight_operations * 3 // 4)
+        self.link.bookmark_ms = opened.bookmark_ms or 1_000
+        self.link.add(self)
+
+    def _take_permissions(self) -> None:
+        self.cache.freshness.close()
+        self.cache.drop_all()
+        for record in self.leases.values():
+            record.lost("session_lost")
+        self.leases.clear()
+        self._renewing.clear()
+        self._acks.clear()
+
+    def lost(self) -> None:
+        """The directory has ended the session: take permissions now, and get another session."""
+        if self.phase is not Phase.LIVE:
+            return
+        self.phase = Phase.LOST
+        self._ready = False
+        self._take_permissions()
+        self._recovery = self.loop.create_task(recovery.reopen(self))
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        kind: str,
+        message: Any,
+        *,
+        effect: bool = False,
+        timeout_ms: int | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> tuple[Any, Pending]:
+        """Send a request and wait: the answer's message, and how it went.
+
+        Cancelling the wait does not cancel the request: its answer is still applied (`on_answer`). Raises
+        HomenodeError; for an effect of which nobody knows whether it happened, Unknown.
+        """
+        self._check_open()
+        await self.link.enter()
+        try:
+            self._check_open()
+        except HomenodeError:
+            self.link.leave()
+            raise
+        pending = self._register(
+            kind, message, effect=effect, timeout_ms=timeout_ms, future=self.loop.create_future(), on_answer=on_answer
+        )
+        assert pending.future is not None
+        return await pending.future
+
+    def background(
+        self,
+        kind: str,
+        message: Any,
+        *,
+        effect: bool = False,
+        on_answer: OnAnswer | None = None,
+        on_error: Callable[[HomenodeError], None] | None = None,
+        request_id: int = 0,
+    ) -> None:
+        """Send a request for which nobody waits."""
+        if self.phase is not Phase.CLOSED:
+            self._register(kind, message, effect=effect, on_answer=on_answer, on_error=on_error, request_id=request_id)
+
+    def _check_open(self) -> None:
+        if self.phase is Phase.CLOSED:
+            raise Unavailable("the connection is closed")
+
+    def next_id(self) -> int:
+        """A request id that was not used before."""
+        self._request_id += 1
+        return self._request_id
+
+    def _register(
+        self, kind: str, message: Any, *, timeout_ms: int | None = None, request_id: int = 0, **options: Any
+    ) -> Pending:
+        deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
+        pending = Pending(request_id or self.next_id(), kind, message, deadline_ns=deadline_ns, **options)
+        self.pending[pending.request_id] = pending
+        if self._ready:
+            self._transmit(pending)
+        return pending
+
+    def _transmit(self, pending: Pending) -> None:
+        if not pending.sent_ns:
+            pending.sent_ns = self.link.clock()
+        elif pending.session_id:
+            pending.resent = True
+        pending.session_id = self.id
+        self.link.send(
+            pb.Operation(session=self.number, request_id=pending.request_id, **{pending.kind: pending.message})
+        )
+
+    def _finish(self, pending: Pending) -> Pending:
+        """Take a request off the list; its place among those under way is free."""
+        if self.pending.pop(pending.request_id, None) is not None and pending.waited:
+            self.link.leave()
+        return pending
+
+    def resolve(self, pending: Pending, answer: pb.Answer) -> None:
+        """The answer to a request is known."""
+        what = answer.WhichOneof("what")
+        if what == "error":
+            self._finish(pending).fail(from_wire(answer.error))
+        elif what is not None:
+            self._finish(pending).answer(getattr(answer, what))
+
+    def give_up(self, pending: Pending, failure: HomenodeError) -> None:
+        """A request has failed for good."""
+        self._finish(pending).fail(failure)
+
+    # --- the stream comes and goes (link.Endpoint) --------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """See `link.Endpoint`."""
+        if self.phase is Phase.LIVE:
+            self._attach()
+
+    def disconnected(self) -> None:
+        """See `link.Endpoint`."""
+        self._ready = False
+        self.cache.freshness.close()
+
+    def tick(self, now_ns: int) -> None:
+        """See `link.Endpoint`."""
+        if self._ready and now_ns - self._pinged_ns >= self.link.bookmark_ms * NS_PER_MS:
+            self.ping()
+        for pending in [p for p in self.pending.values() if p.deadline_ns <= now_ns]:
+            self._expire(pending)
+        for record in list(self.leases.values()):
+            self._renew_if_due(record, now_ns)
+
+    def _expire(self, pending: Pending) -> None:
+        if pending.kind == "acquire" and pending.sent_ns:
+            self._orphans[pending.request_id] = (pending.message.key, pending.message.lease_id)
+            if len(self._orphans) > _ORPHANS_MAX:
+                self._orphans.popitem(last=False)
+        self.give_up(pending, pending.out_of_time(connected=self._ready))
+
+    def ping(self) -> None:
+        """Ask for a bookmark now."""
+        if not self._ready:
+            return
+        self._pinged_ns = self.link.clock()
+        settled = next(iter(self.pending), self._request_id + 1)
+        ping = pb.Ping(sent_at=self._pinged_ns // NS_PER_US, settled_below=settled)
+        self.link.send(pb.Operation(session=self.number, ping=ping))
+
+    def _attach(self) -> None:
+        message = pb.Attach(session_id=self.id)
+        message.resume.incarnation, message.resume.sequence = self.position
+        size = 0
+        for key, version in list(self.cache.holdings()):
+            size += len(key) * 2 + 32
+            if size > HOLDINGS_BYTES_MAX:
+                self.cache.drop(key)
+                continue
+            holding = message.holdings.add(key=key)
+            holding.version.incarnation, holding.version.n = version
+        self._attach_id = self.next_id()
+        self.link.send(pb.Operation(session=self.number, request_id=self._attach_id, attach=message))
+
+    def _attached(self, answer: pb.Answer) -> None:
+        if answer.HasField("error"):
+            self.last_failure = from_wire(answer.error)
+            if isinstance(self.last_failure, SessionLost):
+                self.lost()
+            else:
+                self.loop.call_later(self._backoff.next_s(), self._attach_again, self._attach_id)
+            return
+        self._backoff.reset()
+        position = position_of(answer.attach.position)
+        if answer.attach.resync or position != self.position:
+            self._resync(position)
+        for watch_id, feed in self.watches.items():
+            self._watch_again(watch_id, feed)
+        self._ready = True
+        for pending in list(self.pending.values()):
+            self._transmit(pending)
+        self.ping()
+
+    def _attach_again(self, attach_id: int) -> None:
+        if self._attach_id == attach_id and self.phase is Phase.LIVE and not self._ready:
+            self._attach()
+
+    # --- what comes ---------------------------------------------------------------------------------------------------
+
+    def item(self, item: pb.Item) -> None:
+        """See `link.Endpoint`."""
+        what = item.WhichOneof("what")
+        if what == "answer":
+            self._answer(item.answer)
+        elif what == "invalidation":
+            self._invalidation(item.invalidation)
+        elif what == "bookmark":
+            self._bookmark(item.bookmark)
+        elif what == "change":
+            self._change(item.change)
+        elif what == "lease_ended":
+            ended = item.lease_ended
+            self._advance(Position(self.position.incarnation, ended.sequence - 1))
+            self.end_lease(ended.lease_id, CAUSES.get(ended.cause, ""))
+        elif what == "resync":
+            self._resync(position_of(item.resync.position))
+        elif what == "session_ended":
+            self.lost()
+
+    def _answer(self, answer: pb.Answer) -> None:
+        pending = self.pending.get(answer.request_id)
+        if pending is None:
+            if answer.request_id == self._attach_id:
+                self._attached(answer)
+            elif answer.HasField("acquire"):
+                self._release_orphan(answer.request_id)
+            return
+        if answer.HasField("error"):
+            reason = answer.error.reason
+            if reason == t.ERROR_REASON_SESSION_LOST:
+                self.lost()  # the request stays pending: recovery finds out what became of it
+                return
+            if reason in _TRANSIENT and self._try_again(pending, answer.error):
+                return
+        self.resolve(pending, answer)
+
+    def _try_again(self, pending: Pending, error: t.Error) -> bool:
+        """After a transient refusal the same request is sent again, a little later, until its time is up."""
+        pending.tries += 1
+        if error.reason == t.ERROR_REASON_OVERLOADED and pending.tries > OVERLOADED_TRIES:
+            return False
+        pending.failure = from_wire(error)
+        wait_s = min(2.0, 0.02 * 2 ** min(pending.tries, 7)) * (0.5 + self.link.rng.random() / 2)
+        self.loop.call_later(max(wait_s, error.retry_after_ms / 1000), self._send_again, pending, self.id)
+        return True
+
+    def _send_again(self, pending: Pending, session_id: str) -> None:
+        if self._ready and self.id == session_id and self.pending.get(pending.request_id) is pending:
+            self._transmit(pending)
+
+    def _release_orphan(self, request_id: int) -> None:
+        """A lease was granted to somebody who has given up waiting."""
+        orphan = self._orphans.pop(request_id, None)
+        if orphan is not None:
+            self.release_later(*orphan)
+
+    def release_later(self, key: str, lease_id: str) -> None:
+        """Give up a lease without waiting for the answer."""
+        self.leases.pop(lease_id, None)
+        self.background("release", pb.ReleaseRequest(key=key, lease_id=lease_id), effect=True)
+
+    def _invalidation(self, event: pb.Invalidation) -> None:
+        version = version_of(event.version)
+        self.cache.invalidate(event.key, version)
+        self._advance(Position(self.position.incarnation, event.sequence - 1))
+        if not self._acks:
+            self.loop.call_soon(self._send_acks)
+        self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))
+
+    def _send_acks(self) -> None:
+        acks, self._acks = self._acks, {}
+        if acks and self._ready:
+            message = pb.Ack()
+            for key, (version, fence) in acks.items():
+                acked = message.keys.add(key=key, fence=fence)
+                acked.version.incarnation, acked.version.n = version
+            self.link.send(pb.Operation(session=self.number, ack=message))
+
+    def _bookmark(self, event: pb.Bookmark) -> None:
+        position = position_of(event.position)
+        if position.incarnation != self.position.incarnation:
+            self._resync(position)
+        self._advance(position)
+        sent_ns = event.echo * NS_PER_US
+        if event.echo and self._ready and sent_ns <= self._pinged_ns:
+            self.cache.freshness.confirm(sent_ns)
+            self._fresh.set()
+
+    def _advance(self, position: Position) -> None:
+        if position > self.position:
+            self.position = position
+            for record in self.leases.values():
+                record.applied(position)
+
+    def _resync(self, position: Position) -> None:
+        self.cache.drop_all(floors=position.incarnation != self.position.incarnation)
+        self.position = self.fill_from = position
+        for record in self.leases.values():
+            record.forget_extensions()
+            self._renewing[record.lease_id] = 0  # its end may be among what was lost: ask at the next tick
+        for feed in self.watches.values():
+            feed.resync(position)
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+
+    def new_lease_id(self) -> str:
+        """An id that no other lease of this session has."""
+        return f"{self.next_id()}-{secrets.token_hex(4)}"
+
+    def end_lease(self, lease_id: str, cause: str) -> None:
+        """A write lease is over."""
+        record = self.leases.pop(lease_id, None)
+        self._renewing.pop(lease_id, None)
+        if record is not None:
+            record.lost(cause)
+
+    def _renew_if_due(self, record: LeaseRecord, now_ns: int) -> None:
+        asked_ns = self._renewing.get(record.lease_id)
+        if asked_ns is None:
+            asked_ns = self._renewing[record.lease_id] = now_ns
+        if not self._ready or now_ns - asked_ns < record.ttl_ms * NS_PER_MS * RENEW_AFTER:
+            return
+        if record.renewals < RENEWALS_MAX:
+            self.renew(record)
+
+    def renew(self, record: LeaseRecord, on_done: Callable[[], None] | None = None) -> None:
+        """Ask for another term. It counts when the log up to the grant has been applied, so a bookmark is asked for."""
+        self._renewing[record.lease_id] = self.link.clock()
+
+        def renewed(message: pb.RenewResponse, pending: Pending) -> None:
+            record.renewed(pending.sent_ns, message.ttl_ms, position_of(message.as_of))
+            record.applied(self.position)
+            if record.waits_for_log:
+                self.ping()
+            if on_done is not None:
+                on_done()
+
+        def refused(failure: HomenodeError) -> None:
+            cause = getattr(failure, "cause", None)
+            if cause is not None:
+                self.end_lease(record.lease_id, cause)
+            if on_done is not None:
+                on_done()
+
+        message = pb.RenewRequest(key=record.key, lease_id=record.lease_id, ttl_ms=record.ttl_ms)
+        self.background("renew", message, on_answer=renewed, on_error=refused)
+
+    # --- watches ------------------------------------------------------------------------------------------------------
+
+    async def watch(self, feed: Feed) -> None:
+        """Begin to fill `feed`. Raises HomenodeError."""
+
+        def started(message: pb.WatchAck, pending: Pending) -> None:
+            feed.watch_id = pending.request_id
+            feed.seen = max(feed.seen, position_of(message.position))
+            if pending.abandoned:
+                self.unwatch(feed)
+            else:
+                self.watches[pending.request_id] = feed
+
+        try:
+            await self.request("watch", pb.WatchRequest(prefix=feed.prefix), on_answer=started)
+        except BaseException:
+            self.unwatch(feed)
+            raise
+
+    def unwatch(self, feed: Feed) -> None:
+        """Nobody reads the feed any more."""
+        feed.close()
+        self.watches.pop(feed.watch_id, None)
+        if self._ready and feed.watch_id:
+            message = pb.UnwatchRequest(watch_id=feed.watch_id)
+            self.link.send(pb.Operation(session=self.number, unwatch=message))
+
+    def _watch_again(self, watch_id: int, feed: Feed) -> None:
+        message = pb.WatchRequest(prefix=feed.prefix)
+        message.after.incarnation, message.after.sequence = max(feed.seen, self.position)
+        self.background("watch", message, on_error=feed.fail, request_id=watch_id)
+
+    def _change(self, event: pb.Change) -> None:
+        position = Position(self.position.incarnation, event.sequence)
+        self._advance(Position(position.incarnation, event.sequence - 1))
+        feed = self.watches.get(event.watch_id)
+        if feed is not None:
+            kind = "delete" if event.deleted else "change"
+            feed.push(Event(kind, event.key, version_of(event.version), event.by, event.size), position)  # type: ignore[arg-type]

@@ -1,0 +1,260 @@
+"""The same calls, blocking: for threads, scripts and notebooks.
+
+One background thread runs one event loop for all blocking connections of the process, so they share links. A cached
+read does not enter it: it is the same dictionary look-up as in async code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from homenode import client
+from homenode.artifact import Artifact
+from homenode.change import TokenCounter, estimate_tokens
+from homenode.draft import Draft, WriteContext
+from homenode.errors import HomenodeError
+from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
+from homenode.values import Stat, Value, VersionInfo
+from homenode.versions import Version
+from homenode.view import Counters
+from homenode.watch import Event
+
+T = TypeVar("T")
+
+
+class Background:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="homenode", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it there and wait. An interrupt of the waiting thread cancels it."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise HomenodeError("a blocking call inside the event loop would wait for itself; use homenode.connect")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            with contextlib.suppress(concurrent.futures.CancelledError, Exception):
+                concurrent.futures.wait([future], timeout=5)
+            raise
+
+
+_lock = threading.Lock()
+_background: Background | None = None
+
+
+def background() -> Background:
+    """The loop of this process; a forked child gets one of its own."""
+    global _background
+    with _lock:
+        if _background is None:
+            _background = Background()
+        return _background
+
+
+def _after_fork() -> None:
+    global _background, _lock
+    _background, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class SyncHomenode:
+    """A connection, blocking. Make it with `homenode.connect_sync`. Any thread may use it.
+
+    Methods are those of `homenode.Homenode`, with the same arguments, results and errors.
+    """
+
+    def __init__(self, homenode: client.Homenode, loop: Background) -> None:
+        self._homenode = homenode
+        self._background = loop
+        self._cached = homenode.hot
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._background.run(coroutine)
+
+    def read_cached(self, key: str) -> Artifact | None:
+        """See `Homenode.read_cached`."""
+        artifact = self._cached(key)
+        if artifact is not None:
+            return artifact
+
+        async def serve() -> Artifact | None:
+            return self._homenode.read_cached(key)
+
+        return self._run(serve())
+
+    def read(self, key: str, **options: Any) -> Artifact:
+        """See `Homenode.read`."""
+        if not options:
+            artifact = self._cached(key)
+            if artifact is not None:
+                return artifact
+        return self._run(self._homenode.read(key, **options))
+
+    def put(self, key: str, value: Value, **options: Any) -> Artifact:
+        """See `Homenode.put`."""
+        return self._run(self._homenode.put(key, value, **options))
+
+    def delete(self, key: str, **options: Any) -> Version:
+        """See `Homenode.delete`."""
+        return self._run(self._homenode.delete(key, **options))
+
+    def edit(self, key: str, fn: Any, **options: Any) -> Artifact:
+        """See `Homenode.edit`. `fn` runs in the calling thread's name but on the background loop: it must not block."""
+        return self._run(self._homenode.edit(key, fn, **options))
+
+    @contextlib.contextmanager
+    def write(self, key: str, **options: Any) -> Iterator[Draft]:
+        """See `Homenode.write`: `with hn.write(key) as draft:`."""
+        context: WriteContext = self._homenode.write(key, **options)
+        draft = self._run(context.__aenter__())
+        try:
+            yield draft
+        except BaseException as error:
+            self._run(context.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._run(context.__aexit__(None, None, None))
+
+    def lease(self, key: str, mode: Any = "write", **options: Any) -> SyncLease:
+        """See `Homenode.lease`: usable at once, and in `with`."""
+        context: LeaseContext = self._homenode.lease(key, mode, **options)
+        return SyncLease(self._run(context.__aenter__()), self._background)
+
+    def stat(self, key: str, **options: Any) -> Stat:
+        """See `Homenode.stat`."""
+        return self._run(self._homenode.stat(key, **options))
+
+    def list(self, prefix: str = "", **options: Any) -> builtins.list[Stat]:
+        """See `Homenode.list`."""
+        return self._run(self._homenode.list(prefix, **options))
+
+    def history(self, key: str, **options: Any) -> builtins.list[VersionInfo]:
+        """See `Homenode.history`."""
+        return self._run(self._homenode.history(key, **options))
+
+    def set_policy(self, key: str, **options: Any) -> None:
+        """See `Homenode.set_policy`."""
+        self._run(self._homenode.set_policy(key, **options))
+
+    @contextlib.contextmanager
+    def watch(self, prefix: str = "") -> Iterator[Iterator[Event]]:
+        """`with hn.watch("notes/") as events: for event in events: …`; the watch is in place once the block begins."""
+        watch = self._homenode.watch(prefix)
+        self._run(watch.__aenter__())
+
+        def events() -> Iterator[Event]:
+            while True:
+                try:
+                    yield self._run(watch.__anext__())
+                except StopAsyncIteration:
+                    return
+
+        try:
+            yield events()
+        finally:
+            self._run(watch.__aexit__())
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """See `Homenode.step`."""
+        context = self._homenode.step()
+        self._run(context.__aenter__())
+        yield
+        self._run(context.__aexit__(None, None, None))
+
+    def agent(self, name: str) -> SyncHomenode:
+        """See `Homenode.agent`."""
+        return SyncHomenode(self._homenode.agent(name), self._background)
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self._homenode.name
+
+    @property
+    def session_id(self) -> str:
+        """See `Homenode.session_id`."""
+        return self._homenode.session_id
+
+    def stats(self) -> Counters:
+        """See `Homenode.stats`."""
+
+        async def stats() -> Counters:
+            return self._homenode.stats()
+
+        return self._run(stats())
+
+    def close(self) -> None:
+        """See `Homenode.close`."""
+        self._run(self._homenode.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SyncLease:
+    """A lease, blocking; see `homenode.Lease`."""
+
+    def __init__(self, lease: WriteLease | ReadLease, loop: Background) -> None:
+        self._lease = lease
+        self._background = loop
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("key", "state", "version", "fence", "token", "cause", "remaining_ms", "artifact"):
+            return getattr(self._lease, name)
+        raise AttributeError(name)
+
+    def commit(self, value: Value, **options: Any) -> Artifact:
+        """See `WriteLease.commit`."""
+        if not isinstance(self._lease, WriteLease):
+            raise HomenodeError("a read lease cannot commit")
+        return self._background.run(self._lease.commit(value, **options))
+
+    def release(self) -> None:
+        """See `Lease.release`."""
+        self._background.run(self._lease.release())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(HomenodeError):  # it ends with its term
+            self.release()
+
+
+def connect_sync(
+    url: str, *, agent: str = "agent", count_tokens: TokenCounter = estimate_tokens, **settings: Any
+) -> SyncHomenode:
+    """As `homenode.connect`, blocking: `with homenode.connect_sync(url, agent="planner") as hn:`."""
+    loop = background()
+
+    async def opened() -> client.Homenode:
+        return await client.connect(url, agent=agent, count_tokens=count_tokens, **settings)
+
+    return SyncHomenode(loop.run(opened()), loop)

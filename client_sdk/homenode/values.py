@@ -1,0 +1,188 @@
+"""Values that callers give, and facts that the directory tells, as plain Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from homenode.artifact import LAZY, STRICT
+from homenode.errors import InvalidArgument
+from homenode.versions import Version, version_of
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+
+#: What may be written: text, bytes, or anything that JSON can say.
+Value = str | bytes | bytearray | memoryview | dict[str, Any] | list[Any] | int | float | bool | None
+
+JSON_TYPE = "application/json"
+
+LEVELS = {t.CONSISTENCY_LAZY: LAZY, t.CONSISTENCY_STRICT: STRICT}
+_CONSISTENCIES = {LAZY: t.CONSISTENCY_LAZY, STRICT: t.CONSISTENCY_STRICT}
+_PUSHES = {"none": t.PUSH_NONE, "sharers": t.PUSH_SHARERS, "all": t.PUSH_ALL}
+_STATES = {
+    t.STATE_INVALID: "I",
+    t.STATE_SHARED: "S",
+    t.STATE_EXCLUSIVE: "E",
+    t.STATE_MODIFIED: "M",
+    t.STATE_PREPARED: "P",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a version carries beside its bytes."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    media_type: str = ""
+
+    def to_wire(self) -> t.Metadata:
+        """For a commit."""
+        return t.Metadata(values=dict(self.values), tags=list(self.tags), media_type=self.media_type)
+
+    @classmethod
+    def of(cls, message: t.Metadata) -> Meta:
+        """From an answer."""
+        return cls(dict(message.values), tuple(message.tags), message.media_type)
+
+
+def encode(value: Value) -> tuple[bytes, str]:
+    """(bytes, media type or "") of a value. Raises InvalidArgument for what is none of the kinds."""
+    if isinstance(value, str):
+        try:
+            return value.encode(), ""
+        except UnicodeEncodeError:
+            raise InvalidArgument("the text has lone surrogates, which UTF-8 cannot say") from None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value), ""
+    return encode_json(value), JSON_TYPE
+
+
+def encode_json(value: Any) -> bytes:
+    """A JSON value as bytes. Raises InvalidArgument for what JSON cannot say, NaN included."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as failure:
+        raise InvalidArgument(f"neither text, nor bytes, nor JSON: {type(value).__name__} ({failure})") from None
+
+
+def meta(metadata: Mapping[str, str] | None, tags: Sequence[str] | None, media_type: str | None, *, kept: Meta) -> Meta:
+    """The metadata of a new version: what is not said is kept from the version that it replaces."""
+    if isinstance(tags, str):
+        raise InvalidArgument("tags are a list of strings, not one string")
+    return Meta(
+        kept.values if metadata is None else dict(metadata),
+        kept.tags if tags is None else tuple(tags),
+        kept.media_type if media_type is None else media_type,
+    )
+
+
+def consistency(value: str | None) -> t.Consistency:
+    """The wire's word for "lazy" or "strict". Raises InvalidArgument."""
+    if value is None:
+        return t.CONSISTENCY_UNSPECIFIED
+    if value not in _CONSISTENCIES:
+        raise InvalidArgument(f"consistency is lazy or strict, not {value!r}")
+    return _CONSISTENCIES[value]
+
+
+def policy(
+    level: str | None, push: str | None, max_age_ms: int | None, max_reads: int | None, max_steps: int | None
+) -> t.Policy | None:
+    """A policy for the wire; None when nothing is said. Raises InvalidArgument."""
+    if all(part is None for part in (level, push, max_age_ms, max_reads, max_steps)):
+        return None
+    if push is not None and push not in _PUSHES:
+        raise InvalidArgument(f"push is none, sharers or all, not {push!r}")
+    for name, value in (("max_age_ms", max_age_ms), ("max_reads", max_reads), ("max_steps", max_steps)):
+        if value is not None and not 0 <= value < 2**32:
+            raise InvalidArgument(f"{name} must be 0 to 2^32 - 1, not {value}")
+    return t.Policy(
+        consistency=consistency(level),
+        push=_PUSHES[push] if push is not None else t.PUSH_UNSPECIFIED,
+        max_age_ms=max_age_ms,
+        max_reads=max_reads,
+        max_steps=max_steps,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an artifact is kept coherent; None means the default of the workspace or server."""
+
+    consistency: str | None = None
+    push: str | None = None
+    max_age_ms: int | None = None
+    max_reads: int | None = None
+    max_steps: int | None = None
+
+    @classmethod
+    def of(cls, message: t.Policy) -> Policy:
+        """From an answer."""
+        pushes = {number: name for name, number in _PUSHES.items()}
+        return cls(
+            LEVELS.get(message.consistency),
+            pushes.get(message.push),
+            message.max_age_ms if message.HasField("max_age_ms") else None,
+            message.max_reads if message.HasField("max_reads") else None,
+            message.max_steps if message.HasField("max_steps") else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What the directory says of an artifact, now.
+
+    `state` is I, S, E, M or P; `holder` the session with the write lease, or ""; times in milliseconds,
+    `committed_at_ms` in Unix time on the store's clock.
+    """
+
+    key: str
+    state: str
+    version: Version
+    size: int
+    hash: bytes
+    committed_at_ms: int
+    sharers: int
+    holder: str
+    holder_remaining_ms: int
+    waiters: int
+    fence: int
+    policy: Policy
+    metadata: Mapping[str, str]
+    tags: tuple[str, ...]
+    media_type: str
+
+    @classmethod
+    def of(cls, m: pb.StatResponse) -> Stat:
+        """From an answer."""
+        return cls(
+            m.key, _STATES.get(m.state, "I"), version_of(m.version), m.size, m.hash, m.committed_at_ms, m.sharers,
+            m.holder, m.holder_remaining_ms, m.waiters, m.fence, Policy.of(m.policy), dict(m.metadata.values),
+            tuple(m.metadata.tags), m.metadata.media_type,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One retained version of an artifact; `by` is the session that committed it."""
+
+    version: Version
+    hash: bytes
+    size: int
+    committed_at_ms: int
+    by: str
+    deleted: bool
+    metadata: Mapping[str, str]
+    tags: tuple[str, ...]
+    media_type: str
+
+    @classmethod
+    def of(cls, m: pb.HistoryEntry) -> VersionInfo:
+        """From an answer."""
+        return cls(
+            version_of(m.version), m.hash, m.size, m.committed_at_ms, m.by, m.deleted, dict(m.metadata.values),
+            tuple(m.metadata.tags), m.metadata.media_type,
+        )  # fmt: skip

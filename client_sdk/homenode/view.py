@@ -1,0 +1,149 @@
+"""What one agent was shown. The session's cache holds bytes; a view holds which versions this agent's context has."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from homenode.artifact import NO_COPY, Artifact
+from homenode.change import TokenCounter
+from homenode.versions import Version
+
+SHOWN_MAX = 65_536
+STEPS_MAX = 4_096
+
+
+@dataclass(slots=True)
+class Counters:
+    """Of one agent. Tokens as the connection's token counter counts.
+
+    Attributes:
+        hits: reads served from the cache; misses: reads that asked the directory.
+        revalidated: misses that found the bytes at hand already.
+        fetched_bytes: bytes of contents that came over the wire, patches included; patch_bytes: of patches alone.
+        sent_bytes: bytes of contents that were sent.
+        tokens_shown: of what reads gave this agent that it had not been shown in that version.
+        tokens_saved: of what it did not have to be shown again: hits, unchanged versions, and changes instead of
+            whole texts.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    revalidated: int = 0
+    fetched_bytes: int = 0
+    patch_bytes: int = 0
+    sent_bytes: int = 0
+    tokens_shown: int = 0
+    tokens_saved: int = 0
+
+
+class Shown:
+    """What an agent was shown last of one artifact. `hot` may be served again while its window is open."""
+
+    __slots__ = ("artifact", "hits", "hot")
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.hits = 0
+        self.show(artifact)
+
+    def show(self, artifact: Artifact) -> None:
+        """The agent is shown this now."""
+        self.artifact = artifact
+        plain = artifact.reads_left is None and artifact.max_steps is None
+        self.hot = artifact if plain else NO_COPY
+
+    @property
+    def version(self) -> Version:
+        """The version that was shown."""
+        version = self.artifact.version
+        assert version is not None
+        return version
+
+
+class View:
+    """One agent's view.
+
+    Args:
+        agent: its name.
+        count_tokens: counts the tokens of a text.
+    """
+
+    def __init__(self, agent: str, count_tokens: TokenCounter) -> None:
+        self.agent = agent
+        self.count_tokens = count_tokens
+        self.counters = Counters()
+        self.shown: OrderedDict[str, Shown] = OrderedDict()
+        self._steps: deque[int] = deque(maxlen=STEPS_MAX)
+
+    def show(self, artifact: Artifact) -> None:
+        """The agent reads `artifact` in full."""
+        shown = self.shown.get(artifact.key)
+        tokens = artifact.tokens(self.count_tokens)
+        if shown is not None and shown.version == artifact.version:
+            self.counters.tokens_saved += tokens
+        else:
+            self.counters.tokens_shown += tokens
+        self._set(artifact, shown)
+
+    def show_change(self, artifact: Artifact, tokens: int) -> None:
+        """The agent, which has seen another version, is shown what changed: `tokens` of it."""
+        self.counters.tokens_shown += tokens
+        self.counters.tokens_saved += max(0, artifact.tokens(self.count_tokens) - tokens)
+        self._set(artifact, self.shown.get(artifact.key))
+
+    def wrote(self, artifact: Artifact) -> None:
+        """The agent has written `artifact` itself: it knows it."""
+        self._set(artifact, self.shown.get(artifact.key))
+
+    def forget(self, key: str) -> None:
+        """There is no such artifact (any more)."""
+        shown = self.shown.pop(key, None)
+        if shown is not None:
+            self._fold(shown)
+
+    def version(self, key: str) -> Version | None:
+        """The version of `key` that this agent saw last; None where it saw none."""
+        shown = self.shown.get(key)
+        return shown.version if shown is not None else None
+
+    def _set(self, artifact: Artifact, shown: Shown | None) -> None:
+        if shown is None:
+            self.shown[artifact.key] = Shown(artifact)
+            if len(self.shown) > SHOWN_MAX:
+                self._fold(self.shown.popitem(last=False)[1])
+        elif shown.artifact is not artifact:
+            self._fold(shown)
+            shown.show(artifact)
+
+    def _fold(self, shown: Shown) -> None:
+        """Count the hits that were only noted."""
+        self.counters.hits += shown.hits
+        self.counters.tokens_saved += shown.hits * shown.artifact.tokens(self.count_tokens)
+        shown.hits = 0
+
+    def totals(self) -> Counters:
+        """The counters, up to now."""
+        for shown in list(self.shown.values()):
+            if shown.hits:
+                self._fold(shown)
+        return Counters(**{name: getattr(self.counters, name) for name in Counters.__slots__})
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def begin_step(self, now_ns: int) -> None:
+        """The agent begins another step."""
+        self._steps.append(now_ns)
+
+    @property
+    def steps_known(self) -> bool:
+        """Whether this agent marks its steps at all."""
+        return bool(self._steps)
+
+    def steps_since(self, moment_ns: int) -> int:
+        """How many steps began after `moment_ns`; at most STEPS_MAX."""
+        count = 0
+        for began_ns in reversed(self._steps):
+            if began_ns <= moment_ns:
+                break
+            count += 1
+        return count

@@ -1,0 +1,87 @@
+"""Changes under a prefix, as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from homenode.errors import HomenodeError
+from homenode.versions import Position, Version
+
+QUEUE_MAX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a watch tells.
+
+    Attributes:
+        kind: "change": a version was committed; "delete": the artifact was deleted in `version`; "resync": changes may
+            have been missed, list again.
+        key, version, by, size: of which artifact, which version, by which session, how many bytes.
+    """
+
+    kind: Literal["change", "delete", "resync"]
+    key: str = ""
+    version: Version | None = None
+    by: str = ""
+    size: int = 0
+
+
+RESYNC = Event("resync")
+
+
+class Feed:
+    """The queue of one watch. Bounded: a reader that falls behind gets one resync in place of what it missed."""
+
+    def __init__(self, prefix: str, queue_max: int = QUEUE_MAX) -> None:
+        self.prefix = prefix
+        self.watch_id = 0
+        self.seen = Position(0, 0)
+        self._queue: deque[Event] = deque()
+        self._queue_max = queue_max
+        self._wake = asyncio.Event()
+        self._failure: HomenodeError | None = None
+        self._closed = False
+
+    def push(self, event: Event, position: Position) -> None:
+        """Something changed at `position`; what was told already is not told again."""
+        if position <= self.seen:
+            return
+        self.seen = position
+        if len(self._queue) >= self._queue_max:
+            self._queue.clear()
+            event = RESYNC
+        self._queue.append(event)
+        self._wake.set()
+
+    def resync(self, position: Position) -> None:
+        """Changes up to `position` may have been missed."""
+        self.seen = position
+        self._queue.clear()
+        self._queue.append(RESYNC)
+        self._wake.set()
+
+    def fail(self, failure: HomenodeError) -> None:
+        """The watch is over."""
+        self._failure = failure
+        self._wake.set()
+
+    def close(self) -> None:
+        """Nobody reads any more, or the session is closed: the iteration ends."""
+        self._closed = True
+        self._wake.set()
+
+    async def next(self) -> Event | None:
+        """The next event; None when the watch is closed. Raises what ended the watch."""
+        while True:
+            if self._queue:
+                return self._queue.popleft()
+            if self._failure is not None:
+                raise self._failure
+            if self._closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
