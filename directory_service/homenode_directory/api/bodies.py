@@ -62,16 +62,22 @@ class Bodies:
 
     # --- in frames --------------------------------------------------------------------------------------------------
 
+    def held(self, content: Named, have: Sequence[str]) -> t.Content | None:
+        """The answer for a reader who holds the very content; None for one who does not."""
+        if content.hash not in have:
+            return None
+        self._observer.content("held", 0, content.size)
+        return t.Content(hash=bytes.fromhex(content.hash), size=content.size, held=True)
+
     async def outgoing(self, place: Place, content: Named, have: Sequence[str]) -> t.Content:
         """A content for a reader who holds `have`: with its body if that is small enough, else to be read by stream.
 
         Raises Rejected.
         """
+        held = self.held(content, have)
+        if held is not None:
+            return held
         m = t.Content(hash=bytes.fromhex(content.hash), size=content.size)
-        if content.hash in have:
-            m.held = True
-            self._observer.content("held", 0, content.size)
-            return m
         try:
             sent = await self._content.for_reader(place.slice_of(self._store.slices), content.hash, have)
         except ContentError as failure:

@@ -1,13 +1,14 @@
-"""The operations, one coroutine each, the same for stream, unary calls and the in-process endpoint.
+"""The operations, the same for stream, unary calls and the in-process endpoint.
 
-Each takes who calls (place and session), the request id and the request, and returns the answer's message. A refusal
-is raised as `Rejected`. Cancelling one of them leaves nothing half done: what follows a commit is in the commit, and
-content that was stored for a commit that never came is collected.
+Each takes who calls (place and session), the request id and the request, and gives a `Step` that leads to the answer's
+message. A refusal is raised as `Rejected`, by the call itself or on the way. Giving up on one leaves nothing half
+done: what follows a commit is in the commit, and content that was stored for a commit that never came is collected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from homenode_directory.api import validate, wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.delivery import Delivery
-from homenode_directory.directory import Directory
+from homenode_directory.directory import Directory, Reply
 from homenode_directory.place import Place
 
 LIST_DEFAULT = 100
@@ -31,7 +32,26 @@ class Caller:
     session: str
 
 
-Call = Callable[[Caller, int, Any], Awaitable[Any]]
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An operation that the directory has got. `finish` makes its answer of the reply, or a coroutine that does."""
+
+    future: asyncio.Future[Any]
+    finish: Callable[[Any], Any]
+
+
+Step = Submitted | Coroutine[Any, Any, Any]
+"""How an operation goes on: without a task of its own where nothing but the directory has to be waited for."""
+
+Call = Callable[[Caller, int, Any], Step]
+
+
+async def result(step: Step) -> Any:
+    """Wait for an operation's answer. Raises Rejected, DirectoryError."""
+    if not isinstance(step, Submitted):
+        return await step
+    answer = step.finish(await step.future)
+    return await answer if asyncio.iscoroutine(answer) else answer
 
 
 class Calls:
@@ -54,26 +74,36 @@ class Calls:
             "history": self.history,
         }
 
-    async def read(self, caller: Caller, request: int, m: pb.ReadRequest) -> pb.ReadResponse:
+    def read(self, caller: Caller, request: int, m: pb.ReadRequest) -> Step:
         """The committed version, or an earlier one."""
         key, have = validate.key(m.key), validate.have(m.have)
         event = wire.read_event(caller.session, m)
         if m.HasField("version"):
-            return await self._read_version(caller, key, m, have)
+            return self._read_version(caller, key, m, have)
+        share: bool = m.share
+
+        def finish(reply: Reply) -> Any:
+            grant = wire.granted(reply)
+            content = self._bodies.held(wire.content_of(grant), have)
+            if content is not None:
+                return wire.read_response(grant, reply.as_of, content, share=share)
+            return self._read_body(caller, key, event, reply, have, share)
+
+        return Submitted(self._submit(caller, key, event, expecting=share), finish)
+
+    async def _read_body(
+        self, caller: Caller, key: str, event: Any, reply: Reply, have: tuple[str, ...], share: bool
+    ) -> pb.ReadResponse:
         for attempt in range(READ_ATTEMPTS):
-            if m.share:
-                with self._delivery.expecting(caller.session, key):
-                    reply = await self._directory.request(caller.place, key, event, 0, "")
-            else:
-                reply = await self._directory.request(caller.place, key, event, 0, "")
             grant = wire.granted(reply)
             try:
                 content = await self._bodies.outgoing(caller.place, wire.content_of(grant), have)
-                return wire.read_response(grant, reply.as_of, content, share=m.share)
+                return wire.read_response(grant, reply.as_of, content, share=share)
             except Rejected:
                 # Newer versions may have pushed this one out of retention meanwhile.
                 if attempt == READ_ATTEMPTS - 1:
                     raise
+                reply = await self._submit(caller, key, event, expecting=share)
         raise AssertionError("unreachable")
 
     async def _read_version(
@@ -84,57 +114,82 @@ class Calls:
         content = await self._bodies.outgoing(caller.place, wire.retained(found, wanted), have)
         return wire.version_response(found, content)
 
-    async def commit(self, caller: Caller, request: int, m: pb.CommitRequest) -> pb.CommitResponse:
+    def commit(self, caller: Caller, request: int, m: pb.CommitRequest) -> Step:
         """A new version, or a delete."""
         key, request = validate.key(m.key), validate.request_id(request)
         event, digest = wire.commit_event(caller.session, m, self._bounds)
         if event.content is not None:
-            failure = await self._bodies.incoming(caller.place, event.content, m.content)
-            if failure is not None:
-                # The content may be gone because the first attempt of this request is long done.
-                stored = await self._directory.stored(caller.place, caller.session, request, digest)
-                if stored is None:
-                    raise failure
-                return wire.commit_response(wire.done(stored), stored.as_of, event.lease)
-        with self._delivery.expecting(caller.session, key):
-            reply = await self._directory.request(caller.place, key, event, request, digest)
+            return self._commit_content(caller, request, m, key, event, digest)
+        future = self._submit(caller, key, event, request, digest, expecting=True)
+        return Submitted(future, lambda reply: wire.commit_response(wire.done(reply), reply.as_of, event.lease))
+
+    async def _commit_content(
+        self, caller: Caller, request: int, m: pb.CommitRequest, key: str, event: Any, digest: str
+    ) -> pb.CommitResponse:
+        failure = await self._bodies.incoming(caller.place, event.content, m.content)
+        if failure is not None:
+            # The content may be gone because the first attempt of this request is long done.
+            stored = await self._directory.stored(caller.place, caller.session, request, digest)
+            if stored is None:
+                raise failure
+            return wire.commit_response(wire.done(stored), stored.as_of, event.lease)
+        reply = await self._submit(caller, key, event, request, digest, expecting=True)
         return wire.commit_response(wire.done(reply), reply.as_of, event.lease)
 
-    async def acquire(self, caller: Caller, request: int, m: pb.AcquireRequest) -> pb.AcquireResponse:
+    def acquire(self, caller: Caller, request: int, m: pb.AcquireRequest) -> Step:
         """The write lease, and the content that it starts from."""
         key, request, have = validate.key(m.key), validate.request_id(request), validate.have(m.have)
         event, digest = wire.acquire_event(caller.session, m, self._bounds)
-        with self._delivery.expecting(caller.session, key):
-            reply = await self._directory.request(caller.place, key, event, request, digest)
+
+        def finish(reply: Reply) -> Any:
+            grant = wire.granted(reply)
+            content = self._bodies.held(grant.content, have) if grant.content else None
+            if content is None and grant.content is not None:
+                return self._acquire_body(caller, reply, event.lease, have)
+            return wire.acquire_response(grant, reply.as_of, event.lease, content)
+
+        return Submitted(self._submit(caller, key, event, request, digest, expecting=True), finish)
+
+    async def _acquire_body(
+        self, caller: Caller, reply: Reply, lease: str, have: tuple[str, ...]
+    ) -> pb.AcquireResponse:
         grant = wire.granted(reply)
-        content = await self._bodies.outgoing(caller.place, grant.content, have) if grant.content else None
-        return wire.acquire_response(grant, reply.as_of, event.lease, content)
+        content = await self._bodies.outgoing(caller.place, wire.content_of(grant), have)
+        return wire.acquire_response(grant, reply.as_of, lease, content)
 
-    async def renew(self, caller: Caller, request: int, m: pb.RenewRequest) -> pb.RenewResponse:
+    def renew(self, caller: Caller, request: int, m: pb.RenewRequest) -> Step:
         """A later deadline for a write lease."""
-        key = validate.key(m.key)
         event, digest = wire.renew_event(caller.session, m, self._bounds)
-        reply = await self._directory.request(caller.place, key, event, 0, digest)
-        return pb.RenewResponse(ttl_ms=wire.done(reply).ttl_ms, as_of=wire.position(reply.as_of))
+        future = self._submit(caller, validate.key(m.key), event, 0, digest)
+        return Submitted(
+            future,
+            lambda reply: pb.RenewResponse(ttl_ms=wire.done(reply).ttl_ms, as_of=wire.position(reply.as_of)),
+        )
 
-    async def release(self, caller: Caller, request: int, m: pb.ReleaseRequest) -> pb.ReleaseResponse:
+    def release(self, caller: Caller, request: int, m: pb.ReleaseRequest) -> Step:
         """The end of a write lease, or of a shared copy."""
         key = validate.key(m.key)
         event, digest = wire.release_event(caller.session, m)
         request = validate.request_id(request) if event.lease else 0
-        reply = await self._directory.request(caller.place, key, event, request, digest)
-        wire.done(reply)
-        if not event.lease:
-            self._delivery.drop(caller.session, key)
-        return pb.ReleaseResponse(as_of=wire.position(reply.as_of))
 
-    async def set_policy(self, caller: Caller, request: int, m: pb.SetPolicyRequest) -> pb.SetPolicyResponse:
+        def finish(reply: Reply) -> pb.ReleaseResponse:
+            wire.done(reply)
+            if not event.lease:
+                self._delivery.drop(caller.session, key)
+            return pb.ReleaseResponse(as_of=wire.position(reply.as_of))
+
+        return Submitted(self._submit(caller, key, event, request, digest), finish)
+
+    def set_policy(self, caller: Caller, request: int, m: pb.SetPolicyRequest) -> Step:
         """The artifact's own policy."""
         key, request = validate.key(m.key), validate.request_id(request)
         event, digest = wire.policy_event(caller.session, m)
-        reply = await self._directory.request(caller.place, key, event, request, digest)
-        wire.done(reply)
-        return pb.SetPolicyResponse(as_of=wire.position(reply.as_of))
+
+        def finish(reply: Reply) -> pb.SetPolicyResponse:
+            wire.done(reply)
+            return pb.SetPolicyResponse(as_of=wire.position(reply.as_of))
+
+        return Submitted(self._submit(caller, key, event, request, digest), finish)
 
     async def stat(self, caller: Caller, request: int, m: pb.StatRequest) -> pb.StatResponse:
         """What the directory knows of an artifact."""
@@ -156,3 +211,19 @@ class Calls:
         return wire.history_response(
             wire.accept(await self._directory.history(caller.place, caller.session, validate.key(m.key)))
         )
+
+    def _submit(
+        self, caller: Caller, key: str, event: Any, request: int = 0, digest: str = "", *, expecting: bool = False
+    ) -> asyncio.Future[Any]:
+        """Queue an event; `expecting`: its session may become a sharer, so its interest begins now."""
+        if not expecting:
+            return self._directory.submit(caller.place, key, event, request, digest)
+        session, delivery = caller.session, self._delivery
+        delivery.expect(session, key)
+        try:
+            future = self._directory.submit(caller.place, key, event, request, digest)
+        except BaseException:
+            delivery.settle(session, key)
+            raise
+        future.add_done_callback(lambda _: delivery.settle(session, key))
+        return future

@@ -8,7 +8,7 @@ from typing import Any
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate, wire
-from homenode_directory.api.calls import Caller
+from homenode_directory.api.calls import Caller, result
 from homenode_directory.api.errors import invalid, outcome_of, rejected
 from homenode_directory.api.parts import Parts
 from homenode_directory.api.sessions import Sessions
@@ -93,7 +93,7 @@ class Endpoint:
         async def call(m: Any) -> Any:
             place = validate.session(self.parts.tenant, m.session_id)
             request_id = getattr(m, "request_id", 0)
-            return await self.parts.calls.by_name[name](Caller(place, m.session_id), request_id, m)
+            return await result(self.parts.calls.by_name[name](Caller(place, m.session_id), request_id, m))
 
         return call
 

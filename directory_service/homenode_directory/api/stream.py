@@ -9,49 +9,29 @@ waiting to be sent (`outbox`), and frames read ahead (`room`: a client that does
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import frames, validate, wire
-from homenode_directory.api.calls import Caller
+from homenode_directory.api.acks import Acks
+from homenode_directory.api.calls import Caller, Step, Submitted
+from homenode_directory.api.carried import Carried, SessionSink
 from homenode_directory.api.errors import Rejected, error_of, invalid, outcome_name, rejected
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.api.parts import Parts
-from homenode_directory.delivery import Bookmark, DeliveryEvent, Resync, SessionOver
-from homenode_directory.place import Place, Position
+from homenode_directory.place import Position
 
 
-class SessionSink:
-    """Where delivery pushes a session's events."""
+class _Ticket(NamedTuple):
+    """What an answer needs of its operation."""
 
-    def __init__(self, stream: Stream, number: int) -> None:
-        self._stream = stream
-        self.number = number
-        self.position = Position(0, 0)
-
-    def push(self, item: DeliveryEvent) -> None:
-        """Queue an event; see `delivery.Sink`."""
-        if isinstance(item, Bookmark | Resync):
-            self.position = item.position
-        else:
-            sequence = getattr(item, "sequence", 0)
-            if sequence > self.position.sequence:
-                self.position = Position(self.position.incarnation, sequence)
-        self._stream.outbox.event(self.number, item, self.position)
-        if isinstance(item, SessionOver):
-            self._stream.over(self.number)
-
-
-@dataclass(slots=True)
-class _Session:
-    caller: Caller
-    sink: SessionSink
-    backlog: list[pb.Operation] | None = field(default_factory=list)  # operations that wait for the attach to finish
-    keeping_alive: bool = False
-    watches: set[int] = field(default_factory=set)
+    number: int
+    request_id: int
+    name: str
+    started: float
 
 
 class Stream:
@@ -60,17 +40,17 @@ class Stream:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._limits = parts.limits
-        self._sessions: dict[int, _Session] = {}
+        self.outbox = Outbox(parts.queues, parts.observer)
+        self._sessions: dict[int, Carried] = {}
         self._numbers: dict[str, int] = {}
-        self._tasks: dict[asyncio.Task[Any], bool] = {}  # -> whether it only waits, so that nobody misses it
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waits: set[asyncio.Future[Any]] = set()  # for a write lease; nobody misses them
         self._pending = 0  # operations accepted and not answered
-        self._acks: dict[tuple[Place, str, str], tuple[int, int]] = {}
-        self._acking = False
+        self._acks = Acks(parts.directory, parts.limits.pending_acks)
         self._received = 0
         self._finished = False
         self.closed = False
         self._loop = asyncio.get_running_loop()
-        self.outbox = Outbox(parts.queues, parts.observer)
         self._special = {
             "attach": self._attach,
             "detach": self._detach,
@@ -93,8 +73,8 @@ class Stream:
                 raise rejected(t.ERROR_REASON_UNAVAILABLE, message)
         for operation in frame.operations:
             self._operation(operation)
-        if self._acks and not self._acking:
-            self._spawn(self._send_acks())
+        if self._acks.due:
+            self._spawn(self._acks.send())
 
     async def room(self) -> None:
         """Wait until another frame should be read: a client has to take its answers first."""
@@ -128,9 +108,8 @@ class Stream:
             self._drop(number)
         self.outbox.close()
         self._parts.hub.leave(self)
-        for task, waits in list(self._tasks.items()):
-            if waits:
-                task.cancel()
+        for wait in list(self._waits):
+            wait.cancel()
 
     def drain(self, within_ms: int) -> None:
         """See `hub.Owner`."""
@@ -173,32 +152,65 @@ class Stream:
         else:
             self._start(session, operation, name)
 
-    def _start(self, session: _Session, operation: pb.Operation, name: str) -> None:
-        message = getattr(operation, name)
-        request_id = operation.request_id
-        call: Any
-        if name == "watch":
-            call = self._watch(session, request_id, message)
-        else:
-            call = self._parts.calls.by_name[name](session.caller, request_id, message)
+    def _start(self, session: Carried, operation: pb.Operation, name: str) -> None:
+        message, request_id = getattr(operation, name), operation.request_id
+        ticket = _Ticket(operation.session, request_id, name, self._loop.time())
+        try:
+            if name == "watch":
+                step: Step = self._watch(session, request_id, message)
+            else:
+                step = self._parts.calls.by_name[name](session.caller, request_id, message)
+        except Exception as failure:
+            self._answer_failure(ticket, failure)
+            return
         self._pending += 1
-        task = self._loop.create_task(call)
-        self._tasks[task] = name == "acquire" and message.wait_ms > 0
-        task.add_done_callback(partial(self._done, operation.session, request_id, name, self._loop.time()))
-
-    def _done(self, number: int, request_id: int, name: str, started: float, task: asyncio.Task[Any]) -> None:
-        del self._tasks[task]
-        self._pending -= 1
-        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if failure is None:
-            self.outbox.answer(number, frames.answer(number, request_id, name, task.result()))
-            outcome = "ok"
+        if isinstance(step, Submitted):
+            step.future.add_done_callback(partial(self._submitted, ticket, step.finish))
+            if name == "acquire" and message.wait_ms:
+                self._waits.add(step.future)
+                step.future.add_done_callback(self._waits.discard)
         else:
-            error = error_of(failure, during=name)
-            self.outbox.answer(number, frames.answer(number, request_id, "error", error))
-            outcome = outcome_name(error)
-        self._parts.observer.request(name, outcome, self._loop.time() - started)
+            self._run(ticket, step)
+
+    def _submitted(self, ticket: _Ticket, finish: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
+        """The directory has answered an operation."""
+        try:
+            answer = finish(future.result())
+        except BaseException as failure:
+            self._done(ticket, None, failure)
+            return
+        if asyncio.iscoroutine(answer):
+            self._run(ticket, answer)
+        else:
+            self._done(ticket, answer, None)
+
+    def _run(self, ticket: _Ticket, call: Coroutine[Any, Any, Any], then: Callable[[], None] = lambda: None) -> None:
+        """Finish an operation in a task; `then` runs behind its answer."""
+        task = self._loop.create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ran, ticket))
+        task.add_done_callback(lambda _: then())
+
+    def _ran(self, ticket: _Ticket, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._done(ticket, None if failure else task.result(), failure)
+
+    def _done(self, ticket: _Ticket, answer: Any, failure: BaseException | None) -> None:
+        self._pending -= 1
+        if failure is not None:
+            self._answer_failure(ticket, failure)
+        else:
+            number, request_id, name, started = ticket
+            self.outbox.answer(number, frames.answer(number, request_id, name, answer))
+            self._parts.observer.request(name, "ok", self._loop.time() - started)
         self._end_if_done()
+
+    def _answer_failure(self, ticket: _Ticket, failure: BaseException) -> None:
+        number, request_id, name, started = ticket
+        error = error_of(failure, during=name)
+        self.outbox.answer(number, frames.answer(number, request_id, "error", error))
+        self._parts.observer.request(name, outcome_name(error), self._loop.time() - started)
 
     def _refuse(self, operation: pb.Operation, name: str, refusal: Rejected) -> None:
         self.outbox.answer(
@@ -210,11 +222,11 @@ class Stream:
         """Run something that has no answer; it handles its own failures."""
         self._pending += 1
         task = self._loop.create_task(call)
-        self._tasks[task] = False
+        self._tasks.add(task)
         task.add_done_callback(self._spawned)
 
     def _spawned(self, task: asyncio.Task[Any]) -> None:
-        del self._tasks[task]
+        self._tasks.discard(task)
         self._pending -= 1
         if not task.cancelled() and (failure := task.exception()) is not None:
             error_of(failure, during="stream")  # logs what is unexpected
@@ -237,18 +249,16 @@ class Stream:
         except Rejected as refusal:
             self._refuse(operation, "attach", refusal)
             return
-        session = _Session(Caller(place, message.session_id), SessionSink(self, number))
+        session = Carried(Caller(place, message.session_id), SessionSink(self.outbox, number, self.over))
         self._sessions[number] = session
         self._numbers[message.session_id] = number
         self._parts.hub.claim(message.session_id, self)
         self._pending += 1
-        task = self._loop.create_task(self._attached(number, session, holdings, resume))
-        self._tasks[task] = False
-        task.add_done_callback(partial(self._done, number, operation.request_id, "attach", self._loop.time()))
-        task.add_done_callback(lambda _: self._release_backlog(number, session))
+        ticket = _Ticket(number, operation.request_id, "attach", self._loop.time())
+        self._run(ticket, self._attached(number, session, holdings, resume), lambda: self._begin(session))
 
     async def _attached(
-        self, number: int, session: _Session, holdings: dict[str, int], resume: Position | None
+        self, number: int, session: Carried, holdings: dict[str, int], resume: Position | None
     ) -> pb.AttachResponse:
         caller, parts = session.caller, self._parts
         try:
@@ -267,13 +277,15 @@ class Stream:
         session.sink.position = max(session.sink.position, attached.position)
         return pb.AttachResponse(position=wire.position(attached.position), resync=attached.resync)
 
-    def _release_backlog(self, number: int, session: _Session) -> None:
+    def _begin(self, session: Carried) -> None:
+        """The attach is answered: let events and operations that waited for it go on."""
+        session.sink.begin()
         backlog, session.backlog = session.backlog or [], None
         self._pending -= len(backlog)
         for operation in backlog:
             self._operation(operation)
-        if self._acks and not self._acking:
-            self._spawn(self._send_acks())
+        if self._acks.due:
+            self._spawn(self._acks.send())
         self._end_if_done()
 
     def _detach(self, operation: pb.Operation) -> None:
@@ -285,7 +297,7 @@ class Stream:
         if session is not None and self._parts.hub.release(session.caller.session, self):
             self._parts.delivery.detach(session.caller.session)
 
-    def _forget(self, number: int) -> _Session | None:
+    def _forget(self, number: int) -> Carried | None:
         session = self._sessions.pop(number, None)
         if session is not None:
             del self._numbers[session.caller.session]
@@ -302,7 +314,7 @@ class Stream:
             session.keeping_alive = True
             self._spawn(self._keep_alive(session, settled))
 
-    async def _keep_alive(self, session: _Session, settled: int) -> None:
+    async def _keep_alive(self, session: Carried, settled: int) -> None:
         caller = session.caller
         try:
             answer = await self._parts.liveness.keep_alive(caller.place, caller.session, settled)
@@ -313,29 +325,9 @@ class Stream:
             session.keeping_alive = False
 
     def _ack(self, operation: pb.Operation) -> None:
-        session = self._sessions[operation.session]
-        for acked in operation.ack.keys:
-            key = validate.key(acked.key)
-            round_ = (validate.exact(acked.version.n, "version.n"), validate.exact(acked.fence, "fence"))
-            named = (session.caller.place, key, session.caller.session)
-            if len(self._acks) >= self._limits.pending_acks and named not in self._acks:
-                return  # an ack only frees memory early: the sharer set may be too large, never too small
-            self._acks[named] = max(round_, self._acks.get(named, round_))
+        self._acks.add(self._sessions[operation.session].caller, operation.ack)
 
-    async def _send_acks(self) -> None:
-        self._acking = True
-        try:
-            while self._acks:
-                acks, self._acks = self._acks, {}
-                by_place: dict[Place, list[tuple[str, str, int, int]]] = {}
-                for (place, key, session), (n, fence) in acks.items():
-                    by_place.setdefault(place, []).append((key, session, n, fence))
-                for place, rows in by_place.items():
-                    await self._parts.directory.acks(place, rows)
-        finally:
-            self._acking = False
-
-    async def _watch(self, session: _Session, watch: int, m: pb.WatchRequest) -> pb.WatchAck:
+    async def _watch(self, session: Carried, watch: int, m: pb.WatchRequest) -> pb.WatchAck:
         prefix, watch = validate.prefix(m.prefix), validate.request_id(watch)
         after = wire.position_in(m.after, "after") if m.HasField("after") else None
         if watch in session.watches:

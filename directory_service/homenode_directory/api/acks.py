@@ -1,0 +1,52 @@
+"""Acks of a stream, folded: one call to the directory for all that came in meanwhile."""
+
+from __future__ import annotations
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_directory.api import validate
+from homenode_directory.api.calls import Caller
+from homenode_directory.directory import Directory
+from homenode_directory.place import Place
+
+
+class Acks:
+    """Collects acks and sends them on. An ack that finds no room is dropped.
+
+    That is safe: acks only shrink sharer sets early, which may be too large and never too small.
+    """
+
+    def __init__(self, directory: Directory, pending_max: int) -> None:
+        self._directory = directory
+        self._pending_max = pending_max
+        self._pending: dict[tuple[Place, str, str], tuple[int, int]] = {}
+        self._sending = False
+
+    def add(self, caller: Caller, m: pb.Ack) -> None:
+        """Take in a session's acks. Raises Rejected."""
+        for acked in m.keys:
+            key = validate.key(acked.key)
+            round_ = (validate.exact(acked.version.n, "version.n"), validate.exact(acked.fence, "fence"))
+            named = (caller.place, key, caller.session)
+            if named in self._pending:
+                self._pending[named] = max(round_, self._pending[named])
+            elif len(self._pending) < self._pending_max:
+                self._pending[named] = round_
+
+    @property
+    def due(self) -> bool:
+        """Whether `send` should be started."""
+        return bool(self._pending) and not self._sending
+
+    async def send(self) -> None:
+        """Hand on everything that is collected, until nothing is left."""
+        self._sending = True
+        try:
+            while self._pending:
+                acks, self._pending = self._pending, {}
+                by_place: dict[Place, list[tuple[str, str, int, int]]] = {}
+                for (place, key, session), (n, fence) in acks.items():
+                    by_place.setdefault(place, []).append((key, session, n, fence))
+                for place, rows in by_place.items():
+                    await self._directory.acks(place, rows)
+        finally:
+            self._sending = False

@@ -1,0 +1,57 @@
+"""A session on a stream, and where delivery pushes its events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_directory.api.calls import Caller
+from homenode_directory.api.outbox import Outbox
+from homenode_directory.delivery import Bookmark, DeliveryEvent, Resync, SessionOver
+from homenode_directory.place import Position
+
+
+class SessionSink:
+    """Puts a session's events into its stream's outbox; see `delivery.Sink`.
+
+    What comes while the session is being attached waits for the answer to that, so that the client knows where the
+    events go on from before it gets them.
+    """
+
+    def __init__(self, outbox: Outbox, number: int, over: Callable[[int], None]) -> None:
+        self._outbox = outbox
+        self._over = over
+        self._early: list[DeliveryEvent] | None = []
+        self.number = number
+        self.position = Position(0, 0)
+
+    def push(self, item: DeliveryEvent) -> None:
+        """Queue an event."""
+        if self._early is not None:
+            self._early.append(item)
+            return
+        if isinstance(item, Bookmark | Resync):
+            self.position = item.position
+        elif not isinstance(item, SessionOver) and item.sequence > self.position.sequence:
+            self.position = Position(self.position.incarnation, item.sequence)
+        self._outbox.event(self.number, item, self.position)
+        if isinstance(item, SessionOver):
+            self._over(self.number)
+
+    def begin(self) -> None:
+        """The session is attached, and its client told."""
+        early, self._early = self._early or [], None
+        for item in early:
+            self.push(item)
+
+
+@dataclass(slots=True)
+class Carried:
+    """A session on a stream. `backlog` holds operations that came before the session was attached; then None."""
+
+    caller: Caller
+    sink: SessionSink
+    backlog: list[pb.Operation] | None = field(default_factory=list)
+    keeping_alive: bool = False
+    watches: set[int] = field(default_factory=set)
