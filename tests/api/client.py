@@ -61,8 +61,11 @@ class StreamClient:
         await self.call.write(pb.SessionRequest(operations=operations, number=self.number))
 
     async def read(self) -> bool:
-        """Take one frame; False at the end."""
-        frame = await asyncio.wait_for(self.call.read(), WAIT_S)
+        """Take one frame; False at the end, whose status `call` has."""
+        try:
+            frame = await asyncio.wait_for(self.call.read(), WAIT_S)
+        except grpc.aio.AioRpcError:
+            return False
         if frame is grpc.aio.EOF:
             return False
         self.frames.append(len(frame.items))
