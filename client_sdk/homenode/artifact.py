@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from homenode.clock import NS_PER_MS, Clock
 from homenode.versions import Version
@@ -42,6 +42,12 @@ class Window:
 NEVER = Window(0)
 
 
+class Viewer(Protocol):
+    """Somebody who serves himself; a hit does no more than raise `hits`."""
+
+    hits: int
+
+
 class Artifact:
     """An artifact as committed in `version`.
 
@@ -67,6 +73,7 @@ class Artifact:
         "committed_at_ms",
         "fetched_ns",
         "hash",
+        "hits_seen",
         "key",
         "level",
         "max_steps",
@@ -76,6 +83,7 @@ class Artifact:
         "tags",
         "used",
         "version",
+        "viewers",
         "window",
     )
 
@@ -107,6 +115,8 @@ class Artifact:
         self.window = NEVER
         self.fetched_ns = fetched_ns
         self.used = False
+        self.viewers: list[Viewer] = []
+        self.hits_seen = 0
         self.reads_left: int | None = None
         self.max_steps: int | None = None
         self._clock = clock

@@ -292,9 +292,7 @@ class Cache:
         """Drop the oldest line without a reply under way; one that was read since the last look goes to the end."""
         for _ in range(2 * len(self._lines)):
             key, line = next(iter(self._lines.items()))
-            if line is fresh or line.fills or (line.copy is not None and line.copy.used):
-                if line.copy is not None:
-                    line.copy.used = False
+            if line is fresh or line.fills or (line.copy is not None and _was_used(line.copy)):
                 self._lines.move_to_end(key)
                 continue
             self._kill(line)
@@ -307,6 +305,7 @@ class Cache:
             return
         copy.fetched_ns = max(copy.fetched_ns, copy.window.confirmed_ns)
         copy.window = NEVER
+        copy.viewers = []
         line.copy = None
         blob = self._blobs.get(copy.hash)
         if blob is not None:
@@ -336,9 +335,13 @@ class Cache:
             self._bytes -= len(blob.data)
 
     def _was_used(self, blob: _Blob) -> bool:
-        used = False
-        for key in blob.keys:
-            copy = self._lines[key].copy
-            if copy is not None and copy.used:
-                used, copy.used = True, False
-        return used
+        copies = [self._lines[key].copy for key in blob.keys]
+        return sum(_was_used(copy) for copy in copies if copy is not None) > 0  # each begins anew
+
+
+def _was_used(copy: Artifact) -> bool:
+    """Whether the copy was served since the last time that this was asked."""
+    hits = sum(viewer.hits for viewer in copy.viewers)
+    used = copy.used or hits != copy.hits_seen
+    copy.used, copy.hits_seen = False, hits
+    return used

@@ -62,13 +62,13 @@ class Homenode:
 
     def read_cached(self, key: str) -> Artifact | None:
         """The artifact, if this process may serve it right now; else None. Never waits."""
-        shown = self._shown.get(key)
-        if shown is not None:
-            copy = shown.hot
-            if self._now() < copy.window.until_ns:
-                shown.hits += 1
-                copy.used = True
-                return copy
+        try:
+            shown = self._shown[key]
+        except KeyError:
+            return self._serve(key)
+        if self._now() < shown.hot.window.until_ns:
+            shown.hits += 1
+            return shown.hot
         return self._serve(key)
 
     def hot(self, key: str) -> Artifact | None:
@@ -78,7 +78,6 @@ class Homenode:
             copy = shown.hot
             if self._now() < copy.window.until_ns:
                 shown.hits += 1
-                copy.used = True
                 return copy
         return None
 
@@ -106,13 +105,13 @@ class Homenode:
         Raises NotFound, Stale (only an older copy is at hand and the directory cannot be asked), HomenodeError.
         """
         if since is None and version is None and max_age_ms is None and consistency is None:
-            shown = self._shown.get(key)
-            if shown is not None:
-                copy = shown.hot
-                if self._now() < copy.window.until_ns:
+            try:
+                shown = self._shown[key]
+                if self._now() < shown.hot.window.until_ns:
                     shown.hits += 1
-                    copy.used = True
-                    return copy
+                    return shown.hot
+            except KeyError:
+                pass
         try:
             return await self._read(key, since, version, max_age_ms, consistency, timeout_ms)
         except NotFound:

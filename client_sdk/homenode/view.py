@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 
-from homenode.artifact import NO_COPY, Artifact
+from homenode.artifact import NEVER, NO_COPY, Artifact
 from homenode.change import TokenCounter
 from homenode.versions import Version
 
@@ -51,6 +51,8 @@ class Shown:
         self.artifact = artifact
         plain = artifact.reads_left is None and artifact.max_steps is None
         self.hot = artifact if plain else NO_COPY
+        if plain and artifact.window is not NEVER:
+            artifact.viewers.append(self)
 
     @property
     def version(self) -> Version:
@@ -72,7 +74,7 @@ class View:
         self.agent = agent
         self.count_tokens = count_tokens
         self.counters = Counters()
-        self.shown: OrderedDict[str, Shown] = OrderedDict()
+        self.shown: dict[str, Shown] = {}  # a plain dict: its look-up is what a hit costs
         self._steps: deque[int] = deque(maxlen=STEPS_MAX)
 
     def show(self, artifact: Artifact) -> None:
@@ -110,13 +112,15 @@ class View:
         if shown is None:
             self.shown[artifact.key] = Shown(artifact)
             if len(self.shown) > SHOWN_MAX:
-                self._fold(self.shown.popitem(last=False)[1])
+                self._fold(self.shown.pop(next(iter(self.shown))))
         elif shown.artifact is not artifact:
             self._fold(shown)
             shown.show(artifact)
 
     def _fold(self, shown: Shown) -> None:
         """Count the hits that were only noted."""
+        if shown.hits:
+            shown.artifact.used = True
         self.counters.hits += shown.hits
         self.counters.tokens_saved += shown.hits * shown.artifact.tokens(self.count_tokens)
         shown.hits = 0
