@@ -12,7 +12,10 @@ from homenode_directory.store.base import StoreError, StoreLocked
 
 FORMAT = 1
 APPLICATION_ID = 0x486F4E6F  # "HoNo"
-RESERVE_BYTES = 1 << 20
+LOG_FILE_PAGES = 1_000
+RESERVE_BYTES = 8 << 20
+"""Twice what the write-ahead log grows to: enough to move it into the main file, after which its own room is free."""
+
 STATEMENTS_KEPT = 256
 BUSY_TIMEOUT_MS = 5_000
 
@@ -37,7 +40,10 @@ class Lock:
     """Exclusive use of a store's file, held until `release` or the end of the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot lock {path}: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -103,7 +109,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_FILE_PAGES}")
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 

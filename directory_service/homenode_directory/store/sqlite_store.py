@@ -11,15 +11,12 @@ from a copy. When the disk is full, commits are refused whole; relief commits us
 from __future__ import annotations
 
 import asyncio
-import queue
 import secrets
 import sqlite3
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,31 +31,14 @@ from homenode_directory.store.base import (
     Outcome,
     StoreChanged,
     StoreError,
-    StoreFull,
 )
 from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICES
 from homenode_directory.store.sqlite_overlay import Meta, Overlay
+from homenode_directory.store.sqlite_writer import Writer
 
 T = TypeVar("T")
 
-JOBS_PER_TRANSACTION_MAX = 256
-QUEUE_MAX = 65_536
-TRIM_EVERY = 1_024
 FIRST_SURROGATE, FIRST_AFTER_SURROGATES = 0xD800, 0xE000
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Work of the writer thread: `run` changes an overlay, `relief` may use the reserve."""
-
-    slice: int
-    run: Callable[[Overlay], Any]
-    future: asyncio.Future[Any]
-    commits: Sequence[Commit] = ()
-    relief: bool = False
-
-
-Answer = tuple[Job, Any]
 
 
 class SqliteStore:
@@ -79,48 +59,41 @@ class SqliteStore:
         self._clock_ms = clock_ms
         self._ids = ids
         self._identity = ids()
-        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="homenode-sqlite-read")
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._metas: dict[int, Meta] = {}
-        self._broken = ""
         self._closed = True
 
     async def open(self) -> None:
         """See `Store.open`."""
         self._loop = asyncio.get_running_loop()
-        await self._loop.run_in_executor(self._reader_thread, self._open)
+        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="homenode-sqlite-read")
+        connection = await self._loop.run_in_executor(self._reader_thread, self._open)
+        self._writer = Writer(self.path, connection, self._log_max)
         self._closed = False
-        self._writer_thread = threading.Thread(target=self._write_loop, name="homenode-sqlite-write", daemon=True)
-        self._writer_thread.start()
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         sqlite_file.create(self.path)
         self._lock = sqlite_file.Lock(self.path)
         try:
-            self._writer = sqlite_file.connect(self.path)
-            self.slices = sqlite_file.prepare(self._writer, self.path, self.slices)
+            connection = sqlite_file.connect(self.path)
+            self.slices = sqlite_file.prepare(connection, self.path, self.slices)
             self._reader = sqlite_file.connect(self.path)
-            for slice_, *row in self._writer.execute("SELECT slice, number, token, identity, head FROM slices"):
-                self._metas[slice_] = Meta(*row)
-            self._reserve = sqlite_file.Reserve(self.path)
-            self._reserve.fill()
             sqlite_file.sync_folder(self.path)
-        except (sqlite3.Error, StoreError) as error:
+        except (sqlite3.Error, OSError) as error:
             self._lock.release()
-            if isinstance(error, StoreError):
-                raise
             raise StoreError(f"cannot open {self.path}: {error}") from error
+        except BaseException:
+            self._lock.release()
+            raise
+        return connection
 
     async def close(self) -> None:
         """See `Store.close`."""
         if self._closed:
             return
         self._closed = True
-        self._jobs.put(None)
-        await self._loop.run_in_executor(None, self._writer_thread.join)
+        await self._writer.close()
         await self._read(self._reader.close)
         self._reader_thread.shutdown()
-        self._writer.close()
+        self._writer.connection.close()
         self._lock.release()
 
     async def adopt(self, slice_: int, at_least: int) -> Incarnation:
@@ -191,7 +164,7 @@ class SqliteStore:
         self, slice_: int, after: int, limit: int, *, incarnation: str | None = None
     ) -> tuple[list[tuple[int, bytes]], int]:
         """See `Store.read_log`."""
-        meta = self._metas.get(slice_, Meta())
+        meta = self._writer.metas.get(slice_, Meta())
         if incarnation is not None and (meta.token, meta.identity) != (incarnation, self._identity):
             raise StoreChanged("the slice's memory is not the one that was adopted")
         head = meta.head
@@ -219,17 +192,11 @@ class SqliteStore:
         """See `Store.now_ms`."""
         return self._clock_ms()
 
-    # --- on the event loop ---------------------------------------------------------------------------------------
-
     async def _submit(
         self, slice_: int, run: Callable[[Overlay], Any], commits: Sequence[Commit] = (), *, relief: bool = False
     ) -> Any:
         self._check(slice_)
-        if self._jobs.qsize() >= QUEUE_MAX:
-            raise StoreError("the store's queue is full; nothing was applied")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put(Job(slice_, run, future, commits, relief))
-        return await future
+        return await self._writer.submit(slice_, run, commits, relief=relief)
 
     async def _rows(self, slice_: int, query: str, values: Sequence[Any]) -> list[Any]:
         return await self._read(lambda: self._reader.execute(query, values).fetchall(), slice_)
@@ -248,113 +215,6 @@ class SqliteStore:
         if not 0 <= slice_ < self.slices:
             raise StoreError(f"no slice {slice_}: the store has {self.slices}")
 
-    # --- on the writer thread ------------------------------------------------------------------------------------
-
-    def _write_loop(self) -> None:
-        running = True
-        while running:
-            jobs: list[Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == JOBS_PER_TRANSACTION_MAX or self._jobs.empty():
-                    break
-                job = self._jobs.get()
-            running = job is not None
-            if jobs:
-                answers = self._run_group(jobs)
-                self._loop.call_soon_threadsafe(_resolve, answers)
-
-    def _run_group(self, jobs: Sequence[Job]) -> list[Answer]:
-        """Each job with its result or exception."""
-        try:
-            if not self._reserve.fill() and not all(job.relief for job in jobs):
-                raise StoreFull("the disk is full; nothing was applied")
-            return self._transact(jobs)
-        except StoreFull as full:
-            return self._run_when_full(jobs, full)
-        except StoreError as error:
-            return [(job, error) for job in jobs]
-        except Exception as error:  # a value that SQLite cannot hold; it must not hurt the other jobs
-            if len(jobs) > 1:
-                return [answer for job in jobs for answer in self._run_group([job])]
-            return [(jobs[0], StoreError(f"not a storable commit: {error}"))]
-
-    def _run_when_full(self, jobs: Sequence[Job], full: StoreFull) -> list[Answer]:
-        """Relief jobs may use up the reserve; of the others, each that fits by itself goes through."""
-        relief = [job for job in jobs if job.relief]
-        answers = self._relieve(relief) if relief else []
-        for job in jobs:
-            if not job.relief:
-                try:
-                    if len(jobs) == 1 or not self._reserve.fill():
-                        raise full
-                    answers += self._transact([job])
-                except StoreError as error:
-                    answers.append((job, error))
-        return answers
-
-    def _relieve(self, jobs: Sequence[Job]) -> list[Answer]:
-        for _ in range(2):
-            try:
-                return self._transact(jobs)
-            except StoreFull as full:
-                failure: StoreError = full
-                if not self._reserve.give_up():
-                    break
-            except StoreError as error:
-                failure = error
-                break
-        return [(job, failure) for job in jobs]
-
-    def _transact(self, jobs: Sequence[Job]) -> list[Answer]:
-        if self._broken:
-            raise StoreError(self._broken)
-        connection = self._writer
-        overlays: dict[int, Overlay] = {}
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            answers = list(self._run_jobs(jobs, overlays))
-            for overlay in overlays.values():
-                before = self._metas.get(overlay.slice, Meta()).head
-                overlay.flush()
-                if before // TRIM_EVERY != overlay.head // TRIM_EVERY:
-                    overlay.trim(overlay.head - self._log_max + 1)
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        for overlay in overlays.values():
-            self._metas[overlay.slice] = overlay.meta
-        return answers
-
-    def _run_jobs(self, jobs: Sequence[Job], overlays: dict[int, Overlay]) -> Iterable[Answer]:
-        wanted: dict[int, list[Commit]] = {}
-        for job in jobs:
-            wanted.setdefault(job.slice, []).extend(job.commits)
-        for slice_, commits in wanted.items():
-            overlay = overlays[slice_] = Overlay(self._writer, slice_, self._metas.get(slice_, Meta()))
-            overlay.prefetch(commits)
-        for job in jobs:
-            try:
-                yield job, job.run(overlays[job.slice])
-            except (StoreError, TypeError) as error:
-                yield job, error
-
-    def _failure(self, error: sqlite3.Error) -> StoreError:
-        """Undo the transaction. After anything but a full disk, what is on disk is uncertain until it is read anew."""
-        try:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                return StoreFull("the disk is full; nothing was applied")
-        except sqlite3.Error as second:
-            error = second
-        self._broken = f"{self.path} failed ({error}); it has to be opened again"
-        return StoreError(self._broken)
-
 
 def end_of_prefix(prefix: str) -> str | None:
     """The least text that sorts after every text with this prefix; None where there is none."""
@@ -363,13 +223,3 @@ def end_of_prefix(prefix: str) -> str | None:
         return None
     last = ord(kept[-1]) + 1
     return kept[:-1] + chr(FIRST_AFTER_SURROGATES if last == FIRST_SURROGATE else last)
-
-
-def _resolve(answers: Sequence[Answer]) -> None:
-    for job, answer in answers:
-        if job.future.done():
-            continue
-        if isinstance(answer, BaseException):
-            job.future.set_exception(answer)
-        else:
-            job.future.set_result(answer)
