@@ -29,6 +29,7 @@ class QueueBounds:
     session_bytes: int = 1024 * 1024
     stream_events: int = 16 * 1024
     stream_bytes: int = 16 * 1024 * 1024
+    answer_bytes: int = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Outbox:
         self._frames = 0
         self._room = asyncio.Event()
         self.answers = 0
+        self._answer_bytes = 0
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -68,6 +70,7 @@ class Outbox:
         if not self._closed:
             self._queue.append((number, _ANSWER, piece))
             self.answers += 1
+            self._answer_bytes += len(piece)
             self._wake.set()
 
     def notice(self, piece: bytes) -> None:
@@ -135,9 +138,14 @@ class Outbox:
         self._wake.set()
         self._room.set()
 
+    @property
+    def full(self) -> bool:
+        """Whether so many bytes of answers wait that the client must take some before it asks for more."""
+        return self._answer_bytes > self._bounds.answer_bytes
+
     async def room(self, answers_max: int) -> None:
-        """Wait until at most `answers_max` answers are queued, or the stream is closed."""
-        while self.answers > answers_max and not self._closed:
+        """Wait until at most `answers_max` answers are queued and they are not too large, or the stream is closed."""
+        while (self.answers > answers_max or self.full) and not self._closed:
             self._room.clear()
             await self._room.wait()
 
@@ -162,6 +170,7 @@ class Outbox:
             size += len(piece)
             if kind == _ANSWER:
                 self.answers -= 1
+                self._answer_bytes -= len(piece)
             elif kind == _EVENT and (load := self._loads.get(number)) is not None:
                 for one in (load, self._total):
                     one.events -= 1

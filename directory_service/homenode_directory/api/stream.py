@@ -137,7 +137,7 @@ class Stream:
             self._refuse(operation, "error", invalid("the operation is missing or unknown to this server"))
         elif session is None:
             self._refuse(operation, name, invalid(f"no session is attached as number {operation.session}"))
-        elif self._pending + self.outbox.answers >= self._limits.in_flight:
+        elif self.outbox.full or self._pending + self.outbox.answers >= self._limits.in_flight:
             self._parts.observer.request(name, "overloaded", 0.0)
             busy = rejected(t.ERROR_REASON_OVERLOADED, "too many operations in flight", retry_after_ms=50)
             self._refuse(operation, name, busy)

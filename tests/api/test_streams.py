@@ -1,0 +1,210 @@
+"""Streams under load: bounds, slow consumers, many clients, sessions that move."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import directory_pb2_grpc as rpc
+from homenode_api.v1 import types_pb2 as t
+from tests.api.client import StreamClient, content
+from tests.api.conftest import Served, serve
+from tests.support.ports import wait_until_async
+
+NARROW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
+
+
+def _commit(key: str, data: bytes = b"x", **base: object) -> pb.CommitRequest:
+    return pb.CommitRequest(key=key, content=content(data), **(base or {"any": True}))  # type: ignore[arg-type]
+
+
+async def test_many_operations_of_a_frame_are_committed_together(served: Served) -> None:
+    stream = served.stream()
+    await stream.attach(await served.open())
+    reads = [pb.Operation(session=1, request_id=n, read=pb.ReadRequest(key="none")) for n in range(2, 402)]
+    await stream.send(*reads)
+    await stream.answer(401)
+    assert len(stream.frames) < 20, "answers travel many a frame"
+
+
+async def test_one_operation_too_many_is_refused_not_the_stream() -> None:
+    async with serve(stream_in_flight=8) as served:
+        holder = await served.open()
+        await served.stub.Acquire(
+            pb.AcquireRequest(session_id=holder, request_id=1, key="k", lease_id="H", create=True)
+        )
+        stream = served.stream()
+        await stream.attach(await served.open())
+        acquires = [
+            pb.Operation(
+                session=1,
+                request_id=n,
+                acquire=pb.AcquireRequest(key="k", lease_id=f"L{n}", create=True, wait_ms=60_000),
+            )
+            for n in range(2, 14)
+        ]
+        await stream.send(*acquires)
+        for request_id in range(10, 14):
+            error = (await stream.answer(request_id)).error
+            assert error.reason == t.ERROR_REASON_OVERLOADED and error.retry_after_ms > 0
+        await served.stub.CloseSession(pb.CloseSessionRequest(session_id=holder))
+        assert (await stream.answer(2)).acquire.token.fence
+
+
+async def test_a_slow_consumer_is_resynced_and_nobody_else() -> None:
+    async with serve(queue_events=32) as served:
+        key = "slow/" + "k" * 500
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{served.api.port}", options=NARROW)
+        slow, quick = StreamClient(rpc.DirectoryServiceStub(channel)), served.stream()
+        writer = await served.open()
+        for stream in (slow, quick):
+            await stream.attach(await served.open())
+            await stream.send(pb.Operation(session=1, request_id=2, watch=pb.WatchRequest(prefix="slow/")))
+            await stream.answer(2)
+        commits = 1_500
+        for number in range(1, commits + 1):
+            request = _commit(key)
+            request.session_id, request.request_id = writer, number
+            await served.stub.Commit(request)
+        last = await quick.until(lambda i: i.WhichOneof("what") == "change" and i.change.version.n == commits)
+        changes = [item.change.version.n for item in quick.items if item.WhichOneof("what") == "change"]
+        assert changes == list(range(1, commits + 1)), "who reads misses nothing"
+        position = (await slow.event("resync")).position
+        await slow.until(lambda i: i.WhichOneof("what") == "change" and i.change.version.n == commits)
+        behind = [i.change.sequence for i in slow.items if i.WhichOneof("what") == "change"]
+        assert len(behind) < commits
+        resyncs = [i.resync.position.sequence for i in slow.items if i.WhichOneof("what") == "resync"]
+        assert len(resyncs) == 1 and position.sequence <= last.change.sequence
+        index = [i.WhichOneof("what") for i in slow.items].index("resync")
+        following = [i.change.sequence for i in slow.items[index + 1 :] if i.WhichOneof("what") == "change"]
+        assert following == list(range(position.sequence + 1, last.change.sequence + 1)), "no gap behind a RESYNC"
+        await channel.close()
+
+
+async def test_sixty_four_clients_at_once(served: Served) -> None:
+    async def client(number: int) -> int:
+        channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{served.api.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        stub = rpc.DirectoryServiceStub(channel)
+        try:
+            opened = await stub.OpenSession(pb.OpenSessionRequest(workspace="main", name=f"client {number}"))
+            stream = StreamClient(stub)
+            await stream.attach(opened.session_id)
+            mine = 0
+            for request_id in range(2, 12):
+                await stream.send(
+                    pb.Operation(session=1, request_id=2 * request_id, commit=_commit(f"own/{number}")),
+                    pb.Operation(session=1, request_id=2 * request_id + 1, commit=_commit("shared")),
+                )
+                for one in (2 * request_id, 2 * request_id + 1):
+                    answer = await stream.answer(one)
+                    assert answer.WhichOneof("what") == "commit", answer
+                    mine += 1
+            return mine
+        finally:
+            await channel.close()
+
+    done = await asyncio.gather(*(client(number) for number in range(64)))
+    assert done == [20] * 64
+    session = await served.open()
+    shared = await served.stub.Stat(pb.StatRequest(session_id=session, key="shared"))
+    assert shared.version.n == 640, "every acknowledged commit counts once"
+
+
+async def test_a_session_moves_to_the_stream_that_attached_last(served: Served) -> None:
+    session, writer = await served.open(), await served.open()
+    old, new = served.stream(), served.stream()
+    await old.attach(session)
+    await old.send(pb.Operation(session=1, request_id=2, commit=_commit("k")))
+    first = (await old.answer(2)).commit
+    held = pb.Holding(key="k", version=first.version)
+    attached = await new.attach(session, request_id=3, resume=first.as_of, holdings=[held])
+    assert not attached.resync and attached.position == first.as_of
+    request = _commit("k", b"y")
+    request.session_id, request.request_id = writer, 1
+    await served.stub.Commit(request)
+    assert (await new.event("invalidation")).version.n == 2
+    await old.send(pb.Operation(session=1, request_id=4, read=pb.ReadRequest(key="k")))
+    assert (await old.answer(4)).error.reason == t.ERROR_REASON_INVALID_ARGUMENT
+    assert not [item for item in old.items if item.WhichOneof("what") == "invalidation"]
+
+
+async def test_resume_replays_what_was_missed_behind_the_answer(served: Served) -> None:
+    session, writer = await served.open(), await served.open()
+    stream = served.stream()
+    await stream.attach(session)
+    await stream.send(pb.Operation(session=1, request_id=2, commit=_commit("k")))
+    first = (await stream.answer(2)).commit
+    stream.call.cancel()
+    for number in (1, 2):
+        request = _commit("k", b"%d" % number)
+        request.session_id, request.request_id = writer, number
+        await served.stub.Commit(request)
+    again = served.stream()
+    held = pb.Holding(key="k", version=first.version)
+    await again.attach(session, request_id=3, resume=first.as_of, holdings=[held])
+    await again.until(lambda i: i.WhichOneof("what") == "invalidation" and i.invalidation.version.n == 3)
+    assert [item.WhichOneof("what") for item in again.items][:3] == ["answer", "invalidation", "invalidation"]
+    future = t.Position(incarnation=first.as_of.incarnation, sequence=10_000)
+    third = served.stream()
+    assert (await third.attach(session, request_id=4, resume=future, holdings=[held])).resync
+
+
+async def test_operations_behind_an_attach_wait_for_it(served: Served) -> None:
+    sessions = [await served.open() for _ in range(20)]
+    stream = served.stream()
+    operations = []
+    for number, session in enumerate(sessions):
+        operations += [
+            pb.Operation(session=number, request_id=1, attach=pb.Attach(session_id=session)),
+            pb.Operation(session=number, request_id=2, commit=_commit(f"k/{number}")),
+            pb.Operation(session=number, ping=pb.Ping(sent_at=number + 1)),
+        ]
+    await stream.send(*operations)
+    for number in range(20):
+        assert (await stream.answer(2, number)).commit.version.n == 1
+        assert (await stream.event("bookmark", number)).echo == number + 1
+    kinds = [item.answer.request_id for item in stream.items if item.WhichOneof("what") == "answer"]
+    assert kinds.index(2) > kinds.index(1)
+
+
+async def test_a_session_that_ends_is_told_and_leaves_the_stream(served: Served) -> None:
+    one, two = await served.open(), await served.open()
+    stream = served.stream()
+    await stream.attach(one, number=1)
+    await stream.attach(two, number=2)
+    await served.stub.CloseSession(pb.CloseSessionRequest(session_id=one))
+    await stream.send(pb.Operation(session=1, ping=pb.Ping(sent_at=1)))
+    assert (await stream.event("session_ended")).error.reason == t.ERROR_REASON_SESSION_LOST
+    await stream.send(pb.Operation(session=2, ping=pb.Ping(sent_at=2)))
+    assert (await stream.event("bookmark", 2)).echo == 2
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind(served: Served) -> None:
+    hub = served.server.endpoint.parts.hub
+    holder = await served.open()
+    await served.stub.Acquire(pb.AcquireRequest(session_id=holder, request_id=1, key="k", lease_id="H", create=True))
+    for _ in range(5):
+        stream = served.stream()
+        session = await served.open()
+        await stream.attach(session)
+        wait = pb.AcquireRequest(key="k", lease_id="L", create=True, wait_ms=600_000)
+        await stream.send(pb.Operation(session=1, request_id=2, acquire=wait))
+        stream.call.cancel()
+    await wait_until_async(lambda: len(hub) == 0, what="streams are closed")
+    assert not any(served.server.delivery.attached(session) for session in (holder, session))
+
+
+async def test_the_end_of_a_call_undoes_no_commit(served: Served) -> None:
+    session = await served.open()
+    for number in range(1, 30):
+        request = _commit(f"cut/{number}")
+        request.session_id, request.request_id = session, number
+        call = served.stub.Commit(request)
+        await asyncio.sleep(0.0005 * (number % 5))
+        call.cancel()
+        again = await served.stub.Commit(request)
+        assert again.version.n == 1, "the same request has one effect, wherever its first attempt was cut"
