@@ -71,7 +71,7 @@ model: env ## the TLA+ specification in full, with TLC
 model-mutants: env ## specifications with one rule broken: TLC must find each of them
 	@$(BIN)/python tla/run.py mutants
 
-sim: env ## simulation: the real directory, delivery and SDK on virtual time under faults; ARGS="--seeds 10000"
+sim: env ## simulation: the real directory, delivery and SDK on virtual time under faults; ARGS="--seeds 10000" or "--seed 17 --trace"
 	@$(BIN)/python -m tests.sim $(ARGS)
 
 faults: tools ## the kill, restart and network runs: real processes, real Redis

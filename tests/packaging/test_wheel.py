@@ -105,10 +105,9 @@ def test_only_the_extras_that_exist_are_promised(wheel: Path, repo_root: Path) -
 
 
 def test_the_base_install_imports_the_sdk(base_bin: Path, tmp_path: Path) -> None:
-    code = "import homenode; print(homenode.__version__, homenode.__file__)"
-    version, file = must(base_bin / "python", "-I", "-c", code, cwd=tmp_path).split()
-    assert version[0].isdigit()
+    file = must(base_bin / "python", "-I", "-c", "import homenode; print(homenode.__file__)", cwd=tmp_path).strip()
     assert file.startswith(str(base_bin.parent))
+    assert "usage: homenode" in must(base_bin / "homenode", "--help", cwd=tmp_path)
 
 
 def test_the_base_install_reads_its_own_stubs(base_bin: Path, tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_the_base_install_reads_its_own_stubs(base_bin: Path, tmp_path: Path) ->
     assert must(base_bin / "python", "-I", "-c", code, cwd=tmp_path).strip() == "DirectoryServiceStub"
 
 
-@pytest.mark.parametrize("arguments", [("serve", "--store", "memory://"), ("doctor",), ("get", "plan.md")])
+@pytest.mark.parametrize("arguments", [("serve", "--store", "memory://"), ("get", "plan.md"), ("ls",)])
 def test_a_missing_extra_is_named_in_one_line(base_bin: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = run(base_bin / "homenode", *arguments, cwd=tmp_path)
     assert result.returncode == MISSING_EXTRA, result.stderr
