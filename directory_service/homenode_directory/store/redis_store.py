@@ -160,21 +160,21 @@ class RedisStore:
     ) -> tuple[list[tuple[int, bytes]], int]:
         """See `Store.read_log`."""
         link = await self._links.take()
-        run_id = link.run_id
-        # One transaction: the meta record vouches for the entries only if nothing comes between them.
-        replies = raise_errors(
-            await self._links.run(
-                link,
-                [
-                    ("MULTI",),
-                    ("HMGET", self._key(slice_, META), "token", "identity", "head"),
-                    ("XRANGE", self._log_key(slice_), f"{after + 1}-0", "+", "COUNT", limit),
-                    ("EXEC",),
-                ],
-            )
+        run_id, meta = link.run_id, self._key(slice_, META)
+        replies = await self._links.run(
+            link,
+            [
+                ("HMGET", meta, "token", "identity", "head"),
+                ("XRANGE", self._log_key(slice_), f"{after + 1}-0", "+", "COUNT", limit),
+                ("HGET", meta, "token"),
+            ],
         )
-        (token, identity, stored_head), rows = replies[-1]
-        if incarnation is not None and (token, identity) != (incarnation.encode(), run_id.encode()):
+        (token, identity, stored_head), rows, token_after = raise_errors(replies)
+        # Tokens are never used again, so the same one before and after vouches for the entries in between. (MULTI would
+        # do as well, but is refused, reads and all, when Redis is out of memory.)
+        if incarnation is not None and not (
+            token == token_after == incarnation.encode() and identity == run_id.encode()
+        ):
             raise StoreChanged("the slice's memory is not the one that was adopted")
         head = int(stored_head or 0)
         entries = [(int(row_id.split(b"-")[0]), fields[1]) for row_id, fields in rows]
@@ -235,12 +235,14 @@ class RedisStore:
         return reply
 
     async def _fix_slices(self) -> int:
-        replies = await self._links.call(
-            ("HSETNX", self._store_key, "format", FORMAT),
-            ("HSETNX", self._store_key, "slices", self.slices),
-            ("HGET", self._store_key, "slices"),
-        )
-        return int(replies[-1])
+        read: Command = ("HGET", self._store_key, "slices")
+        (stored,) = await self._links.call(read)  # works where there is no room for a write
+        if stored is None:
+            create = [
+                ("HSETNX", self._store_key, *field) for field in (("format", FORMAT), ("slices", str(self.slices)))
+            ]
+            stored = (await self._links.call(*create, read))[-1]
+        return int(stored)
 
     def _check_policy(self, reply: Any) -> None:
         if isinstance(reply, Exception):
