@@ -1,0 +1,1 @@
+"""The command line. `main` parses and dispatches; each other module is a group of commands."""

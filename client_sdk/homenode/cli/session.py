@@ -1,0 +1,128 @@
+"""What the commands share: a connection, versions on the command line, bytes in and out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from homenode.cli.exits import CliError, Exit
+from homenode.errors import NotFound, Unavailable
+from homenode.versions import Version
+
+if TYPE_CHECKING:
+    from homenode import Homenode
+
+Commands = argparse._SubParsersAction  # argparse names it so, and nothing else
+
+
+@contextlib.asynccontextmanager
+async def connected(args: argparse.Namespace, agent: str = "cli") -> AsyncIterator[Homenode]:
+    """The directory that `args.url` names. The time limit holds for connecting; requests have their own."""
+    import homenode
+
+    options: dict[str, Any] = {"agent": agent, "timeout_ms": int(args.timeout * 1000), "credentials": credentials(args)}
+    try:
+        async with homenode.connect(args.url, **options) as hn:
+            yield hn
+    except Unavailable as error:
+        raise Unavailable(f"{error.message or 'the directory does not answer'} ({args.url})") from error
+
+
+def credentials(args: argparse.Namespace) -> Any:
+    """gRPC credentials for TLS as the options say; None: plain text. Raises OSError for a file that cannot be read."""
+    if not args.tls_ca:
+        if args.tls_cert or args.tls_key:
+            raise CliError("--tls-cert and --tls-key need --tls-ca", Exit.USAGE)
+        return None
+    import grpc
+
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise CliError("--tls-cert and --tls-key belong together", Exit.USAGE)
+    own = (Path(args.tls_key).read_bytes(), Path(args.tls_cert).read_bytes()) if args.tls_cert else (None, None)
+    return grpc.ssl_channel_credentials(Path(args.tls_ca).read_bytes(), *own)
+
+
+def installed_version() -> str:
+    """The version of this distribution."""
+    try:
+        return importlib.metadata.version("homenode")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.0.0 (a source tree)"
+
+
+def version_argument(text: str) -> tuple[int | None, int]:
+    """`7` or `1763780000000.7` as (incarnation or None, n)."""
+    first, dot, second = text.partition(".")
+    if first.isdecimal() and (second.isdecimal() if dot else True):
+        return (int(first), int(second)) if dot else (None, int(first))
+    raise argparse.ArgumentTypeError(f"a version is a number such as 7, or 1763780000000.7 in full, not {text!r}")
+
+
+async def resolve(hn: Homenode, key: str, wanted: tuple[int | None, int]) -> Version:
+    """The version that the command line means: a bare number is the newest retained version that bears it.
+
+    Raises NotFound where no retained version of `key` bears it.
+    """
+    incarnation, n = wanted
+    if incarnation is not None:
+        return Version(incarnation, n)
+    known = [info.version for info in await hn.history(key)]
+    matching = [version for version in known if version.n == n]
+    if matching:
+        return max(matching)
+    if not known:
+        raise NotFound(f"there is no artifact {key!r}")
+    kept = ", ".join(str(version.n) for version in sorted(known)[-10:])
+    raise NotFound(f"{key} has no version {n}; kept are {kept}")
+
+
+def read_input(source: str) -> bytes:
+    """The bytes of a file, or of stdin for `-`."""
+    return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file at once: whoever looks sees the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def need_text(data: bytes, key: str) -> str:
+    """The bytes as text. Raises CliError for what is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise CliError(f"{key} is not text (UTF-8); use get -o FILE and put", Exit.ERROR) from None
+
+
+async def within(seconds: float, what: str, awaited: Any) -> Any:
+    """Await with a limit; Unavailable names what took too long."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await awaited
+    except TimeoutError:
+        raise Unavailable(f"{what} took longer than {seconds:g} s") from None
