@@ -23,9 +23,6 @@ class Observer(Protocol):
     def committed(self, n: int = 1) -> None:
         """Versions were published."""
 
-    def denied(self, reason: str) -> None:
-        """The rules refused a request."""
-
     def delivered(self, kind: str, n: int = 1) -> None:
         """Events of this kind (invalidation, bookmark, change, ...) went to streams."""
 
@@ -36,7 +33,7 @@ class Observer(Protocol):
         """Head of a slice's log, and up to where it is delivered."""
 
     def gauge(self, name: str, value: float) -> None:
-        """A level: sessions, leases, streams, queued_events, in_flight."""
+        """A level: sessions, streams, queued_events, in_flight."""
 
     def content(self, kind: str, body_bytes: int, full_bytes: int) -> None:
         """A body went out as `kind` (patch, snapshot, held): its size on the wire, and the content's size."""
@@ -55,9 +52,6 @@ class Silent:
         """See `Observer`."""
 
     def committed(self, n: int = 1) -> None:
-        """See `Observer`."""
-
-    def denied(self, reason: str) -> None:
         """See `Observer`."""
 
     def delivered(self, kind: str, n: int = 1) -> None:

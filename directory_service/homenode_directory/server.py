@@ -81,6 +81,14 @@ class Server:
         await self.store.close()
 
 
+def store_of(settings: Settings) -> Store:
+    """The store that the settings name, not open yet. Raises ConfigError."""
+    try:
+        return open_store(settings.store, slices=settings.slices)
+    except StoreError as error:
+        raise ConfigError(f"store: {error}") from None
+
+
 def build(
     settings: Settings,
     *,
@@ -101,11 +109,7 @@ def build(
     Raises:
         ConfigError: the settings name no store.
     """
-    if store is None:
-        try:
-            store = open_store(settings.store, slices=settings.slices)
-        except StoreError as error:
-            raise ConfigError(f"store: {error}") from None
+    store = store or store_of(settings)
     incarnations = Incarnations(store)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="content") if threads else None
     blobs = StoredBlobs(store, incarnations)
@@ -158,7 +162,7 @@ def _parts(
         directory=directory,
         delivery=delivery,
         bodies=bodies,
-        calls=Calls(directory, delivery, bodies, bounds),
+        calls=Calls(directory, delivery, bodies, bounds, observer),
         liveness=Liveness(directory, settings.session_ttl_ms),
         hub=Hub(observer, settings.streams_max),
         observer=observer,
@@ -190,13 +194,16 @@ async def run_server(
         StoreError: the store cannot be opened, StoreLocked where another process has it.
     """
     from homenode_directory.api.server import ApiServer, Listen, require_safe, split_address
-    from homenode_directory.telemetry import MetricsServer, Prometheus
+    from homenode_directory.telemetry.http import MetricsServer
+    from homenode_directory.telemetry.metrics import Prometheus
+    from homenode_directory.telemetry.timed_store import TimedStore
 
     stop = stop or asyncio.Event()
     if settings.metrics != OFF:
         require_safe(settings.metrics, "the metrics address", secure=False, insecure_wanted=settings.insecure_listen)
     observer = Prometheus()
-    server = build(settings, observer=observer)
+    server = build(settings, store=TimedStore(store_of(settings), observer, monotonic_ms), observer=observer)
+    hub = server.endpoint.parts.hub
     listen = Listen(
         settings.listen,
         settings.insecure_listen,
@@ -209,7 +216,7 @@ async def run_server(
         cleanup.push_async_callback(api.stop)
         await server.start()
         cleanup.push_async_callback(server.close)
-        metrics = MetricsServer(observer.registry, lambda: not server.endpoint.parts.hub.draining)
+        metrics = MetricsServer(observer.registry, lambda: not hub.draining, hub.measure)
         metrics_port = await _start_metrics(metrics, settings, split_address) if settings.metrics != OFF else 0
         cleanup.push_async_callback(metrics.close)
         await api.start()
@@ -246,7 +253,7 @@ def main(settings: Settings, ready: Callable[[Ready], None] = lambda ready: None
     """Run a server with logs and uvloop where present; returns the exit status, after printing what was wrong."""
     import sys
 
-    from homenode_directory.telemetry import set_up_logs
+    from homenode_directory.telemetry.logs import set_up_logs
 
     set_up_logs(settings.log_level, settings.log_format)
     _quiet_collector()

@@ -18,6 +18,7 @@ from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory, Reply
+from homenode_directory.observer import Observer
 from homenode_directory.place import Place
 
 LIST_DEFAULT = 100
@@ -57,11 +58,19 @@ async def result(step: Step) -> Any:
 class Calls:
     """The operations over a directory."""
 
-    def __init__(self, directory: Directory, delivery: Delivery, bodies: Bodies, bounds: validate.Bounds) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        delivery: Delivery,
+        bodies: Bodies,
+        bounds: validate.Bounds,
+        observer: Observer,
+    ) -> None:
         self._directory = directory
         self._delivery = delivery
         self._bodies = bodies
         self._bounds = bounds
+        self._observer = observer
         self.by_name: dict[str, Call] = {
             "read": self.read,
             "commit": self.commit,
@@ -121,7 +130,7 @@ class Calls:
         if event.content is not None:
             return self._commit_content(caller, request, m, key, event, digest)
         future = self._submit(caller, key, event, request, digest, expecting=True)
-        return Submitted(future, lambda reply: wire.commit_response(wire.done(reply), reply.as_of, event.lease))
+        return Submitted(future, lambda reply: self._committed(reply, event.lease))
 
     async def _commit_content(
         self, caller: Caller, request: int, m: pb.CommitRequest, key: str, event: Any, digest: str
@@ -134,7 +143,12 @@ class Calls:
                 raise failure
             return wire.commit_response(wire.done(stored), stored.as_of, event.lease)
         reply = await self._submit(caller, key, event, request, digest, expecting=True)
-        return wire.commit_response(wire.done(reply), reply.as_of, event.lease)
+        return self._committed(reply, event.lease)
+
+    def _committed(self, reply: Reply, lease: str) -> pb.CommitResponse:
+        response = wire.commit_response(wire.done(reply), reply.as_of, lease)
+        self._observer.committed()
+        return response
 
     def acquire(self, caller: Caller, request: int, m: pb.AcquireRequest) -> Step:
         """The write lease, and the content that it starts from."""

@@ -115,6 +115,10 @@ class Stream:
         """See `hub.Owner`."""
         self.outbox.notice(frames.draining(within_ms))
 
+    def load(self) -> tuple[int, int]:
+        """See `hub.Owner`."""
+        return len(self.outbox), self._pending
+
     def evict(self, session: str) -> None:
         """See `hub.Owner`."""
         number = self._numbers.get(session)

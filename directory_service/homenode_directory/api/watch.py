@@ -55,6 +55,10 @@ class Watch:
         self._end = self._end or end
         self._wake.set()
 
+    def load(self) -> tuple[int, int]:
+        """See `hub.Owner`."""
+        return len(self._events), 0
+
     def evict(self, session: str) -> None:
         """See `hub.Owner`."""
         self._stop(rejected(t.ERROR_REASON_UNAVAILABLE, "the session was attached to a stream; watch there"))

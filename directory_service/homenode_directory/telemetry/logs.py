@@ -1,0 +1,48 @@
+"""Log lines: JSON for machines, plain for people; never content."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+EXTRA = ("incident", "method", "outcome", "took_ms", "address", "store", "slices", "port", "version")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line; of a record's extras only the known ones."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {
+            "time": f"{moment}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update((name, getattr(record, name)) for name in EXTRA if hasattr(record, name))
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class TextLines(logging.Formatter):
+    """A line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        extras = " ".join(f"{name}={getattr(record, name)}" for name in EXTRA if hasattr(record, name))
+        text = f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname.lower()}: "
+        text += f"{record.getMessage()} {extras}".rstrip()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def set_up_logs(level: str, form: str) -> None:
+    """Write this process's log lines to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())

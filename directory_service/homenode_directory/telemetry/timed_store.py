@@ -1,0 +1,86 @@
+"""A store that tells an observer how long its calls take."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
+
+from homenode_directory.clock import Clock
+from homenode_directory.observer import Observer
+from homenode_directory.store.base import Commit, Incarnation, Outcome, Store
+
+T = TypeVar("T")
+
+
+class TimedStore:
+    """Passes every call on; failed ones count too."""
+
+    def __init__(self, store: Store, observer: Observer, clock: Clock) -> None:
+        self._store = store
+        self._observer = observer
+        self._clock = clock
+        self.slices = store.slices
+
+    async def _timed(self, kind: str, call: Awaitable[T]) -> T:
+        started = self._clock()
+        try:
+            return await call
+        finally:
+            self._observer.store_call(kind, (self._clock() - started) / 1_000)
+
+    async def open(self) -> None:
+        """See `Store`."""
+        await self._timed("open", self._store.open())
+        self.slices = self._store.slices
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._store.close()
+
+    async def adopt(self, slice_: int, at_least: int) -> Incarnation:
+        """See `Store`."""
+        return await self._timed("adopt", self._store.adopt(slice_, at_least))
+
+    async def commit(
+        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+    ) -> list[Outcome]:
+        """See `Store`."""
+        return await self._timed("commit", self._store.commit(slice_, incarnation, commits, relief=relief))
+
+    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+        """See `Store`."""
+        return await self._timed("load", self._store.load(slice_, keys))
+
+    async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
+        """See `Store`."""
+        return await self._timed("ranked", self._store.ranked(slice_, key))
+
+    async def by_prefix(self, slice_: int, key: str, prefix: str, after: str, limit: int) -> list[str]:
+        """See `Store`."""
+        return await self._timed("by_prefix", self._store.by_prefix(slice_, key, prefix, after, limit))
+
+    async def by_score(self, slice_: int, key: str, limit: int) -> tuple[list[tuple[str, int]], int]:
+        """See `Store`."""
+        return await self._timed("by_score", self._store.by_score(slice_, key, limit))
+
+    async def read_log(
+        self, slice_: int, after: int, limit: int, *, incarnation: str | None = None
+    ) -> tuple[list[tuple[int, bytes]], int]:
+        """See `Store`."""
+        return await self._timed("read_log", self._store.read_log(slice_, after, limit, incarnation=incarnation))
+
+    async def trim_log(self, slice_: int, keep_from: int) -> None:
+        """See `Store`."""
+        await self._timed("trim_log", self._store.trim_log(slice_, keep_from))
+
+    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
+        """See `Store`."""
+        await self._timed("put_blob", self._store.put_blob(slice_, key, data))
+
+    async def get_blob(self, slice_: int, key: str) -> bytes | None:
+        """See `Store`."""
+        return await self._timed("get_blob", self._store.get_blob(slice_, key))
+
+    async def now_ms(self) -> int:
+        """See `Store`."""
+        return await self._timed("now", self._store.now_ms())

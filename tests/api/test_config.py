@@ -1,0 +1,66 @@
+"""Settings: where they come from, which wins, what is said of wrong ones."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from homenode_directory import config
+from homenode_directory.errors import ConfigError
+
+
+def _load(*flags: str, **environ: str) -> config.Settings:
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser)
+    return config.load(parser.parse_args(flags), environ)
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "homenode.toml"
+    file.write_text('term_ms = 11000\nlisten = "127.0.0.1:1"\nqueue_events = 99\n')
+    loaded = _load("--config", str(file), "--term-ms", "13000", HOMENODE_TERM_MS="12000", HOMENODE_LISTEN="127.0.0.1:2")
+    assert (loaded.term_ms, loaded.listen, loaded.queue_events) == (13_000, "127.0.0.1:2", 99)
+    assert loaded.bookmark_ms == config.Settings().bookmark_ms
+    assert _load(HOMENODE_CONFIG=str(file)).term_ms == 11_000
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("TRUE", True), ("no", False), ("0", False)])
+def test_booleans_in_variables(text: str, value: bool) -> None:
+    assert _load(HOMENODE_INSECURE_LISTEN=text).insecure_listen is value
+
+
+def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
+    settings = _load("--store", 'sqlite:///a "b"\\c.sqlite3', "--insecure-listen", "--drain-ms", "7")
+    file = tmp_path / "printed.toml"
+    file.write_text(config.dump(settings))
+    assert _load("--config", str(file)) == settings
+
+
+def test_printed_addresses_have_no_password() -> None:
+    assert 'store = "redis://me:***@host:6379/0"' in config.dump(_load("--store", "redis://me:hunter2@host:6379/0"))
+    assert config.hide_password("redis://:hunter2@host/0") == "redis://:***@host/0"
+    assert config.hide_password("sqlite:///a@b:c") == "sqlite:///a@b:c"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("term_ms = 1", "term_ms must be 1000 to 60000"),
+        ('term_ms = "long"', "whole number"),
+        ("term_ms = 2000.5", "whole number"),
+        ("term_ms = true", "whole number"),
+        ("listen = 7400", "must be text"),
+        ("insecure_listen = 3", "true or false"),
+        ("lisen = 'x'", "no setting 'lisen'"),
+        ("= 3", "not TOML"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        _load("--config", str(file))
+    with pytest.raises(ConfigError, match="HOMENODE_TERM_MS must be"):
+        _load(HOMENODE_TERM_MS="9")
