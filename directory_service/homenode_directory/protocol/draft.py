@@ -16,7 +16,6 @@ from homenode_directory.protocol.effects import (
     Guards,
     LogEvent,
     Published,
-    Reason,
     Refused,
     Result,
 )
@@ -64,6 +63,11 @@ class Draft:
     def policy_in_force(self) -> Policy:
         """The artifact's own policy, else the default."""
         return self.policy if self.policy is not None else self.facts.default
+
+    @property
+    def current(self) -> Version | None:
+        """The committed version, as denials name it; None where nothing was ever committed."""
+        return self.version if self.version.incarnation else None
 
     @property
     def strict(self) -> bool:
@@ -134,15 +138,9 @@ class Draft:
         if request:
             self.results.append(Result(session, request, digest, answer))
 
-    def refuse_waiter(self, waiter: Waiter) -> None:
+    def refuse_waiter(self, waiter: Waiter, denial: Denial) -> None:
         """A queued request gets its denial."""
         self.changed = True
-        denial = Denial(
-            Reason.WAIT_TIMEOUT,
-            "the write lease did not become free in time",
-            current=self.version,
-            holder=self.holder.session if self.holder else "",
-        )
         self.store_result(waiter.session, waiter.request, waiter.digest, denial)
         self.log.append(Refused(waiter.session, waiter.request))
 
@@ -180,7 +178,7 @@ class Draft:
         if not self.changed:
             return Decision(self.old, answer, log, results, guards)
         entry = Entry(
-            rev=self.old.rev + 1,
+            rev=(self.old.rev or self.facts.floor) + 1,  # never one that a dropped record had
             version=self.version,
             fence=self.fence,
             content=self.content,

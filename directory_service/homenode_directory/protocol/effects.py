@@ -82,7 +82,7 @@ class Inv:
     version: Version
     fence: int
     content: Content | None  # None: deleted
-    session: str  # the committer, which keeps its own copy
+    session: str  # the committer
     prepared: bool = False  # strict: this version is not published yet
 
 

@@ -98,6 +98,7 @@ class Waiter:
     lease: str
     ttl_ms: int
     deadline_ms: int
+    create: bool = False
 
 
 @dataclass(frozen=True, slots=True)

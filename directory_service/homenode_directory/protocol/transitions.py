@@ -77,7 +77,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
         The new entry with everything that must be committed with it. Never raises for what a client can send.
     """
     if facts.stored is not None:
-        return Decision(entry, _repeat(facts))
+        return Decision(entry, _repeat(facts, facts.stored.digest, facts.stored.answer))
     draft = Draft(entry, facts)
     session = getattr(event, "session", "")
     if session and not isinstance(event, EndSession):
@@ -86,20 +86,37 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
         draft.live.append(session)
     _lapse(draft)
     state = _state(draft)
-    answer = RULES[state, type(event)].judge(draft, event)
-    if isinstance(event, GetM | Commit | SetPolicy) or (isinstance(event, Put) and event.lease):
-        if isinstance(answer, Grant | Done | Denial):
-            draft.store_result(event.session, facts.request, facts.digest, answer)
-    return _settle(draft, answer)
+    answer = _under_way(draft, session)
+    if answer is None:
+        answer = RULES[state, type(event)].judge(draft, event)
+        if isinstance(event, GetM | Commit | SetPolicy) or (isinstance(event, Put) and event.lease):
+            if isinstance(answer, Grant | Done | Denial):
+                draft.store_result(event.session, facts.request, facts.digest, answer)
+    return _settle(draft, event, answer)
 
 
-def _repeat(facts: Facts) -> Answer:
+def _repeat(facts: Facts, digest: str, answer: Answer) -> Answer:
     """The same request gets the same answer; the same id with another request is a mistake."""
-    stored = facts.stored
-    assert stored is not None
-    if stored.digest != facts.digest:
-        return Denial(Reason.INVALID_ARGUMENT, "this request id was used for another request")
-    return stored.answer
+    if digest == facts.digest:
+        return answer
+    return Denial(Reason.INVALID_ARGUMENT, "this request id was used for another request")
+
+
+def _under_way(draft: Draft, session: str) -> Answer | None:
+    """The answer to a repeated request that waits, is prepared, or was answered by a deadline that has just passed."""
+    facts, pending = draft.facts, draft.pending
+    if not (session and facts.request):
+        return None
+    named = (session, facts.request)
+    for result in draft.results:
+        if (result.session, result.request) == named:
+            return _repeat(facts, result.digest, result.answer)
+    for waiter in draft.waiters:
+        if (waiter.session, waiter.request) == named:
+            return _repeat(facts, waiter.digest, Waiting())
+    if pending is not None and (pending.session, pending.request) == named:
+        return _repeat(facts, pending.digest, Waiting())
+    return None
 
 
 def _state(draft: Draft) -> State:
@@ -128,7 +145,14 @@ def _lapse(draft: Draft) -> None:
     if overdue:
         draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.deadline_ms > now)
         for waiter in overdue:
-            draft.refuse_waiter(waiter)
+            draft.refuse_waiter(waiter, _waited(draft))
+
+
+def _waited(draft: Draft) -> Denial:
+    holder = draft.holder.session if draft.holder is not None else ""
+    return Denial(
+        Reason.WAIT_TIMEOUT, "the write lease did not become free in time", current=draft.current, holder=holder
+    )
 
 
 def _wait_only_for(draft: Draft, pending: Pending, waits: tuple[tuple[str, int], ...]) -> None:
@@ -143,12 +167,15 @@ def _wait_only_for(draft: Draft, pending: Pending, waits: tuple[tuple[str, int],
         )  # fmt: skip
 
 
-def _settle(draft: Draft, answer: Answer | None) -> Decision:
+def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
     facts = draft.facts
     while draft.holder is None and draft.pending is None and draft.waiters:
         waiter, draft.waiters = draft.waiters[0], draft.waiters[1:]
         draft.changed = True
         if waiter.session in facts.dead:
+            continue
+        if draft.content is None and not waiter.create:
+            draft.refuse_waiter(waiter, _missing(draft))
             continue
         grant = draft.give_lease(waiter.session, waiter.lease, waiter.ttl_ms, waiter.request)
         draft.store_result(waiter.session, waiter.request, waiter.digest, grant)
@@ -157,14 +184,14 @@ def _settle(draft: Draft, answer: Answer | None) -> Decision:
         if draft.tombstone_ms == 0:
             draft.tombstone_ms = facts.now_max_ms + facts.terms.tombstone_ms
             draft.changed = True
-        elif answer is None and draft.tombstone_ms <= facts.now_ms and not draft.log:
+        elif isinstance(event, Expire) and draft.tombstone_ms <= facts.now_ms and not draft.log:
             return _drop(draft)
     return draft.decide(answer)
 
 
 def _drop(draft: Draft) -> Decision:
-    """Forget a tombstone. The slice's floor keeps its versions and fences from coming back."""
-    floor = max(draft.facts.floor, draft.version.n, draft.fence)
+    """Forget a tombstone. The slice's floor keeps its versions, fences and revs from coming back."""
+    floor = max(draft.facts.floor, draft.version.n, draft.fence, draft.old.rev)
     return Decision(None, guards=Guards(floor=draft.facts.floor), floor=floor)
 
 
@@ -172,8 +199,7 @@ def _drop(draft: Draft) -> Decision:
 
 
 def _missing(draft: Draft) -> Denial:
-    current = draft.version if draft.version.n else None
-    return Denial(Reason.NOT_FOUND, "there is no such artifact", current=current)
+    return Denial(Reason.NOT_FOUND, "there is no such artifact", current=draft.current)
 
 
 def _read(draft: Draft, event: Event) -> Answer:
@@ -207,7 +233,7 @@ def _held(draft: Draft) -> Denial:
     return Denial(
         Reason.HELD,
         "another writer is active",
-        current=draft.version,
+        current=draft.current,
         holder=holder.session if holder is not None else "",
         retry_after_ms=max(1, until - facts.now_ms),
     )
@@ -218,25 +244,24 @@ def _queue(draft: Draft, event: Event) -> Answer:
     facts = draft.facts
     if draft.holder is not None and (draft.holder.session, draft.holder.lease) == (event.session, event.lease):
         return Denial(Reason.INVALID_ARGUMENT, "this lease id is in use")
-    if any((w.session, w.request) == (event.session, facts.request) for w in draft.waiters):
-        return Waiting()
     if draft.content is None and not event.create:
         return _missing(draft)
     if event.wait_ms <= 0:
         return _held(draft)
     if len(draft.waiters) >= facts.terms.waiters_max:
         return Denial(Reason.QUEUE_FULL, "too many writers wait already", retry_after_ms=_held(draft).retry_after_ms)
-    draft.waiters = (
-        *draft.waiters,
-        Waiter(event.session, facts.request, facts.digest, event.lease, event.ttl_ms, facts.now_max_ms + event.wait_ms),
+    deadline_ms = facts.now_max_ms + event.wait_ms
+    waiter = Waiter(
+        event.session, facts.request, facts.digest, event.lease, event.ttl_ms, deadline_ms, create=event.create
     )
+    draft.waiters = (*draft.waiters, waiter)
     draft.changed = True
     return Waiting()
 
 
 def _not_holder(draft: Draft, lease: str) -> Denial:
     cause = draft.cause_of(lease)
-    return Denial(Reason.LEASE_LOST, "the write lease is not held any more", current=draft.version, cause=cause)
+    return Denial(Reason.LEASE_LOST, "the write lease is not held any more", current=draft.current, cause=cause)
 
 
 def _is_holder(draft: Draft, session: str, lease: str) -> bool:
@@ -311,7 +336,7 @@ def _check_token(draft: Draft, event: Commit) -> Denial | None:
     return Denial(
         Reason.STALE_FENCE,
         "the write lease is not held any more",
-        current=draft.version if draft.content is not None else None,
+        current=draft.current,
         cause=draft.cause_of(event.lease),
     )
 
@@ -322,11 +347,10 @@ def _check_base(draft: Draft, event: Commit) -> Denial | None:
     if event.base is Base.ABSENT:
         if draft.content is None:
             return None
-        return Denial(Reason.ALREADY_EXISTS, "the artifact exists", current=draft.version)
+        return Denial(Reason.ALREADY_EXISTS, "the artifact exists", current=draft.current)
     if event.base == draft.version:
         return None
-    current = draft.version if draft.version.n else None
-    return Denial(Reason.VERSION_CONFLICT, "the artifact is at another version", current=current)
+    return Denial(Reason.VERSION_CONFLICT, "the artifact is at another version", current=draft.current)
 
 
 def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
@@ -420,7 +444,7 @@ def _set_policy(draft: Draft, event: Event) -> Answer:
         return Done(draft.version)
     level = event.policy.level if event.policy is not None else draft.facts.default.level
     if level is Level.STRICT and not draft.strict and draft.sharers:
-        return Denial(Reason.HELD, "copies are out that do not expire; try again when they are gone", draft.version)
+        return Denial(Reason.HELD, "copies are out that do not expire; try again when they are gone", draft.current)
     draft.policy = event.policy
     draft.changed = True
     draft.log.append(PolicySet(event.policy))
