@@ -29,7 +29,7 @@ from homenode.errors import (
 )
 from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings
-from homenode.values import Meta, Stat, Value, VersionInfo, consistency, encode, encode_json, meta, policy
+from homenode.values import Meta, Stat, Value, VersionInfo, consistency, encode, encode_json, meta, name, policy
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
 from homenode.watch import Event, Feed
@@ -133,14 +133,13 @@ class Homenode:
     ) -> Artifact:
         if version is not None:
             return await self._core.fetch(key, self._view.counters, version=version, timeout_ms=timeout_ms)
+        wanted = consistency(level)
         artifact = None
         if level != "strict":
             artifact = self._allowed(key, max_age_ms)
         if artifact is None:
             try:
-                artifact = await self._core.fetch(
-                    key, self._view.counters, level=consistency(level), timeout_ms=timeout_ms
-                )
+                artifact = await self._core.fetch(key, self._view.counters, level=wanted, timeout_ms=timeout_ms)
             except (Unavailable, DeadlineExceeded) as failure:
                 self._fail_closed(key, max_age_ms, failure)
                 raise
@@ -362,7 +361,7 @@ class Homenode:
 
     async def stat(self, key: str, *, timeout_ms: int | None = None) -> Stat:
         """What the directory says of the artifact, now. Raises NotFound, HomenodeError."""
-        return Stat.of(await self._core.ask("stat", pb.StatRequest(key=key), timeout_ms=timeout_ms))
+        return Stat.of(await self._core.ask("stat", pb.StatRequest(key=name(key)), timeout_ms=timeout_ms))
 
     async def list(
         self, prefix: str = "", *, limit: int = LIST_MAX, after: str = "", timeout_ms: int | None = None
@@ -372,7 +371,7 @@ class Homenode:
             raise InvalidArgument(f"limit must be 1 to {LIST_MAX}, not {limit}")
         found: builtins.list[Stat] = []
         while len(found) < limit:
-            request = pb.ListRequest(prefix=prefix, after=after, limit=min(_PAGE, limit - len(found)))
+            request = pb.ListRequest(prefix=name(prefix), after=name(after), limit=min(_PAGE, limit - len(found)))
             page = await self._core.ask("list", request, timeout_ms=timeout_ms)
             found += [Stat.of(message) for message in page.artifacts]
             if not page.more or not page.artifacts:
@@ -382,7 +381,7 @@ class Homenode:
 
     async def history(self, key: str, *, timeout_ms: int | None = None) -> builtins.list[VersionInfo]:
         """The retained versions, newest first. Raises NotFound, HomenodeError."""
-        answer = await self._core.ask("history", pb.HistoryRequest(key=key), timeout_ms=timeout_ms)
+        answer = await self._core.ask("history", pb.HistoryRequest(key=name(key)), timeout_ms=timeout_ms)
         return [VersionInfo.of(message) for message in answer.versions]
 
     async def set_policy(
@@ -400,7 +399,7 @@ class Homenode:
 
         Copies that others hold follow when they are fetched again. Raises NotFound, Unsupported, HomenodeError.
         """
-        request = pb.SetPolicyRequest(key=key)
+        request = pb.SetPolicyRequest(key=name(key))
         wanted = policy(consistency, push, max_age_ms, max_reads, max_steps)
         if wanted is not None:
             request.policy.CopyFrom(wanted)
@@ -470,7 +469,7 @@ class Watch:
 
     def __init__(self, core: Core, prefix: str) -> None:
         self._core = core
-        self._feed = Feed(prefix)
+        self._feed = Feed(name(prefix))
         self._started = False
 
     async def __aenter__(self) -> Self:

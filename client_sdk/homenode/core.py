@@ -30,7 +30,7 @@ from homenode.errors import (
 from homenode.leases import LeaseRecord
 from homenode.pending import Pending
 from homenode.session import Phase, Session
-from homenode.values import LEVELS, Meta
+from homenode.values import LEVELS, Meta, name
 from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
 from homenode.view import Counters
 from homenode_api.v1 import directory_pb2 as pb
@@ -98,7 +98,7 @@ class Core:
     ) -> Artifact:
         held = self._held(key) if name_held else {}
         share = version is None and level != t.CONSISTENCY_STRICT
-        request = pb.ReadRequest(key=key, have=list(held), share=share, consistency=level)
+        request = pb.ReadRequest(key=name(key), have=list(held), share=share, consistency=level)
         if version is not None:
             request.version.incarnation, request.version.n = version
         response, pending = await self.session.request("read", request, timeout_ms=timeout_ms)
@@ -225,7 +225,7 @@ class Core:
         patched: bool,
     ) -> Artifact:
         session = self.session
-        request = pb.CommitRequest(key=key, keep=keep)
+        request = pb.CommitRequest(key=name(key), keep=keep)
         if isinstance(base, Version):
             request.version.incarnation, request.version.n = base
         elif base is ABSENT:
@@ -307,7 +307,7 @@ class Core:
         held = self._held(key)
         lease_id = session.new_lease_id()
         request = pb.AcquireRequest(
-            key=key, lease_id=lease_id, ttl_ms=ttl_ms, wait_ms=wait_ms, create=create, have=list(held)
+            key=name(key), lease_id=lease_id, ttl_ms=ttl_ms, wait_ms=wait_ms, create=create, have=list(held)
         )
         granted: list[LeaseRecord] = []
 

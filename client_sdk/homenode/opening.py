@@ -41,34 +41,39 @@ class Settings:
     seed: int | None = None
 
 
-_links: dict[tuple[int, object, int], Link] = {}
+AGENT_BYTES_MAX = 128
+
+#: Event loop, directory, credentials.
+LinkKey = tuple[int, object, int]
+
+_links: dict[LinkKey, Link] = {}
+_locks: weakref.WeakValueDictionary[LinkKey, asyncio.Lock] = weakref.WeakValueDictionary()
 _live: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
 async def open_core(url: str, agent: str, settings: Settings) -> Core:
     """A session at the directory that `url` names. Raises HomenodeError."""
     target = parse(url)
-    if not agent or len(agent.encode()) > 128:
-        raise InvalidArgument("an agent's name has 1 to 128 bytes")
-    link, shared = await _link(target, settings)
-    cache = Cache(bytes_max=settings.cache_bytes)
-    session = Session(
-        link,
-        cache,
-        workspace=target.workspace,
-        name=agent,
-        ttl_ms=settings.session_ttl_ms,
-        timeout_ms=settings.timeout_ms,
-    )
-    link.users += 1
-    core = Core(session, cache)
-    _live.add(core)
+    if not agent or len(agent.encode("utf-8", "replace")) > AGENT_BYTES_MAX:
+        raise InvalidArgument(f"an agent's name has 1 to {AGENT_BYTES_MAX} bytes")
+    link, key = await _enter(target, settings)
     try:
+        cache = Cache(bytes_max=settings.cache_bytes)
+        session = Session(
+            link,
+            cache,
+            workspace=target.workspace,
+            name=agent,
+            ttl_ms=settings.session_ttl_ms,
+            timeout_ms=settings.timeout_ms,
+        )
+        core = Core(session, cache)
+        core.link_key = key
+        _live.add(core)
         await session.open(settings.timeout_ms)
     except BaseException:
-        await _leave(link, shared)
+        await _leave(link, key)
         raise
-    core.link_key = shared
     return core
 
 
@@ -76,38 +81,44 @@ async def close_core(core: Core) -> None:
     """End the session, and the link when nobody else uses it."""
     if core.session.phase is Phase.CLOSED:
         return
-    await core.session.close()
-    await _leave(core.session.link, core.link_key)
+    try:
+        await core.session.close()
+    finally:
+        await _leave(core.session.link, core.link_key)
 
 
-async def _leave(link: Link, shared: tuple[int, object, int] | None) -> None:
-    link.users -= 1
-    if link.users <= 0:
-        if shared is not None and _links.get(shared) is link:
-            del _links[shared]
-        await link.close()
-
-
-async def _link(target: Target, settings: Settings) -> tuple[Link, tuple[int, object, int] | None]:
+async def _enter(target: Target, settings: Settings) -> tuple[Link, LinkKey | None]:
     """The link to a directory: one for each event loop and target, unless the caller brings clock or transport."""
-    clock = settings.clock or boot_clock()
-    rng = random.Random(settings.seed)
-    if settings.transport is not None:
-        return Link(settings.transport, clock=clock, rng=rng), None
-    place: object = target.hosts or os.path.abspath(target.path) if target.path or target.hosts else ""
+    clock, rng = settings.clock or boot_clock(), random.Random(settings.seed)
+    if settings.transport is not None or settings.clock is not None:
+        transport = settings.transport or await _transport(target, settings, rng)
+        return Link(transport, clock=clock, rng=rng), None
+    place: object = target.hosts or (os.path.abspath(target.path) if target.path else "")
     key = (id(asyncio.get_running_loop()), place, id(settings.credentials))
-    link = _links.get(key) if settings.clock is None else None
-    if link is None or link.closed:
-        link = Link(await _transport(target, settings, rng), clock=clock, rng=rng)
-        if settings.clock is None:
-            other = _links.get(key)
-            if other is not None and not other.closed:  # somebody was faster while we waited
-                await link.close()
-                return other, key
-            _links[key] = link
-            return link, key
-        return link, None
-    return link, key
+    async with _lock(key):
+        found = _links.get(key)
+        if found is None:
+            found = _links[key] = Link(await _transport(target, settings, rng), clock=clock, rng=rng)
+        found.users += 1
+        return found, key
+
+
+async def _leave(link: Link, key: LinkKey | None) -> None:
+    if key is None:
+        await link.close()
+        return
+    async with _lock(key):  # whoever opens it again waits until it is closed
+        link.users -= 1
+        if link.users <= 0:
+            _links.pop(key, None)
+            await link.close()
+
+
+def _lock(key: LinkKey) -> asyncio.Lock:
+    lock = _locks.get(key)
+    if lock is None:
+        lock = _locks[key] = asyncio.Lock()
+    return lock
 
 
 async def _transport(target: Target, settings: Settings, rng: random.Random) -> Transport:

@@ -79,6 +79,17 @@ def meta(metadata: Mapping[str, str] | None, tags: Sequence[str] | None, media_t
     )
 
 
+def name(key: str) -> str:
+    """A key or prefix as it can be sent; the directory judges the rest. Raises InvalidArgument."""
+    if not isinstance(key, str):
+        raise InvalidArgument(f"the name of an artifact is a string, not {type(key).__name__}")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("the name of an artifact has lone surrogates, which UTF-8 cannot say") from None
+    return key
+
+
 def consistency(value: str | None) -> t.Consistency:
     """The wire's word for "lazy" or "strict". Raises InvalidArgument."""
     if value is None:

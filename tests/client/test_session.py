@@ -484,3 +484,16 @@ async def test_close_ends_the_session_and_every_wait(directory: ScriptedDirector
         await hn.put("a", "x")
     assert directory.calls[-1][0] == "CloseSession"
     assert hn.read_cached("a") is None
+
+
+async def test_a_lost_session_serves_nothing_while_there_is_no_other(directory: ScriptedDirectory) -> None:
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    await hn.read("a")
+    directory.reachable = False
+    directory.event(session_ended=pb.SessionEnded(error=SESSION_LOST))
+    await until(lambda: hn._core.session.phase.value == "lost")
+    assert hn.read_cached("a") is None
+    directory.reachable = True
+    await until(lambda: hn.connected)
+    await hn.close()
