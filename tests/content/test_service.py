@@ -323,6 +323,23 @@ async def test_damaged_blobs_are_missing_contents(data: bytes, base: str) -> Non
     assert caught.value.reason is ContentReason.CONTENT_MISSING
 
 
+@pytest.mark.parametrize(
+    "blob",
+    [
+        Blob(b"", 4),
+        Blob(b"\x09data", 4),
+        Blob(b"\x03data", 4),
+        Blob(b"\x01data", 4000, content_hash(b"base"), 1, 4),
+    ],
+)
+async def test_a_blob_of_unknown_form_is_not_sent(blob: Blob) -> None:
+    blobs = MemoryBlobs()
+    base = await put(make(blobs), b"base")
+    blobs.blobs[0, content_hash(b"lost")] = blob
+    with pytest.raises(ContentError):
+        await make(blobs).for_reader(0, content_hash(b"lost"), [base])
+
+
 async def test_a_chain_in_a_circle_ends() -> None:
     blobs = MemoryBlobs()
     a, b = content_hash(b"a"), content_hash(b"b")
@@ -375,6 +392,28 @@ async def test_a_cached_chain_older_than_a_rewrite_is_read_anew() -> None:
     for data in versions[2::-1]:
         blobs.collect(0, content_hash(data))
     assert await other.load(0, last) == versions[3]
+
+
+async def test_a_snapshot_written_while_an_answer_is_made_is_not_sent_as_a_patch() -> None:
+    blobs = MemoryBlobs()
+    versions = await put_history(make(blobs), 2)
+    rewritten = content_hash(versions[1])
+    snapshot = await make(blobs).snapshot_of(0, rewritten)
+
+    class Rewriting(MemoryBlobs):
+        async def get_blob(self, slice_: int, hash_: str) -> Blob | None:
+            found = await super().get_blob(slice_, hash_)
+            if hash_ == rewritten:
+                self.blobs[0, rewritten] = snapshot
+            return found
+
+    racing = Rewriting()
+    racing.blobs = dict(blobs.blobs)
+    # No room for blobs, so that they are read again when the answer is put together; links fit.
+    store = make(racing, cache_bytes=0)
+    store._links._max = 10_000
+    sent = await store.for_reader(0, content_hash(versions[2]), [content_hash(versions[0])])
+    assert isinstance(sent, Snapshot) and received(sent, [], versions[2]) > 0
 
 
 # ------------------------------------------------------------------------------------------------- all of it at once
