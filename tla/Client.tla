@@ -1,0 +1,109 @@
+------------------------------- MODULE Client --------------------------------
+(* Theory of operation.
+
+   The SDK of one session. It holds at most one copy, and may read it only while the level's own condition holds (`Lazy`,
+   `Strict`). What it may put into its cache is ruled by sequences of the slice log:
+
+     - every answer carries the sequence as of which it was executed; a stored answer keeps the one it had;
+     - an Inv and every answer raise the artifact's floor (`heard`, `told`) to their sequence; an answer below is not cached;
+     - a request after which the directory does not wait for this session's copy any more (giving it up; a strict Commit, whose
+       wait-set leaves out its committer) withdraws the copy when it is sent, and nothing is cached until its outcome is known.
+
+   What an agent is *shown* is another matter: an answer older than a known Inv was executed after the read was sent, so it may be
+   shown, though not cached; while a strict commit is prepared all answers are of that kind. But one older than another answer, of the
+   session's own commits and leases too, would show versions going back; it is thrown away and the read repeated. *)
+EXTENDS Directory
+
+TotalAsks == LET n[S \in SUBSET Session] ==
+                    IF S = {} THEN 0 ELSE LET s == CHOOSE x \in S : TRUE IN Len(net[s].req) + n[S \ {s}]
+             IN n[Session]
+
+(* -------------------------------- requests -------------------------------- *)
+Blank(s) == [op |-> "GetM", inc |-> client[s].inc, token |-> None, lease |-> 0, base |-> NoVer, any |-> FALSE,
+             keep |-> FALSE, delete |-> FALSE]
+
+Commits(s, token, lease) ==
+    {[Blank(s) EXCEPT !.op = "Commit", !.token = token, !.lease = lease, !.base = b, !.any = a, !.keep = k, !.delete = d] :
+        b \in {client[s].shown} \cup (IF Has("delete") \/ ~Born THEN {NoVer} ELSE {}),
+        a \in IF Has("any") THEN BOOLEAN ELSE {FALSE},
+        k \in IF Has("keep") /\ token # None THEN BOOLEAN ELSE {FALSE},
+        d \in IF Has("delete") THEN BOOLEAN ELSE {FALSE}}
+
+Requests(s) ==
+    LET t == client[s].token
+    IN (IF Has("lease") /\ t = None THEN {Blank(s)} ELSE {})
+       \cup (IF Has("lease") /\ t # None
+             THEN Commits(s, t.token, t.lease) \cup {[Blank(s) EXCEPT !.op = "Put", !.token = t.token, !.lease = t.lease]}
+             ELSE {})
+       \cup (IF Has("cas") THEN Commits(s, None, 0) ELSE {})
+       \cup (IF Has("put") /\ (client[s].cache # None \/ net[s].reads # {}) THEN {[Blank(s) EXCEPT !.op = "Put"]} ELSE {})
+
+Leaves(r) == (r.op = "Commit" /\ Level = "strict") \/ (r.op = "Put" /\ r.token = None)
+EndsLease(r) == r.token # None /\ ~r.keep
+Withdraw(c, r) == IF Leaves(r) THEN None ELSE c.cache
+
+Ask(s) ==
+    /\ s \in Writers /\ client[s].ask = 0 /\ TotalAsks < MaxAsks
+    /\ \E r \in Requests(s) :
+        /\ net' = [net EXCEPT ![s].req = Append(@, r), ![s].age = 0]
+        /\ client' = [client EXCEPT ![s].ask = Len(net[s].req) + 1,
+                                    ![s].cache = Withdraw(client[s], r),
+                                    ![s].token = IF EndsLease(r) THEN None ELSE @,
+                                    ![s].wleft = IF EndsLease(r) THEN 0 ELSE @]
+    /\ UNCHANGED store
+
+(* ------------------------------ fill and floor ---------------------------- *)
+Leaving(s) == client[s].ask # 0 /\ Leaves(net[s].req[client[s].ask])
+FillOk(c, asof) == asof >= Max(c.told, c.heard)
+ShowOk(c, asof) == asof >= c.told
+OwnFloor(c, asof) == Max(c.told, asof)
+Drop(c, ver) == IF c.cache # None /\ Lt(c.cache, ver) THEN None ELSE c.cache
+
+(* Any answer that names a version: the floor rises and an older copy goes. *)
+Learn(c, ver, asof) == [c EXCEPT !.told = OwnFloor(c, asof), !.cache = Drop(c, ver)]
+
+(* The sequence that an answer shows. *)
+AsOf(r) == r.asof
+
+(* The outcome of an effectful request, at any time after it is stored. *)
+Reply(s) ==
+    LET c == client[s]
+        r == store.res[s][c.ask]
+        q == net[s].req[c.ask]
+        c1 == Learn(c, r.ver, AsOf(r))
+        mine == q.op = "Commit" /\ r.ok /\ ~q.delete
+        lease == IF q.op = "GetM" THEN c.ask ELSE q.lease
+    IN /\ c.ask # 0 /\ c.inc = store.inc /\ r # None
+       /\ client' = [client EXCEPT ![s] =
+            [c1 EXCEPT !.ask = 0,
+                       !.shown = IF q.op # "Put" THEN Later(@, r.ver) ELSE @,
+                       !.cache = IF mine /\ FillOk(c, AsOf(r)) THEN r.ver ELSE @,
+                       !.token = IF r.ok /\ r.token # None THEN [token |-> r.token, lease |-> lease]
+                                 ELSE IF q.token # None THEN None ELSE @,
+                       !.wleft = IF q.op = "GetM" /\ r.ok THEN Term - Min(Term, net[s].age)
+                                 ELSE IF q.token # None /\ ~(r.ok /\ q.keep) THEN 0 ELSE @]]
+       /\ UNCHANGED <<store, net>>
+
+(* A read reply, at any time after its execution. One older than another answer is thrown away (and the read repeated). *)
+ReadReply(s) ==
+    \E r \in net[s].reads :
+        LET c == client[s]
+            fill == r.cacheable /\ ~Leaving(s) /\ FillOk(c, r.asof)
+            c1 == Learn(c, r.ver, r.asof)
+        IN /\ net' = [net EXCEPT ![s].reads = @ \ {r}]
+           /\ client' = [client EXCEPT ![s] =
+                IF ~ShowOk(c, r.asof) THEN c
+                ELSE IF ~r.found THEN [c1 EXCEPT !.cache = None]
+                ELSE [c1 EXCEPT !.shown = Later(@, r.ver), !.back = @ \/ Lt(r.ver, c.shown), !.cache = IF fill THEN r.ver ELSE @]]
+           /\ UNCHANGED store
+
+(* ------------------------------ new incarnation --------------------------- *)
+(* Permissions, floors and what was shown belong to one incarnation; open requests end as "unknown". The session that is opened
+   then is another one: requests carry the incarnation of theirs. *)
+Renewed(c) == NewClient(store.inc)
+SeeIncarnation(s) ==
+    /\ client[s].inc < store.inc
+    /\ client' = [client EXCEPT ![s] = Renewed(client[s])]
+    /\ net' = [net EXCEPT ![s].reads = {}, ![s].mark = None, ![s].alive = None]
+    /\ store' = [store EXCEPT !.live[s] = TRUE]
+=============================================================================

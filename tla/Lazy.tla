@@ -1,0 +1,28 @@
+--------------------------------- MODULE Lazy --------------------------------
+(* Theory of operation.
+
+   A lazy copy may be read while the ping of the last accepted bookmark is at most Delta old, by the session's clock. A bookmark names
+   the slice head at a moment after that ping; it counts only when the log is applied up to there. Taking the head at the very moment
+   of the ping is the worst case. Only live sessions get bookmarks: others are no longer routed to. *)
+EXTENDS Net
+
+Bookmark(s) ==
+    /\ Level = "lazy" /\ s \in Readers /\ Attached(s)
+    /\ net' = [net EXCEPT ![s].mark = [age |-> 0, seq |-> Len(store.log)]]
+    /\ UNCHANGED <<store, client>>
+
+BookmarkOk(s) == client[s].applied >= net[s].mark.seq
+
+ApplyBookmark(s) ==
+    /\ net[s].mark # None /\ BookmarkOk(s)
+    /\ client' = [client EXCEPT ![s].fresh = Min(@, net[s].mark.age)]
+    /\ net' = [net EXCEPT ![s].mark = None]
+    /\ UNCHANGED store
+
+(* Ticks since version v was overtaken; 0 if it was not. *)
+StaleFor(v) ==
+    LET newer == {i \in DOMAIN store.hist : Lt(v, store.hist[i].ver)}
+    IN IF newer = {} THEN 0 ELSE LET first == CHOOSE i \in newer : \A j \in newer : i <= j IN store.hist[first].since
+
+LazyAge == Level = "lazy" => \A s \in Session : Readable(s) => StaleFor(client[s].cache) <= Delta
+=============================================================================

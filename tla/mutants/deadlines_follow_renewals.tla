@@ -1,0 +1,7 @@
+------------------ MODULE deadlines_follow_renewals ------------------
+(* A keepalive moves the deadline in the wait-set too: a reader that is alive but never acknowledges holds up a
+commit for ever. *)
+EXTENDS Homenode
+
+WaitsLonger(p, s) == IF p = None \/ p.waits[s] = None THEN p ELSE [p EXCEPT !.waits[s] = Term]
+======================================================================
