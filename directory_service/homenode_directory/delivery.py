@@ -7,7 +7,8 @@ longer has it, every session of the slice gets a RESYNC.
 
 Who gets an invalidation: the sessions with *interest* in the artifact. Interest is noted before a request that may
 make its session a sharer is committed (`expecting`), and goes when the session says that it dropped its copy. It may
-be too wide, never too narrow.
+be too wide, never too narrow. The committer gets its own invalidation too: until its answer arrives it does not know
+that its older copy is obsolete, and the answer may never arrive.
 
 A bookmark tells a session that everything up to a position has been sent, and that this position was the log's head
 after the session's ping had arrived. Heads are read by a compare-only commit, so they are of the adopted memory.
@@ -414,7 +415,7 @@ class Delivery:
         """Send what concerns the session of one log event: obsolete copies, its own lease."""
         place, key = fields.split_artifact(record.artifact)
         if isinstance(event, Inv):
-            if record.artifact in state.interest and event.session != session and place == state.place:
+            if record.artifact in state.interest and place == state.place:
                 state.sink.push(
                     Invalidation(
                         session, key, event.version, event.fence, sequence, event.session, event.content is None

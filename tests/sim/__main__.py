@@ -1,0 +1,63 @@
+"""`python -m tests.sim --seeds N | A..B | --seed S [--trace]`: run seeds, say what fired and what went wrong.
+
+Runs are the same for the same seed in every process with the same PYTHONHASHSEED; a failure prints its command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+
+from tests.sim.faults import NAMES
+from tests.sim.world import simulate
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status 1: something went wrong in a seed, or a fault never fired."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", default="200", help="how many (from 0), or a range A..B without B")
+    parser.add_argument("--seed", type=int, help="one seed only")
+    parser.add_argument("--trace", action="store_true", help="print the run's trace")
+    args = parser.parse_args(argv)
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"  # the order of sets of strings is part of a run
+        os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *(sys.argv[1:] if argv is None else argv)])
+    first, _, last = args.seeds.partition("..")
+    seeds = range(int(first), int(last)) if last else range(int(first))
+    return report([args.seed] if args.seed is not None else list(seeds), trace=args.trace)
+
+
+def report(seeds: list[int], *, trace: bool) -> int:
+    """Run the seeds and print what came of them."""
+    fired: Counter[str] = Counter()
+    done: Counter[str] = Counter()
+    failed = []
+    virtual_s = 0.0
+    for seed in seeds:
+        result, log = simulate(seed)
+        fired += result.fired
+        done += result.done
+        virtual_s += result.virtual_s
+        if trace:
+            print("\n".join(log))
+        if result.problems:
+            failed.append(seed)
+            print(f"seed {seed}: {len(result.problems)} problems; again: make sim SEED={seed}")
+            for problem in result.problems[:5]:
+                print(f"  {problem}")
+        elif len(seeds) == 1:
+            print(f"seed {seed}: digest {result.digest}")
+    print(f"{len(seeds)} seeds, {virtual_s / 3_600:.1f} simulated hours")
+    print("done: " + ", ".join(f"{name} {n}" for name, n in sorted(done.items())))
+    print("fired: " + ", ".join(f"{name} {fired[name]}" for name in NAMES))
+    silent = [name for name in NAMES if not fired[name]]
+    if len(seeds) >= 100 and silent:
+        print(f"faults that never fired: {', '.join(silent)}")
+        return 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
