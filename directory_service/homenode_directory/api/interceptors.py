@@ -77,10 +77,9 @@ def _streaming(method: str, handler: Handler) -> Handler:
 
 async def _end(method: str, context: grpc.aio.ServicerContext, failure: BaseException, started: float) -> None:
     """End a call that failed with a status that says no more than it should."""
-    cancelled = isinstance(failure, asyncio.CancelledError)
+    if isinstance(failure, asyncio.CancelledError):
+        raise failure  # the client has gone, or the server stops: gRPC ends the call
     error = error_of(failure, during=method)
-    if cancelled and context.done():
-        raise failure  # the client has gone: there is nobody to tell
     took_ms = int((asyncio.get_running_loop().time() - started) * 1_000)
     if error.reason != t.ERROR_REASON_INTERNAL:  # that one has its line, with the incident
         LOG.info("call refused", extra={"method": method, "outcome": outcome_name(error), "took_ms": took_ms})
