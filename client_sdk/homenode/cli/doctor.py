@@ -18,6 +18,7 @@ from homenode.errors import HomenodeError, InvalidArgument, Overloaded, Unavaila
 OK, NOTE, WARN, FAULT = "ok", "note", "warn", "FAULT"
 CALLS = 20
 CLOCK_WARN_MS = 1_000
+TICK_MS = 300  # the directory reads the store's clock in ticks
 SLOW_MS = 50
 SEEN_S = 10.0
 
@@ -186,10 +187,9 @@ def _since(began: float) -> float:
 def _clock(store_ms: int, before_ms: float, after_ms: float) -> Finding:
     """The store's clock was read between `before_ms` and `after_ms` of ours."""
     off_ms = store_ms - after_ms if store_ms > after_ms else min(0.0, store_ms - before_ms + 1)
+    agrees = abs(off_ms) <= TICK_MS
     found = (
-        f"the store's clock differs by {abs(off_ms):.0f} ms at least"
-        if off_ms
-        else "the store's clock agrees with ours"
+        "the store's clock agrees with ours" if agrees else f"the store's clock differs by about {abs(off_ms):.0f} ms"
     )
     if abs(off_ms) > CLOCK_WARN_MS:
         return Finding(

@@ -73,11 +73,12 @@ async def run_edit(args: argparse.Namespace, out: Output) -> int:
 
 async def _change(hn: Any, args: argparse.Namespace, change: Callable[[str], str]) -> Any:
     """By the SDK's read-modify-write, which makes the change again where somebody was faster."""
-    if args.create:
-        written = await hn.edit(args.key, change, default="")
-    else:
-        await hn.read(args.key)  # says NotFound
-        written = await hn.edit(args.key, change)
+
+    def of_bytes(data: bytes) -> bytes:
+        return change(need_text(data, args.key)).encode()
+
+    default = {"default": b""} if args.create else {}
+    written = await hn.edit(args.key, of_bytes, kind="bytes", **default)
     return written.version
 
 

@@ -69,6 +69,11 @@ class Figures:
     refusals: tuple[Refusal, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def tokens_per_read(self) -> float:
+        """0 where there were no reads."""
+        return self.tokens / self.reads if self.reads else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """For programs."""
         return asdict(self)

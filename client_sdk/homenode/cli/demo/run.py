@@ -42,19 +42,20 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     _end_on_sigterm()
     name = f"demo-{time.strftime('%m%d-%H%M%S')}-{os.getpid()}"
     folder = (args.dir / name).absolute()
-    pages, control = folder / "pages", folder / "control"
+    pages, control, logs = folder / "pages", folder / "control", folder / "logs"
     for place in (pages, control):
         _lay_out(place)
+    logs.mkdir()
     store = args.store or f"sqlite:///{(args.dir.absolute() if serve_on else folder) / 'directory.sqlite3'}"
     listen, metrics = _addresses(args, serve_on)
-    async with serving(store, listen, metrics, folder / "server.log") as server:
+    async with serving(store, listen, metrics, logs / "server.log") as server:
         _line(f"directory at {server.workspace(name)}, pages in {pages}")
-        play = Play(args, server.workspace(name), pages, control, folder)
+        play = Play(args, server.workspace(name), pages, control, logs)
         try:
             async with asyncio.timeout(RUN_S + args.turns):
                 verdict = await play.run()
         except TimeoutError:
-            raise CliError(f"the demo did not come to its end in time; see the logs in {folder}", Exit.ERROR) from None
+            raise CliError(f"the demo did not come to its end in time; see {logs}", Exit.ERROR) from None
         if args.figures is not None:
             write_file(args.figures, json.dumps(play.report(verdict), indent=1).encode() + b"\n")
             _line(f"figures in {args.figures}")
@@ -98,15 +99,15 @@ class Play:
         args: of the command.
         url: the workspace to play in.
         pages, control: folders with the pages, for the directory's arm and for the other one.
-        folder: for the processes' logs.
+        logs: folder for what the processes complain of.
     """
 
-    def __init__(self, args: argparse.Namespace, url: str, pages: Path, control: Path, folder: Path) -> None:
+    def __init__(self, args: argparse.Namespace, url: str, pages: Path, control: Path, logs: Path) -> None:
         self._args = args
         self._url = url
         self._pages = pages
         self._control = control
-        self._folder = folder
+        self._logs = logs
         self._events: deque[str] = deque(maxlen=EVENTS_SHOWN)
         self._began = time.monotonic()
         self._screen = console()
@@ -122,8 +123,8 @@ class Play:
             await self._import(hn)
             # What the directory told this client to be the greatest age of a copy.
             self.max_age_ms = (await hn.read(script.PLAN)).window.max_age_ns // NS_PER_MS
-            ours = Arm(show.NAMES[0], Tally(self.max_age_ms), self._say)
-            theirs = Arm(show.NAMES[1], Tally(self.max_age_ms), self._say)
+            ours = Arm("homenode", Tally(self.max_age_ms), self._say)
+            theirs = Arm("control", Tally(self.max_age_ms), self._say)
             try:
                 await self._play(hn, ours, theirs)
             finally:
@@ -156,9 +157,9 @@ class Play:
         spec = {"seed": self._args.seed, "turns": self._args.turns}
         shared = {**spec, "url": self._url, "term_ms": TERM_MS}
         self._say(f"{len(script.CAST)} agents and an observer on the directory, {len(script.CAST)} agents on files")
-        await ours.cast("homenode.cli.demo.agent", shared, self._folder)
-        await ours.watch_with("homenode.cli.demo.observer", shared, self._folder)
-        await theirs.cast("homenode.cli.demo.control", {**spec, "folder": str(self._control)}, self._folder)
+        await ours.cast("homenode.cli.demo.agent", shared, self._logs)
+        await ours.watch_with("homenode.cli.demo.observer", shared, self._logs)
+        await theirs.cast("homenode.cli.demo.control", {**spec, "folder": str(self._control)}, self._logs)
         await asyncio.gather(ours.ready(), theirs.ready())
         self._began = time.monotonic()
         for arm in (ours, theirs):
@@ -212,9 +213,9 @@ class Play:
             for event in self._events:
                 _line(event)
         self._screen.print(show.arms_table(*self._final))
-        self._screen.print(f"control: {show.CONTROL_SAYS}.")
+        self._screen.print(f"control: {show.CONTROL_SAYS}.\n", soft_wrap=not self._is_live)
         for line in (*show.conclusion(*self._final), *show.verdict_lines(verdict)):
-            self._screen.print(line)
+            self._screen.print(line, soft_wrap=not self._is_live)
 
     def report(self, verdict: Verdict) -> dict[str, Any]:
         """All figures, for programs."""

@@ -20,6 +20,7 @@ PAGES = (PLAN, REVIEW, SERVICE, GUIDE, OPERATIONS)
 _COUNTER = re.compile(r"^Edits: (\d+)$", re.MULTILINE)
 _SECTION = re.compile(r"^## .*$", re.MULTILINE)
 _UNREVIEWED = re.compile(r"^- .*\[writer-[a-z]-\d+\]$", re.MULTILINE)
+_TASKS_SECTION = 1
 _TASK = re.compile(r"^- \[ \] .*$", re.MULTILINE)
 
 
@@ -140,14 +141,22 @@ def _edit(role: Role, rng: random.Random, number: int, page: str) -> Edit:
 
 def apply(text: str, edit: Edit) -> str:
     """The page with the edit made: its id is in it, and its counter is one higher."""
-    if edit.kind is Kind.TICK and (task := _TASK.search(text)):
-        done = f"{task[0].replace('[ ]', '[x]', 1)} [{edit.id}]"
-        text = text[: task.start()] + done + text[task.end() :]
+    if edit.kind is Kind.TICK:
+        text = _tick(text, edit)
     elif edit.kind is Kind.REVIEW and (line := _UNREVIEWED.search(text)):
         text = f"{text[: line.end()]} Agreed. [{edit.id}]{text[line.end() :]}"
     else:
         text = _insert(text, edit.section, f"- {edit.line} [{edit.id}]")
     return _COUNTER.sub(lambda found: f"Edits: {int(found[1]) + 1}", text, count=1)
+
+
+def _tick(text: str, edit: Edit) -> str:
+    """The next open task done, or where there is none a new one."""
+    task = _TASK.search(text)
+    if task is None:
+        return _insert(text, _TASKS_SECTION, f"- [ ] Look again: {edit.line} [{edit.id}]")
+    done = f"{task[0].replace('[ ]', '[x]', 1)} [{edit.id}]"
+    return text[: task.start()] + done + text[task.end() :]
 
 
 def _insert(text: str, section: int, line: str) -> str:

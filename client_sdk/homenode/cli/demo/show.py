@@ -38,6 +38,7 @@ _ROWS: tuple[tuple[str, _Cell, _Cell], ...] = (
     ("commit → seen elsewhere, p99", lambda f: _ms(f.latency_p99_ms), lambda f: "at the next pull"),
     ("bytes sent and received", lambda f: _number(f.bytes), lambda f: _number(f.bytes)),
     ("tokens shown to agents (bytes / 4)", lambda f: _number(f.tokens), lambda f: _number(f.tokens)),
+    ("tokens shown for each read", lambda f: f"{f.tokens_per_read:.0f}", lambda f: f"{f.tokens_per_read:.0f}"),
     ("  if files were sent when changed only", lambda f: _NONE, lambda f: _number(f.tokens_changed)),
     ("seconds", lambda f: f"{f.seconds:.1f}", lambda f: f"{f.seconds:.1f}"),
 )
@@ -64,7 +65,15 @@ def arms_table(homenode: Figures, control: Figures) -> Table:
             right(control),
             style="bold" if loss else ("dim" if name.startswith("  ") else None),
         )
+    made.add_row("TOKENS SAVED, for each read", _saved(homenode, control), _NONE, style="bold")
     return made
+
+
+def _saved(homenode: Figures, control: Figures) -> str:
+    """Both arms read as often in the end, but not at the same time: while they run only shares can be compared."""
+    if not control.tokens_per_read:
+        return _NONE
+    return f"{100 * (1 - homenode.tokens_per_read / control.tokens_per_read):.0f} %"
 
 
 def live(homenode: Figures, control: Figures, events: Sequence[str], seconds: float) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from homenode.cli.demo.figures import Tally
-from homenode.cli.demo.records import DONE, EDIT, HOLDING, READY, clock_ns
+from homenode.cli.demo.records import DONE, EDIT, HOLDING, READY, REFUSED, clock_ns
 from homenode.cli.demo.script import CAST, Fate
 from homenode.cli.exits import CliError, Exit
 
@@ -147,7 +147,7 @@ class Arm:
         self.observer = await self._start("observer", module, spec, folder)
 
     async def _start(self, name: str, module: str, spec: dict[str, Any], folder: Path) -> Actor:
-        log = folder / f"{self.name.split(':')[0]}-{name}.log"
+        log = folder / f"{self.name}-{name}.log"
         actor = Actor(name, await spawn(module, [json.dumps(spec)], log), log)
         self._listening.append(asyncio.create_task(self._listen(actor)))
         return actor
@@ -217,6 +217,9 @@ class Arm:
             elif kind == HOLDING:
                 fate = self._kill if record["fate"] == Fate.KILLED else self._freeze
                 self._fates.append(asyncio.create_task(fate(actor, record)))
+            elif kind == REFUSED:
+                told = f"{record['error']}, its lease was over: {record['cause']}"
+                self._say(f"{self.name}: {actor.name}'s late commit is refused: {told}")
 
     async def _kill(self, actor: Actor, record: dict[str, Any]) -> None:
         actor.killed = True
