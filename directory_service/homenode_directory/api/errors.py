@@ -11,7 +11,6 @@ import logging
 import secrets
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.errors import Contended, Full, OutcomeUnknown, Overloaded, Unavailable
@@ -120,6 +119,8 @@ def outcome_name(error: t.Error) -> str:
 
 def status_of(error: t.Error) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
     """Status code, message and trailing metadata (google.rpc.Status with ErrorInfo and our Error) of a failed call."""
+    from google.rpc import error_details_pb2, status_pb2  # of the server extra, which embedded:// can do without
+
     code = STATUS.get(error.reason, grpc.StatusCode.INTERNAL)
     message = error.message[:MESSAGE_MAX]
     status = status_pb2.Status(code=code.value[0], message=message)
