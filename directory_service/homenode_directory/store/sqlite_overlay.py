@@ -1,28 +1,24 @@
 """What one transaction of the embedded store reads and changes, gathered so that few statements do it.
 
-Statements are dear from Python: each gives up the interpreter lock and waits to get it back. So the fields that the
-guards of a group need are read in one statement, the commits run against dictionaries, and what has changed in the
-end is written in a few statements of many rows.
+Statements are dear from Python: each gives up the interpreter lock and waits to get it back. So what the guards need,
+over all slices, is read in one statement, the commits run against dictionaries, and what has changed in the end is
+written in a few statements of many rows.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from typing import TypeVar
 
-from homenode_directory.store.base import Add, BeforeField, Commit, Equals, Exists
+from homenode_directory.store.base import META, OFFSET, Add, BeforeField, Commit, Equals, Exists
 
 T = TypeVar("T")
 
-ROW_STEPS = (64, 16, 4, 1)
-
-ALIVE = (
-    "EXISTS (SELECT 1 FROM records r WHERE r.slice = {0} AND r.key = {1})"
-    " OR EXISTS (SELECT 1 FROM ranks r WHERE r.slice = {0} AND r.key = {1})"
-    " OR EXISTS (SELECT 1 FROM blobs b WHERE b.slice = {0} AND b.key = {1})"
-)
+ROW_STEPS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
 @dataclass(slots=True)
@@ -43,82 +39,45 @@ class Overlay:
         self.slice = slice_
         self.meta = Meta(meta.number, meta.token, meta.identity, meta.head)
         self.head = meta.head
-        self._read: dict[tuple[str, str], str | None] = {}
-        self._alive: dict[str, bool] = {}
-        self._fields: dict[str, dict[str, str | None]] = {}
-        self._ranks: dict[str, dict[str, int | None]] = {}
-        self._blobs: dict[str, bytes] = {}
-        self._deleted: set[str] = set()
-        self._log: list[bytes] = []
-
-    def prefetch(self, commits: Sequence[Commit]) -> None:
-        """Read what the commits' guards and adds need."""
-        fields: dict[tuple[str, str], None] = {}
-        keys: dict[str, None] = {}
-        for commit in commits:
-            for guard in commit.guards:
-                if type(guard) is Equals or type(guard) is BeforeField:
-                    fields[guard.key, guard.field] = None
-                elif type(guard) is Exists:
-                    keys[guard.key] = None
-            for write in commit.writes:
-                if type(write) is Add:
-                    fields[write.key, write.field] = None
-        self._prefetch_fields([name for name in fields if name not in self._read])
-        self._prefetch_keys([key for key in keys if key not in self._alive])
-
-    def _prefetch_fields(self, names: Sequence[tuple[str, str]]) -> None:
-        self._read.update(dict.fromkeys(names))
-        for rows, count in _chunks(names):
-            wanted = ",".join(["(?,?)"] * count)
-            found = self._connection.execute(
-                f"WITH w(k, f) AS (VALUES {wanted}) SELECT r.key, r.field, r.value FROM w CROSS JOIN records r"
-                f" WHERE r.slice = {self.slice} AND r.key = w.k AND r.field = w.f",
-                [text for name in rows for text in name],
-            )
-            self._read.update({(key, field): value for key, field, value in found.fetchall()})
-
-    def _prefetch_keys(self, keys: Sequence[str]) -> None:
-        self._alive.update(dict.fromkeys(keys, False))
-        for rows, count in _chunks(keys):
-            found = self._connection.execute(
-                f"WITH w(k) AS (VALUES {','.join(['(?)'] * count)})"
-                f" SELECT k FROM w WHERE {ALIVE.format(self.slice, 'w.k')}",
-                rows,
-            )
-            self._alive.update(dict.fromkeys((key for (key,) in found.fetchall()), True))
+        self.read: dict[tuple[str, str], str | None] = {}
+        self.alive: dict[str, bool] = {}
+        self.fields: dict[str, dict[str, str | None]] = {}
+        self.ranks: dict[str, dict[str, int | None]] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+        self.log: list[bytes] = []
 
     def field(self, key: str, name: str) -> str | None:
-        changed = self._fields.get(key)
+        changed = self.fields.get(key)
         if changed is not None and name in changed:
             return changed[name]
-        if key in self._deleted:
+        if key in self.deleted:
             return None
-        if (key, name) not in self._read:
-            self._prefetch_fields([(key, name)])
-        return self._read[key, name]
+        if (key, name) not in self.read:
+            _read_fields(self._connection, {self.slice: self}, [(self.slice, key, name)])
+        return self.read[key, name]
 
     def exists(self, key: str) -> bool:
-        fields, ranks = self._fields.get(key, {}), self._ranks.get(key, {})
-        if key in self._blobs or any(v is not None for v in (*fields.values(), *ranks.values())):
+        fields, ranks = self.fields.get(key, {}), self.ranks.get(key, {})
+        if key in self.blobs or any(v is not None for v in (*fields.values(), *ranks.values())):
             return True
-        if key in self._deleted:
+        if key in self.deleted:
             return False
         if not fields and not ranks:
-            if key not in self._alive:
-                self._prefetch_keys([key])
-            return self._alive[key]
+            if key not in self.alive:
+                _read_keys(self._connection, {self.slice: self}, [(self.slice, key)])
+            return self.alive[key]
         return self.show(key) is not None or self._has_blob(key)
 
     def show(self, key: str) -> Mapping[str, str | int] | None:
         whole: dict[str, str | int] = {}
-        if key not in self._deleted:
+        if key not in self.deleted:
             for column, table in (("field, value", "records"), ("member, score", "ranks")):
                 query = f"SELECT {column} FROM {table} WHERE slice = ? AND key = ?"
                 whole.update(self._connection.execute(query, (self.slice, key)).fetchall())
         changes: Iterable[tuple[str, str | int | None]] = (
-            *self._fields.get(key, {}).items(),
-            *self._ranks.get(key, {}).items(),
+            *self.fields.get(key, {}).items(),
+            *self.ranks.get(key, {}).items(),
         )
         for name, value in changes:
             if value is None:
@@ -128,64 +87,36 @@ class Overlay:
         return whole or None
 
     def put(self, key: str, name: str, value: str) -> None:
-        self._fields.setdefault(key, {})[name] = value
+        self.fields.setdefault(key, {})[name] = value
 
     def drop(self, key: str, name: str) -> None:
-        self._fields.setdefault(key, {})[name] = None
+        self.fields.setdefault(key, {})[name] = None
 
     def rank(self, key: str, member: str, score: int) -> None:
-        self._ranks.setdefault(key, {})[member] = score
+        self.ranks.setdefault(key, {})[member] = score
 
     def unrank(self, key: str, member: str) -> None:
-        self._ranks.setdefault(key, {})[member] = None
+        self.ranks.setdefault(key, {})[member] = None
 
     def delete(self, key: str) -> None:
-        self._fields.pop(key, None)
-        self._ranks.pop(key, None)
-        self._blobs.pop(key, None)
-        self._deleted.add(key)
+        self.fields.pop(key, None)
+        self.ranks.pop(key, None)
+        self.blobs.pop(key, None)
+        self.deleted.add(key)
 
     def append(self, data: bytes) -> None:
-        self._log.append(data)
+        self.log.append(data)
         self.head += 1
 
     def put_blob(self, key: str, data: bytes) -> None:
         """Keep bytes unless the key has some."""
-        if key in self._blobs or (key not in self._deleted and self._has_blob(key)):
+        if key in self.blobs or (key not in self.deleted and self._has_blob(key)):
             return
-        self._blobs[key] = data
+        self.blobs[key] = data
 
     def _has_blob(self, key: str) -> bool:
         query = "SELECT 1 FROM blobs WHERE slice = ? AND key = ?"
         return self._connection.execute(query, (self.slice, key)).fetchone() is not None
-
-    def flush(self) -> None:
-        """Write what has changed."""
-        s, execute = self.slice, self._connection.execute
-        for key in self._deleted:
-            for table in ("records", "ranks", "blobs"):
-                execute(f"DELETE FROM {table} WHERE slice = ? AND key = ?", (s, key))
-        fields = [(key, name, value) for key, record in self._fields.items() for name, value in record.items()]
-        ranks = [(key, name, score) for key, ranked in self._ranks.items() for name, score in ranked.items()]
-        for table, column, rows in (("records", "field", fields), ("ranks", "member", ranks)):
-            for key, name, value in rows:
-                if value is None and key not in self._deleted:
-                    execute(f"DELETE FROM {table} WHERE slice = ? AND key = ? AND {column} = ?", (s, key, name))
-        upsert = "ON CONFLICT DO UPDATE SET"
-        _insert(
-            execute, "records", f"{upsert} value = excluded.value", [(s, *row) for row in fields if row[2] is not None]
-        )
-        _insert(
-            execute, "ranks", f"{upsert} score = excluded.score", [(s, *row) for row in ranks if row[2] is not None]
-        )
-        first = self.head - len(self._log) + 1
-        _insert(execute, "log", "", [(s, sequence, data) for sequence, data in enumerate(self._log, first)])
-        for key, data in self._blobs.items():
-            execute("INSERT INTO blobs VALUES (?,?,?)", (s, key, data))
-        meta = self.meta
-        if meta.head != self.head:
-            meta.head = self.head
-            execute("UPDATE slices SET head = ? WHERE slice = ?", (self.head, s))
 
     def flush_meta(self) -> None:
         """Write a new incarnation."""
@@ -201,10 +132,113 @@ class Overlay:
 Row = tuple[int | str | bytes | None, ...]
 
 
-def _insert(execute: Callable[..., object], table: str, clause: str, rows: Sequence[Row]) -> None:
-    for chunk, count in _chunks(rows):
-        values = ",".join(["(" + ",".join("?" * len(chunk[0])) + ")"] * count)
-        execute(f"INSERT INTO {table} VALUES {values} {clause}", [value for row in chunk for value in row])
+def prefetch(
+    connection: sqlite3.Connection, overlays: Mapping[int, Overlay], commits: Iterable[tuple[int, Commit]]
+) -> None:
+    """Read what the guards and adds of commits, each with its slice, need."""
+    fields: dict[tuple[int, str, str], None] = {}
+    keys: dict[tuple[int, str], None] = {}
+    for slice_, commit in commits:
+        for guard in commit.guards:
+            kind = type(guard)
+            if kind is Equals or kind is BeforeField:
+                fields[slice_, guard.key, guard.field] = None  # type: ignore[union-attr]
+            elif kind is Exists:
+                keys[slice_, guard.key] = None  # type: ignore[union-attr]
+        for write in commit.writes:
+            if type(write) is Add:
+                fields[slice_, write.key, write.field] = None
+        fields[slice_, META, OFFSET] = None
+    _read_fields(connection, overlays, list(fields))
+    _read_keys(connection, overlays, list(keys))
+
+
+def _read_fields(
+    connection: sqlite3.Connection, overlays: Mapping[int, Overlay], names: Sequence[tuple[int, str, str]]
+) -> None:
+    for slice_, key, name in names:
+        overlays[slice_].read[key, name] = None
+    for chunk, count in _chunks(names):
+        for slice_, key, name, value in connection.execute(_fields_query(count), _flat(chunk)).fetchall():
+            overlays[slice_].read[key, name] = value
+
+
+def _read_keys(
+    connection: sqlite3.Connection, overlays: Mapping[int, Overlay], keys: Sequence[tuple[int, str]]
+) -> None:
+    for slice_, key in keys:
+        overlays[slice_].alive[key] = False
+    for chunk, count in _chunks(keys):
+        for slice_, key in connection.execute(_keys_query(count), _flat(chunk)).fetchall():
+            overlays[slice_].alive[key] = True
+
+
+def flush(connection: sqlite3.Connection, overlays: Iterable[Overlay]) -> None:
+    """Write what has changed."""
+    execute = connection.execute
+    fields: list[Row] = []
+    ranks: list[Row] = []
+    log: list[Row] = []
+    for overlay in overlays:
+        s = overlay.slice
+        for key in overlay.deleted:
+            for table in ("records", "ranks", "blobs"):
+                execute(f"DELETE FROM {table} WHERE slice = ? AND key = ?", (s, key))
+        changes: tuple[tuple[str, str, Mapping[str, Mapping[str, str | int | None]], list[Row]], ...] = (
+            ("records", "field", overlay.fields, fields),
+            ("ranks", "member", overlay.ranks, ranks),
+        )
+        for table, column, changed, rows in changes:
+            for key, whole in changed.items():
+                for name, value in whole.items():
+                    if value is not None:
+                        rows.append((s, key, name, value))
+                    elif key not in overlay.deleted:
+                        execute(f"DELETE FROM {table} WHERE slice = ? AND key = ? AND {column} = ?", (s, key, name))
+        for key, data in overlay.blobs.items():
+            execute("INSERT INTO blobs VALUES (?,?,?)", (s, key, data))
+        log += [(s, n, data) for n, data in enumerate(overlay.log, overlay.head - len(overlay.log) + 1)]
+        if overlay.log:
+            overlay.meta.head = overlay.head
+            execute("UPDATE slices SET head = ? WHERE slice = ?", (overlay.head, s))
+    for table, upsert, rows in (
+        ("records", "ON CONFLICT DO UPDATE SET value = excluded.value", fields),
+        ("ranks", "ON CONFLICT DO UPDATE SET score = excluded.score", ranks),
+        ("log", "", log),
+    ):
+        for chunk, count in _chunks(rows):
+            execute(_insertion(table, upsert, len(chunk[0]), count), _flat(chunk))
+
+
+@cache
+def _fields_query(count: int) -> str:
+    return (
+        f"WITH w(s, k, f) AS (VALUES {_rows(3, count)}) SELECT r.slice, r.key, r.field, r.value"
+        " FROM w CROSS JOIN records r WHERE r.slice = w.s AND r.key = w.k AND r.field = w.f"
+    )
+
+
+@cache
+def _keys_query(count: int) -> str:
+    alive = " OR ".join(
+        f"EXISTS (SELECT 1 FROM {table} t WHERE t.slice = w.s AND t.key = w.k)"
+        for table in ("records", "ranks", "blobs")
+    )
+    return f"WITH w(s, k) AS (VALUES {_rows(2, count)}) SELECT s, k FROM w WHERE {alive}"
+
+
+@cache
+def _insertion(table: str, clause: str, columns: int, count: int) -> str:
+    return f"INSERT INTO {table} VALUES {_rows(columns, count)} {clause}"
+
+
+def _rows(columns: int, count: int) -> str:
+    row = ",".join("?" * columns)
+    return ",".join([f"({row})"] * count)
+
+
+def _flat(rows: Iterable[Row]) -> list[int | str | bytes | None]:
+    return list(chain.from_iterable(rows))
 
 
 def _chunks(rows: Sequence[T]) -> Iterator[tuple[Sequence[T], int]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from homenode_directory.store import sqlite_file
 from homenode_directory.store.base import Commit, StoreError, StoreFull
-from homenode_directory.store.sqlite_overlay import Meta, Overlay
+from homenode_directory.store.sqlite_overlay import Meta, Overlay, flush, prefetch
 
 JOBS_PER_TRANSACTION_MAX = 256
 QUEUE_MAX = 65_536
@@ -152,9 +152,9 @@ class Writer:
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             answers = list(self._run_jobs(jobs, overlays))
+            flush(self.connection, overlays.values())
             for overlay in overlays.values():
                 before = self.metas.get(overlay.slice, Meta()).head
-                overlay.flush()
                 if before // TRIM_EVERY != overlay.head // TRIM_EVERY:
                     overlay.trim(overlay.head - self._log_max + 1)
             self.connection.execute("COMMIT")
@@ -168,12 +168,10 @@ class Writer:
         return answers
 
     def _run_jobs(self, jobs: Sequence[Job], overlays: dict[int, Overlay]) -> Iterable[Answer]:
-        wanted: dict[int, list[Commit]] = {}
         for job in jobs:
-            wanted.setdefault(job.slice, []).extend(job.commits)
-        for slice_, commits in wanted.items():
-            overlay = overlays[slice_] = Overlay(self.connection, slice_, self.metas.get(slice_, Meta()))
-            overlay.prefetch(commits)
+            if job.slice not in overlays:
+                overlays[job.slice] = Overlay(self.connection, job.slice, self.metas.get(job.slice, Meta()))
+        prefetch(self.connection, overlays, ((job.slice, commit) for job in jobs for commit in job.commits))
         for job in jobs:
             try:
                 yield job, job.run(overlays[job.slice])
