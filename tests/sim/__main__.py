@@ -44,7 +44,7 @@ def report(seeds: list[int], *, trace: bool) -> int:
             print("\n".join(log))
         if result.problems:
             failed.append(seed)
-            print(f"seed {seed}: {len(result.problems)} problems; again: make sim SEED={seed}")
+            print(f"seed {seed}: {len(result.problems)} problems; again: make sim ARGS='--seed {seed} --trace'")
             for problem in result.problems[:5]:
                 print(f"  {problem}")
         elif len(seeds) == 1:
