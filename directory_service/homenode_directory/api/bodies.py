@@ -12,12 +12,15 @@ from homenode_directory.api import validate
 from homenode_directory.api.errors import Rejected, invalid, rejected
 from homenode_directory.content.bounds import ByteBudget
 from homenode_directory.content.service import ContentError, ContentStore, Held, Patches, Sent, Snapshot
+from homenode_directory.errors import Overloaded
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place
 
 CHUNK_BYTES = 256 * 1024
 EXTRA_BYTES = 1024  # an encoding of incompressible bytes is a little larger than they are
-CHUNK_WAIT_S = 30.0  # how long a writer may take for its next chunk
+CHUNK_WAIT_S = 20.0  # how long a writer may take for its next chunk
+TRANSFER_S = 120.0  # how long a content may be on its way
+TURN_WAIT_S = 10.0  # how long a transfer waits for others to end
 
 
 class Named(Protocol):
@@ -126,7 +129,7 @@ class Bodies:
     async def read(self, place: Place, content: Named, have: Sequence[str]) -> AsyncIterator[pb.ReadContentResponse]:
         """A content in chunks: its header, then its data. Raises Rejected."""
         reserved = content.size + EXTRA_BYTES
-        await self._budget.acquire(reserved)
+        await self._take_turn(reserved)
         try:
             header, data = await self._encoded(place, content, have)
             yield pb.ReadContentResponse(header=header)
@@ -163,15 +166,23 @@ class Bodies:
         if header.encoded_size > size + EXTRA_BYTES:
             raise invalid("encoded_size is larger than the content; send a snapshot")
         reserved = header.encoded_size
-        await self._budget.acquire(reserved)
+        await self._take_turn(reserved)
         try:
-            data = await self._collect(header.encoded_size, chunks)
+            async with asyncio.timeout(TRANSFER_S):
+                data = await self._collect(header.encoded_size, chunks)
             await self._content.store(place.slice_of(self._store.slices), hash_, size, **self._encoding(header, data))
         except ContentError as failure:
             raise refusal(failure) from None
         finally:
             self._budget.release(reserved)
         return pb.WriteContentResponse(hash=header.hash)
+
+    async def _take_turn(self, size: int) -> None:
+        try:
+            async with asyncio.timeout(TURN_WAIT_S):
+                await self._budget.acquire(size)
+        except TimeoutError:
+            raise Overloaded("too many contents are on their way", retry_after_ms=1_000) from None
 
     def _encoding(self, header: pb.ContentHeader, data: bytes) -> dict[str, Any]:
         if header.encoding == pb.CONTENT_ENCODING_SNAPSHOT:

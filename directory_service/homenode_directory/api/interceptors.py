@@ -1,6 +1,7 @@
 """Around every gRPC handler: no exception text leaves, nothing runs without a time limit, one log line a call.
 
-The log line has method, peer, status and duration; never an id that a client chose, never content.
+The log line (of level debug; what is unexpected is an error) has method, outcome and duration; never an id that a
+client chose, never content.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def _answering(method: str, handler: Handler) -> Handler:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
         started, failure = asyncio.get_running_loop().time(), None
         try:
-            return await handler(request, context)
+            answer = await handler(request, context)
+            _log_ok(method, started)
+            return answer
         except grpc.aio.AbortError:
             raise
         except BaseException as error:
@@ -63,6 +66,7 @@ def _streaming(method: str, handler: Handler) -> Handler:
         try:
             async for response in handler(request, context):
                 yield response
+            _log_ok(method, started)
             return
         except grpc.aio.AbortError:
             raise
@@ -75,14 +79,19 @@ def _streaming(method: str, handler: Handler) -> Handler:
     return guarded
 
 
+def _log_ok(method: str, started: float) -> None:
+    if LOG.isEnabledFor(logging.DEBUG):
+        took_ms = int((asyncio.get_running_loop().time() - started) * 1_000)
+        LOG.debug("call", extra={"method": method, "outcome": "ok", "took_ms": took_ms})
+
+
 async def _end(method: str, context: grpc.aio.ServicerContext, failure: BaseException, started: float) -> None:
     """End a call that failed with a status that says no more than it should."""
     if isinstance(failure, asyncio.CancelledError):
         raise failure  # the client has gone, or the server stops: gRPC ends the call
     error = error_of(failure, during=method)
     took_ms = int((asyncio.get_running_loop().time() - started) * 1_000)
-    if error.reason != t.ERROR_REASON_INTERNAL:  # that one has its line, with the incident
-        LOG.info("call refused", extra={"method": method, "outcome": outcome_name(error), "took_ms": took_ms})
+    LOG.debug("call", extra={"method": method, "outcome": outcome_name(error), "took_ms": took_ms})
     code, message, trailing = status_of(error)
     context.set_trailing_metadata(trailing)
     await context.abort(code, message)
