@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import shlex
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -125,7 +126,12 @@ async def _open_editor(path: Path) -> None:
         process = await asyncio.create_subprocess_exec(*shlex.split(editor), str(path))
     except (OSError, ValueError) as error:
         raise CliError(f"cannot start the editor {editor!r}: {error}; set EDITOR") from None
-    code = await process.wait()
+    # Ctrl-C is the editor's while it runs: text must not be thrown away because of it.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code = await process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
     if code != 0:
         raise CliError(f"the editor {editor!r} ended with {code}; nothing was written, the text is in {path}")
 

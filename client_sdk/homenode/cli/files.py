@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import difflib
 from pathlib import Path
@@ -53,11 +54,15 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     diff.set_defaults(run=run_diff)
 
 
-async def run_put(args: argparse.Namespace, out: Output) -> int:
-    """`put`: one compare-and-set."""
+def run_put(args: argparse.Namespace, out: Output) -> int:
+    """`put`: one compare-and-set. Its input is read first, where Ctrl-C still interrupts a read."""
+    data = read_input(args.file)
+    return asyncio.run(_put(args, data, out))
+
+
+async def _put(args: argparse.Namespace, data: bytes, out: Output) -> int:
     import homenode
 
-    data = read_input(args.file)
     async with connected(args) as hn:
         base: Any = homenode.ABSENT
         if args.force:
