@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.support.redis_process import RedisProcess
-
 from homenode_directory.store.base import Store
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from homenode_directory.store.redis_store import RedisStore
 from homenode_directory.store.sqlite_store import SqliteStore
+from tests.support.redis_process import RedisProcess
 
 SLICES = 1_000_000  # so that each example of a property test has a slice of its own
 NOW_MS = 1_700_000_000_000

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import RedisFactory
-from tests.store.beds import Bed, MemoryBed, RedisBed, SqliteBed
 
 from homenode_directory.store.base import Store
+from tests.conftest import RedisFactory
+from tests.store.beds import Bed, MemoryBed, RedisBed, SqliteBed
 
 KINDS = ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.redis)]
 

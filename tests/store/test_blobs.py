@@ -7,12 +7,12 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from tests.store.beds import Bed
 
 from homenode_directory.content.encoding import Blob
 from homenode_directory.content.service import BaseGone
 from homenode_directory.store.base import Add, Commit, Exists, Incarnation, Store
 from homenode_directory.store.blobs import INDEX, StoredBlobs, bytes_key, record_key
+from tests.store.beds import Bed
 
 
 class Adopted:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from tests.store.beds import Bed
 
 from homenode_directory.store.base import (
     META,
@@ -30,6 +29,7 @@ from homenode_directory.store.base import (
     Unrank,
     Write,
 )
+from tests.store.beds import Bed
 
 FAR_MS = 1 << 45
 

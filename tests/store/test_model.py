@@ -12,9 +12,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from tests.conftest import RedisFactory
-from tests.store.beds import Bed, MemoryBed, RedisBed, SqliteBed
-from tests.support.redis_process import RedisProcess
 
 from homenode_directory.store.base import (
     META,
@@ -35,6 +32,9 @@ from homenode_directory.store.base import (
     Unrank,
     Write,
 )
+from tests.conftest import RedisFactory
+from tests.store.beds import Bed, MemoryBed, RedisBed, SqliteBed
+from tests.support.redis_process import RedisProcess
 
 RECORDS = ["k1", "k2", META]
 RANKS = ["r1", "r2"]

@@ -6,9 +6,9 @@ import asyncio
 import time
 
 import pytest
-from tests.store.beds import Bed
 
 from homenode_directory.store.base import Commit, Exists, LogTrimmed, Put, Rank, Store, StoreChanged
+from tests.store.beds import Bed
 
 MEMBERS = ["", "a", "a/b", "a/c", "a\U0010ffff", "a\U0010ffffz", "a\ud7ff", "b", "é", "日", "\U0001f600"]
 

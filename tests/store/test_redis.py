@@ -9,10 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import RedisFactory
-from tests.store.cutting_proxy import CuttingProxy
-from tests.support.ports import wait_until_async
-from tests.support.redis_process import RedisProcess
 
 from homenode_directory.store.base import (
     Add,
@@ -21,6 +17,7 @@ from homenode_directory.store.base import (
     Equals,
     Exists,
     Incarnation,
+    LogTrimmed,
     Outcome,
     Put,
     Rank,
@@ -29,6 +26,10 @@ from homenode_directory.store.base import (
     StoreFull,
 )
 from homenode_directory.store.redis_store import RedisStore
+from tests.conftest import RedisFactory
+from tests.store.cutting_proxy import CuttingProxy
+from tests.support.ports import wait_until_async
+from tests.support.redis_process import RedisProcess
 
 pytestmark = pytest.mark.redis
 
@@ -304,6 +305,17 @@ async def test_hints_tell_of_every_clients_appends(redis_url: str, opened: Opene
     listener.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await listener
+
+
+async def test_a_log_is_trimmed_by_count(redis_url: str, opened: Opener) -> None:
+    store = await opened(redis_url, log_max=200)
+    token = (await store.adopt(0, 0)).token
+    for _ in range(20):
+        await store.commit(0, token, [Commit(log=(b"x",) * 100)])
+    entries, head = await store.read_log(0, 1_800, 1_000)
+    assert head == 2_000 and len(entries) == 200
+    with pytest.raises(LogTrimmed):
+        await store.read_log(0, 1_000, 10)
 
 
 async def test_few_connections_serve_many_calls(redis_server: RedisProcess, opened: Opener) -> None:

@@ -97,11 +97,14 @@ class Links:
         """A connected link; `run` gives it back."""
         if self._closed:
             raise StoreError("the store is closed")
-        try:
-            async with asyncio.timeout(self._connect_s + self._command_s):
-                await self._free.acquire()
-        except TimeoutError:
-            raise StoreError("every Redis connection is busy; nothing was sent") from None
+        if self._free.locked():
+            try:
+                async with asyncio.timeout(self._connect_s + self._command_s):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise StoreError("every Redis connection is busy; nothing was sent") from None
+        else:
+            await self._free.acquire()
         while self._idle:
             link = self._idle.pop()
             if await link.usable():

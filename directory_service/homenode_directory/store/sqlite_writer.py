@@ -85,7 +85,8 @@ class Writer:
             running = job is not None
             if jobs:
                 answers = self._run_group(jobs)
-                self._loop.call_soon_threadsafe(_resolve, answers)
+                with contextlib.suppress(RuntimeError):  # the event loop has ended, and with it whoever waited
+                    self._loop.call_soon_threadsafe(_resolve, answers)
 
     def _run_group(self, jobs: Sequence[Job]) -> list[Answer]:
         """Each job with its result or exception."""
