@@ -1,0 +1,143 @@
+"""etcd as a peer: its process, and the three calls of its v3 API that the benchmarks need, over grpc.aio.
+
+The messages are declared here field by field (numbers are those of etcd's published API), so that no generated code of
+another project is needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from tests.support.ports import HOST, free_port
+
+_BYTES, _INT, _ENUM, _BOOL, _MESSAGE = 12, 3, 5, 8, 11
+_ONE, _MANY = 1, 3
+
+#: message -> [(field, number, type, label, message type)]
+_MESSAGES: dict[str, list[tuple[str, int, int, int, str]]] = {
+    "KeyValue": [("mod_revision", 3, _INT, _ONE, ""), ("value", 5, _BYTES, _ONE, "")],
+    "RangeRequest": [("key", 1, _BYTES, _ONE, ""), ("serializable", 7, _BOOL, _ONE, "")],
+    "RangeResponse": [("kvs", 2, _MESSAGE, _MANY, "KeyValue"), ("count", 4, _INT, _ONE, "")],
+    "PutRequest": [("key", 1, _BYTES, _ONE, ""), ("value", 2, _BYTES, _ONE, "")],
+    "PutResponse": [],
+    "Compare": [
+        ("result", 1, _ENUM, _ONE, ""),
+        ("target", 2, _ENUM, _ONE, ""),
+        ("key", 3, _BYTES, _ONE, ""),
+        ("mod_revision", 6, _INT, _ONE, ""),
+    ],
+    "RequestOp": [("request_put", 2, _MESSAGE, _ONE, "PutRequest")],
+    "Header": [("revision", 3, _INT, _ONE, "")],
+    "TxnRequest": [("compare", 1, _MESSAGE, _MANY, "Compare"), ("success", 2, _MESSAGE, _MANY, "RequestOp")],
+    "TxnResponse": [("header", 1, _MESSAGE, _ONE, "Header"), ("succeeded", 2, _BOOL, _ONE, "")],
+}
+_EQUAL, _MOD = 0, 2
+
+
+def _messages() -> dict[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(name="etcd_peer.proto", package="peer", syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, number, kind, label, type_name in fields:
+            one = message.field.add(name=field, number=number, type=kind, label=label)
+            if type_name:
+                one.type_name = f".peer.{type_name}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"peer.{name}")) for name in _MESSAGES}
+
+
+M = _messages()
+
+
+class EtcdClient:
+    """One connection."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address)
+        self._range = self._call("Range", "RangeResponse")
+        self._put = self._call("Put", "PutResponse")
+        self._txn = self._call("Txn", "TxnResponse")
+
+    def _call(self, method: str, response: str) -> Any:
+        return self._channel.unary_unary(
+            f"/etcdserverpb.KV/{method}",
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=M[response].FromString,
+        )
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Write without a condition."""
+        await self._put(M["PutRequest"](key=key, value=value))
+
+    async def get(self, key: bytes) -> tuple[bytes, int]:
+        """A linearizable read: the value and the revision that wrote it."""
+        kv = (await self._range(M["RangeRequest"](key=key))).kvs[0]
+        return kv.value, kv.mod_revision
+
+    async def swap(self, key: bytes, revision: int, value: bytes) -> int:
+        """Write if the key was last written by `revision`; returns the new revision, or 0 if it was not."""
+        compare = M["Compare"](result=_EQUAL, target=_MOD, key=key, mod_revision=revision)
+        put = M["RequestOp"](request_put=M["PutRequest"](key=key, value=value))
+        done = await self._txn(M["TxnRequest"](compare=[compare], success=[put]))
+        return done.header.revision if done.succeeded else 0
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+
+class EtcdProcess:
+    """A single-node etcd on loopback, with its data on this disk."""
+
+    def __init__(self) -> None:
+        binary = shutil.which("etcd")
+        if binary is None:
+            raise RuntimeError("etcd is not on PATH: run `make bench`, which installs it, or install etcd-server")
+        self.port = free_port()
+        peer = f"http://{HOST}:{free_port()}"
+        client = f"http://{HOST}:{self.port}"
+        self._folder = tempfile.TemporaryDirectory(prefix="homenode-etcd-")
+        self._process = subprocess.Popen(
+            [
+                binary, "--data-dir", str(Path(self._folder.name) / "data"), "--logger", "zap", "--log-level", "error",
+                "--listen-client-urls", client, "--advertise-client-urls", client,
+                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                "--initial-cluster", f"default={peer}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def address(self) -> str:
+        """host:port of the client API."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Until it answers."""
+        until = time.monotonic() + timeout_s
+        channel = grpc.insecure_channel(self.address)
+        try:
+            grpc.channel_ready_future(channel).result(timeout=max(0.1, until - time.monotonic()))
+        finally:
+            channel.close()
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
