@@ -1,7 +1,7 @@
 """Commits per second and CPU per commit of each store: `python tests/bench/store_bench.py [URL ...]`.
 
 Each call carries 64 commits shaped like an artifact's commit: compare the entry and the session, write entry, result,
-history and index, append one log entry. The last column is a busy event loop beside the store, where it is embedded.
+history and index, append one log entry.
 """
 
 from __future__ import annotations
