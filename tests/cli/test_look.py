@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 
 import pytest
 
@@ -12,7 +13,6 @@ from homenode.cli import top
 from homenode.cli.metrics import Metrics, default_address
 from homenode.cli.output import ago_text, size_text
 from tests.cli.conftest import Cli, Served, spawn, stop
-from tests.support.ports import wait_until
 
 
 def test_ls_lists_by_prefix(cli: Cli) -> None:
@@ -77,8 +77,6 @@ def test_watch_prints_changes_until_its_count(cli: Cli, url: str) -> None:
 
 
 def test_watch_ends_cleanly_with_ctrl_c(cli: Cli, url: str) -> None:
-    import signal
-
     watch = spawn("watch", url=url)
     assert watch.stderr is not None
     watch.stderr.readline()
@@ -108,8 +106,6 @@ def test_top_says_when_the_metrics_asked_for_are_not_there(cli: Cli) -> None:
 
 
 def test_top_goes_on_until_ctrl_c(cli: Cli, url: str, served: Served) -> None:
-    import signal
-
     cli("put", "a", stdin="x")
     process = spawn("--json", "top", "--interval", "0.1", "--metrics", served.metrics, url=url)
     assert process.stdout is not None
@@ -151,16 +147,6 @@ def test_wrong_input_is_named(cli: Cli, args: tuple[str, ...], code: int, said: 
     result = cli(*args)
     assert (result.code, result.out) == (code, "")
     assert said in result.err
-
-
-def test_a_server_that_stops_ends_watch_only_after_its_session(served: Served) -> None:
-    """A watch outlives a lost connection by itself; here it just has to be alive and quiet."""
-    watch = spawn("watch", url=f"{served.address}/quiet")
-    assert watch.stderr is not None
-    watch.stderr.readline()
-    assert watch.poll() is None
-    stop(watch)
-    wait_until(lambda: watch.poll() is not None, what="the watch's end")
 
 
 def test_metrics_are_read_from_the_text_format() -> None:
