@@ -85,6 +85,9 @@ async def test_health_reflection_and_metrics() -> None:
             for name in ("", SERVICE):
                 checked = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=WAIT_S)
                 assert checked.status == health_pb2.HealthCheckResponse.SERVING
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            watch.cancel()
             reflection = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
             await reflection.write(reflection_pb2.ServerReflectionRequest(list_services=""))
             names = [one.name for one in (await reflection.read()).list_services_response.service]

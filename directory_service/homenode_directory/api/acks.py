@@ -8,6 +8,9 @@ from homenode_directory.api.calls import Caller
 from homenode_directory.directory import Directory
 from homenode_directory.place import Place
 
+BATCH_MAX = 128
+BARRIER_FROM = 32
+
 
 class Acks:
     """Collects acks and sends them on. An ack that finds no room is dropped.
@@ -42,11 +45,15 @@ class Acks:
         self._sending = True
         try:
             while self._pending:
-                acks, self._pending = self._pending, {}
                 by_place: dict[Place, list[tuple[str, str, int, int]]] = {}
-                for (place, key, session), (n, fence) in acks.items():
+                for place, key, session in list(self._pending)[:BATCH_MAX]:
+                    n, fence = self._pending.pop((place, key, session))
                     by_place.setdefault(place, []).append((key, session, n, fence))
                 for place, rows in by_place.items():
                     await self._directory.acks(place, rows)
+                    if len(rows) >= BARRIER_FROM:
+                        # The slice works in order: once it has come to this, it has done the acks. So a flood of them
+                        # waits here, and not in front of everybody else's requests.
+                        await self._directory.confirm_session(place, rows[-1][1])
         finally:
             self._sending = False

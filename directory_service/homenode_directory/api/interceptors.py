@@ -7,8 +7,9 @@ client chose, never content.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -61,22 +62,32 @@ def _answering(method: str, handler: Handler) -> Handler:
 
 
 def _streaming(method: str, handler: Handler) -> Handler:
-    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> None:
         started, failure = asyncio.get_running_loop().time(), None
         try:
-            async for response in handler(request, context):
-                yield response
+            await _write_all(handler(request, context), context)
             _log_ok(method, started)
             return
         except grpc.aio.AbortError:
-            raise
-        except GeneratorExit:
             raise
         except BaseException as error:
             failure = error
         await _end(method, context, failure, started)
 
     return guarded
+
+
+async def _write_all(responses: Any, context: grpc.aio.ServicerContext) -> None:
+    """Run a handler of either kind: one that yields its responses, or one that writes them itself."""
+    if not hasattr(responses, "__aiter__"):
+        await responses
+        return
+    async with contextlib.aclosing(responses):
+        async for response in responses:
+            try:
+                await context.write(response)
+            except grpc.aio.BaseError:
+                raise asyncio.CancelledError from None  # there is nobody to write to any more
 
 
 def _log_ok(method: str, started: float) -> None:

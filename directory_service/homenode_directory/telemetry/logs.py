@@ -43,6 +43,8 @@ def set_up_logs(level: str, form: str) -> None:
     """Write this process's log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    # What goes wrong in handlers is logged by them; gRPC adds a traceback for each client that leaves at a bad moment.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
