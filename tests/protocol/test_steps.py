@@ -1,0 +1,58 @@
+"""The rule book, event by event: the scenarios in `scenarios/`, and what text cannot say.
+
+A scenario that changed on purpose is rewritten by `REWRITE_SCENARIOS=1 pytest tests/protocol/test_steps.py` and
+reviewed as a diff.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.protocol.scenario import Scenario
+
+from homenode_directory.protocol.effects import Denial, Done, Reason, Result
+from homenode_directory.protocol.events import Base, Commit
+from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Version
+from homenode_directory.protocol.transitions import step
+
+FILES = sorted(Path(__file__).with_name("scenarios").glob("*.txt"))
+REWRITE = "REWRITE_SCENARIOS"
+
+
+def played(text: str) -> str:
+    """The scenario with what the rule book answers now."""
+    scenario, out = Scenario(), []
+    for block in text.strip().split("\n\n"):
+        head = block.split("\n----")[0]
+        lines = [line for line in head.splitlines() if line and not line.startswith("#")]
+        answers = [scenario.run(line) for line in lines]
+        said = [answer for answer in answers if answer != "ok"]
+        out.append("\n".join([head, "----", *said]) if said else head)
+    return "\n\n".join(out) + "\n"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_scenario(path: Path) -> None:
+    written = path.read_text()
+    now = played(written)
+    if os.environ.get(REWRITE):
+        path.write_text(now)
+        return
+    assert now == written
+
+
+def test_a_stored_answer_is_given_again_and_nothing_is_judged() -> None:
+    done = Done(Version(1, 1))
+    facts = Facts(now_ms=1, incarnation=1, request=1, digest="d", stored=Result("A", 1, "d", done))
+    commit = Commit("A", Content("h", 1), Base.ANY)
+    assert step(ABSENT_ENTRY, commit, facts).answer == done
+    assert step(ABSENT_ENTRY, commit, facts).entry is ABSENT_ENTRY
+
+
+def test_a_stored_answer_is_not_given_to_another_request() -> None:
+    facts = Facts(now_ms=1, incarnation=1, request=1, digest="e", stored=Result("A", 1, "d", Done(Version(1, 1))))
+    answer = step(ABSENT_ENTRY, Commit("A", Content("h", 1), Base.ANY), facts).answer
+    assert isinstance(answer, Denial) and answer.reason is Reason.INVALID_ARGUMENT

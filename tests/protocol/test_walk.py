@@ -1,0 +1,35 @@
+"""Every reachable (entry, event) for three sessions; see `walk`."""
+
+from __future__ import annotations
+
+import pytest
+from tests.protocol.walk import Bounds, Walk
+
+from homenode_directory.protocol.model import Level, Policy, State
+from homenode_directory.protocol.transitions import RULES
+
+LAZY = Bounds(Level.LAZY)
+STRICT = Bounds(Level.STRICT, create=(True,), waiters_max=1)
+BOTH = Bounds(
+    Level.LAZY,
+    sessions=("A", "B"),
+    policies=(None, Policy(Level.STRICT)),
+    ttls_ms=(1, 2),
+    create=(True,),
+    waiters_max=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "states", "pairs", "judged"),
+    [
+        pytest.param(LAZY, 342, 3_078, 53_684, id="lazy"),
+        pytest.param(STRICT, 2_052, 18_468, 293_448, id="strict"),
+        pytest.param(BOTH, 1_308, 11_772, 121_980, id="changing policies"),
+    ],
+)
+def test_every_reachable_judgement_keeps_the_promises(bounds: Bounds, states: int, pairs: int, judged: int) -> None:
+    walk = Walk(bounds).run()
+    assert (len(walk.states), len(walk.pairs), walk.judged) == (states, pairs, judged)
+    strict = bounds.default is Level.STRICT or Policy(Level.STRICT) in bounds.policies
+    assert walk.cells == {cell for cell in RULES if strict or cell[0] is not State.P}
