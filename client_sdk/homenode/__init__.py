@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from homenode.artifact import Artifact
 from homenode.change import Change, ChangeKind, apply_change, estimate_tokens
-from homenode.client import Homenode, Watch, connect
+from homenode.client import Homenode, connect
 from homenode.draft import Draft
 from homenode.errors import (
     AlreadyExists,
@@ -45,7 +45,7 @@ from homenode.sync import SyncHomenode, connect_sync
 from homenode.values import Policy, Stat, VersionInfo
 from homenode.versions import ABSENT, ANY, Version
 from homenode.view import Counters
-from homenode.watch import Event
+from homenode.watch import Event, Watch
 
 __all__ = [
     "ABSENT",

@@ -2,213 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import contextlib
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from homenode import opening
 from homenode.artifact import Artifact
-from homenode.change import Change, ChangeKind, TokenCounter, describe, estimate_tokens
-from homenode.clock import NS_PER_MS
-from homenode.core import Core
+from homenode.change import TokenCounter, estimate_tokens
+from homenode.clock import Clock
 from homenode.draft import WriteContext
-from homenode.errors import (
-    Contended,
-    DeadlineExceeded,
-    HomenodeError,
-    InvalidArgument,
-    LeaseDenied,
-    NotFound,
-    Stale,
-    Unavailable,
-    VersionConflict,
-)
+from homenode.edits import ATTEMPTS, edit
+from homenode.errors import InvalidArgument
 from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings
-from homenode.values import Meta, Stat, Value, VersionInfo, consistency, encode, encode_json, meta, name, policy
+from homenode.reads import NO_DEFAULT, Reads
+from homenode.values import Meta, Stat, Value, VersionInfo, encode, meta, name, policy
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
-from homenode.watch import Event, Feed
+from homenode.watch import Watch
 from homenode_api.v1 import directory_pb2 as pb
 
-_NO_DEFAULT: Any = object()
 AGENTS_MAX = 4_096
 LIST_MAX = 100_000
 _PAGE = 1_000
-_EDIT_ATTEMPTS = 64
-_EDIT_WAIT_S = (0.002, 0.5)
 
 
-class Homenode:
+class Homenode(Reads):
     """A connection, as one agent uses it. Make it with `homenode.connect`.
 
     All agents of a connection share its session and its cache; each has a view of its own: what it was shown.
     Every method that waits takes `timeout_ms`; without it the connection's own holds.
     """
-
-    def __init__(self, core: Core, view: View, views: dict[str, View], *, owner: bool) -> None:
-        self._core = core
-        self._view = view
-        self._views = views
-        self._owner = owner
-        self._shown = view.shown
-        self._now = core.clock
-
-    # --- reads --------------------------------------------------------------------------------------------------------
-
-    def read_cached(self, key: str) -> Artifact | None:
-        """The artifact, if this process may serve it right now; else None. Never waits."""
-        try:
-            shown = self._shown[key]
-        except KeyError:
-            return self._serve(key)
-        if self._now() < shown.hot.window.until_ns:
-            shown.hits += 1
-            return shown.hot
-        return self._serve(key)
-
-    def hot(self, key: str) -> Artifact | None:
-        """As `read_cached`, but only what this agent was shown already; safe in any thread."""
-        shown = self._shown.get(key)
-        if shown is not None:
-            copy = shown.hot
-            if self._now() < copy.window.until_ns:
-                shown.hits += 1
-                return copy
-        return None
-
-    async def read(
-        self,
-        key: str,
-        *,
-        default: Value = _NO_DEFAULT,
-        since: Version | None = None,
-        version: Version | None = None,
-        max_age_ms: int | None = None,
-        consistency: str | None = None,
-        timeout_ms: int | None = None,
-    ) -> Artifact:
-        """The artifact: from here while the copy is fresh, else from the directory.
-
-        Args:
-            key: its name.
-            default: stands for an artifact that does not exist; its version is None.
-            since: a version that this agent has seen; the answer's `change` says what to show it.
-            version: an earlier version, as long as it is retained.
-            max_age_ms: greatest age of a copy for this read; 0 asks the directory.
-            consistency: "strict" asks for a linearizable read, "lazy" is the default.
-
-        Raises NotFound, Stale (only an older copy is at hand and the directory cannot be asked), HomenodeError.
-        """
-        if since is None and version is None and max_age_ms is None and consistency is None:
-            try:
-                shown = self._shown[key]
-                if self._now() < shown.hot.window.until_ns:
-                    shown.hits += 1
-                    return shown.hot
-            except KeyError:
-                pass
-        try:
-            return await self._read(key, since, version, max_age_ms, consistency, timeout_ms)
-        except NotFound:
-            if version is None:
-                self._view.forget(key)
-            if default is _NO_DEFAULT:
-                raise
-            data, media_type = encode(default)
-            return self._core.make(key, None, data, b"", Meta(media_type=media_type), fetched_ns=self._now())
-
-    async def _read(
-        self,
-        key: str,
-        since: Version | None,
-        version: Version | None,
-        max_age_ms: int | None,
-        level: str | None,
-        timeout_ms: int | None,
-    ) -> Artifact:
-        if version is not None:
-            return await self._core.fetch(key, self._view.counters, version=version, timeout_ms=timeout_ms)
-        wanted = consistency(level)
-        artifact = None
-        if level != "strict":
-            artifact = self._allowed(key, max_age_ms)
-        if artifact is None:
-            try:
-                artifact = await self._core.fetch(key, self._view.counters, level=wanted, timeout_ms=timeout_ms)
-            except (Unavailable, DeadlineExceeded) as failure:
-                self._fail_closed(key, max_age_ms, failure)
-                raise
-            self._core.cache.saw(key, artifact.version or Version(0, 0))
-            self._check_steps(artifact)
-        else:
-            self._view.counters.hits += 1
-        if since is None:
-            self._view.show(artifact)
-            return artifact
-        change = await self._change(artifact, since, timeout_ms)
-        self._view.show_change(artifact, change.tokens)
-        return artifact.with_change(change)
-
-    def _allowed(self, key: str, max_age_ms: int | None) -> Artifact | None:
-        """The copy, if every limit allows to serve it."""
-        now_ns = self._now()
-        copy = self._core.cache.copy(key)
-        if copy is None:
-            return None
-        if max_age_ms is not None and now_ns - copy.window.confirmed_ns >= max_age_ms * NS_PER_MS:
-            return None
-        if not self._check_steps(copy):
-            return None
-        return self._core.cache.serve(key, now_ns)
-
-    def _check_steps(self, copy: Artifact) -> bool:
-        """Whether the agent may use the copy at its present step."""
-        if copy.max_steps is None:
-            return True
-        if not self._view.steps_known:
-            raise InvalidArgument(
-                f"{copy.key!r} has max_steps, and this agent marks no steps: read it inside `async with hn.step():`"
-            )
-        return self._view.steps_since(copy.window.confirmed_ns) <= copy.max_steps
-
-    def _serve(self, key: str) -> Artifact | None:
-        artifact = self._allowed(key, None)
-        if artifact is not None:
-            self._view.counters.hits += 1
-            self._view.show(artifact)
-        return artifact
-
-    def _fail_closed(self, key: str, max_age_ms: int | None, failure: HomenodeError) -> None:
-        copy = self._core.cache.copy(key)
-        if copy is not None:
-            age_ms = int(copy.age_ms)
-            allowed = self._core.max_age_ms if max_age_ms is None else max_age_ms
-            message = f"the copy of {key!r} may be {age_ms} ms old and the directory cannot be asked: {failure}"
-            raise Stale(message, age_ms=age_ms, max_age_ms=allowed) from failure
-
-    async def _change(self, artifact: Artifact, since: Version, timeout_ms: int | None) -> Change:
-        count = self._view.count_tokens
-        full_tokens = artifact.tokens(count)
-        if artifact.version == since:
-            return Change(ChangeKind.UNCHANGED, "", 0, full_tokens)
-        hash = self._core.cache.hash_at(artifact.key, since)
-        old = self._core.cache.content(hash) if hash is not None else None
-        try:
-            if old is None:
-                earlier = await self._core.fetch(
-                    artifact.key, self._view.counters, version=since, timeout_ms=timeout_ms
-                )
-                old = earlier.bytes
-            return describe(old.decode(), artifact.text, count)
-        except UnicodeDecodeError:
-            return Change(ChangeKind.FULL, "", full_tokens, full_tokens)
-        except NotFound:  # not retained any more
-            return Change(ChangeKind.FULL, artifact.text, full_tokens, full_tokens)
 
     # --- writes -------------------------------------------------------------------------------------------------------
 
@@ -272,8 +98,8 @@ class Homenode:
         fn: Callable[[Any], Any | Awaitable[Any]],
         *,
         kind: Literal["text", "bytes", "json"] = "text",
-        default: Value = _NO_DEFAULT,
-        attempts: int = _EDIT_ATTEMPTS,
+        default: Value = NO_DEFAULT,
+        attempts: int = ATTEMPTS,
         timeout_ms: int | None = None,
     ) -> Artifact:
         """Read, modify, write: `fn` is given the content and returns the next one; again when somebody was faster.
@@ -284,40 +110,11 @@ class Homenode:
             default: given to `fn` when the artifact does not exist; without it that raises NotFound.
             attempts: most tries.
 
-        Returns the artifact as committed. Raises VersionConflict or LeaseDenied when tries or time run out.
+        After a few conflicts the write lease is taken, in turn with others, so that a busy artifact is edited once by
+        each and not tried by all. Returns the artifact as committed. Raises VersionConflict or LeaseDenied when tries
+        or time run out.
         """
-        if kind not in ("text", "bytes", "json"):
-            raise InvalidArgument(f"kind is text, bytes or json, not {kind!r}")
-        total_ms = self._core.session.timeout_ms if timeout_ms is None else timeout_ms
-        until_ns = self._now() + total_ms * NS_PER_MS
-        for attempt in range(attempts):
-            artifact = await self._to_edit(key, kind, default, fresh=attempt > 0, timeout_ms=timeout_ms)
-            given = {"text": lambda a: a.text, "bytes": lambda a: a.bytes, "json": lambda a: a.json}[kind](artifact)
-            value = fn(given)
-            if inspect.isawaitable(value):
-                value = await value
-            data = encode_json(value) if kind == "json" else value
-            base = artifact.version or ABSENT
-            try:
-                return await self.put(
-                    key, data, base=base, media_type="application/json" if kind == "json" else None,
-                    timeout_ms=timeout_ms,
-                )  # fmt: skip
-            except (VersionConflict, LeaseDenied, Contended) as refusal:
-                if attempt + 1 >= attempts or self._now() >= until_ns:
-                    raise
-                await asyncio.sleep(self._edit_wait_s(attempt, getattr(refusal, "retry_after", 0.0)))
-        raise InvalidArgument("attempts must be 1 or more")
-
-    async def _to_edit(self, key: str, kind: str, default: Value, *, fresh: bool, timeout_ms: int | None) -> Artifact:
-        if default is not _NO_DEFAULT and kind == "json":
-            default = encode_json(default)
-        return await self.read(key, default=default, max_age_ms=0 if fresh else None, timeout_ms=timeout_ms)
-
-    def _edit_wait_s(self, attempt: int, retry_after_s: float) -> float:
-        low, high = _EDIT_WAIT_S
-        rng = self._core.session.link.rng
-        return min(high, max(low * 2 ** min(attempt, 8), min(retry_after_s, high))) * rng.random()
+        return await edit(self, key, fn, kind=kind, default=default, attempts=attempts, timeout_ms=timeout_ms)
 
     def write(
         self, key: str, *, create: bool = False, ttl_ms: int = 0, wait_ms: int = 10_000, timeout_ms: int | None = None
@@ -427,6 +224,20 @@ class Homenode:
         return self._core.session.id
 
     @property
+    def timeout_ms(self) -> int:
+        """For requests that name no other."""
+        return self._core.session.timeout_ms
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that this connection's permissions are measured on, in nanoseconds."""
+        return self._core.clock
+
+    def jitter(self) -> float:
+        """A random number in [0, 1), from the connection's own source."""
+        return self._core.session.link.rng.random()
+
+    @property
     def connected(self) -> bool:
         """Whether the directory was heard of on the current stream."""
         return self._core.cache.freshness.is_open
@@ -462,44 +273,6 @@ class Homenode:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-
-class Watch:
-    """See `Homenode.watch`."""
-
-    def __init__(self, core: Core, prefix: str) -> None:
-        self._core = core
-        self._feed = Feed(name(prefix))
-        self._started = False
-
-    async def __aenter__(self) -> Self:
-        if not self._started:
-            self._started = True
-            await self._core.session.watch(self._feed)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the watch."""
-        self._core.session.unwatch(self._feed)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        await self.__aenter__()
-        event = await self._feed.next()
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    def __del__(self) -> None:
-        session = self._core.session
-        if self._feed.watch_id in session.watches:
-            with contextlib.suppress(RuntimeError):  # the loop is gone, and the session with it
-                session.loop.call_soon_threadsafe(session.unwatch, self._feed)
 
 
 class Connecting:

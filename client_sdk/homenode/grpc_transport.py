@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+# A forked child must not touch the parent's connection, and the SDK sees to that. gRPC's own handlers for fork crash
+# the child (SIGSEGV) when one of its threads is at work in the parent. The variable is read once, when gRPC starts.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 import grpc.aio

@@ -88,7 +88,7 @@ class Pending:
 
     def out_of_time(self, *, connected: bool) -> HomenodeError:
         """What to tell when its deadline has passed."""
-        if self.effect and self.sent_ns:
+        if self.effect and self.sent_ns and self.kind not in ("acquire", "release"):  # those undo themselves
             return self.unknown()
         if self.failure is not None and not isinstance(self.failure, Unknown):
             return self.failure

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from homenode.errors import HomenodeError
+from homenode.values import name
 from homenode.versions import Position, Version
+
+if TYPE_CHECKING:
+    from homenode.core import Core
 
 QUEUE_MAX = 1_024
 
@@ -85,3 +90,41 @@ class Feed:
                 return None
             self._wake.clear()
             await self._wake.wait()
+
+
+class Watch:
+    """See `Homenode.watch`."""
+
+    def __init__(self, core: Core, prefix: str) -> None:
+        self._core = core
+        self._feed = Feed(name(prefix))
+        self._started = False
+
+    async def __aenter__(self) -> Self:
+        if not self._started:
+            self._started = True
+            await self._core.session.watch(self._feed)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._core.session.unwatch(self._feed)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        await self.__aenter__()
+        event = await self._feed.next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    def __del__(self) -> None:
+        session = self._core.session
+        if self._feed.watch_id in session.watches:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and the session with it
+                session.loop.call_soon_threadsafe(session.unwatch, self._feed)

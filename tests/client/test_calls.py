@@ -181,6 +181,10 @@ async def test_edit_takes_coroutines_and_gives_up_in_the_end(url: str) -> None:
         async with a.agent("other").lease("k"):
             with pytest.raises(homenode.LeaseDenied):
                 await a.edit("k", longer, attempts=3)
+            with pytest.raises(homenode.LeaseDenied):
+                await a.edit("k", longer, timeout_ms=300)
+        with pytest.raises(homenode.InvalidArgument):
+            await a.edit("k", len)
 
 
 async def test_delete_and_recreate_never_reuse_a_version(url: str) -> None:

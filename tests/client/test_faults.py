@@ -219,7 +219,8 @@ async def test_a_forked_child_serves_nothing_and_says_so(server_factory: ServerF
                 child = os.fork()
                 if child == 0:
                     os._exit(0 if hn.read_cached("k") is None else 1)
-                assert os.waitpid(child, 0)[1] == 0
+                status = os.waitpid(child, 0)[1]
+                assert status == 0, f"the child ended with {status}"
                 assert hn.read_cached("k") is not None
                 print("fine")
         asyncio.run(main())

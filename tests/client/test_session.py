@@ -357,7 +357,7 @@ async def test_a_cancelled_wait_for_a_lease_gives_it_back_when_it_comes(director
 
 async def test_a_lease_that_comes_after_the_deadline_is_given_back(directory: ScriptedDirectory) -> None:
     hn, _ = await connect(directory)
-    with pytest.raises(homenode.Unknown):
+    with pytest.raises(homenode.DeadlineExceeded):
         await hn.lease("a", timeout_ms=50)
     operation = directory.stream.named("acquire")[0]
     directory.answer(operation, **grant(directory))

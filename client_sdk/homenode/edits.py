@@ -1,0 +1,98 @@
+"""Read, modify, write, until it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from homenode.artifact import Artifact
+from homenode.clock import NS_PER_MS
+from homenode.errors import Contended, InvalidArgument, LeaseDenied, LeaseLost, VersionConflict
+from homenode.reads import NO_DEFAULT
+from homenode.values import JSON_TYPE, Value, encode, encode_json
+from homenode.versions import ABSENT
+
+if TYPE_CHECKING:
+    from homenode.client import Homenode
+
+ATTEMPTS = 64
+#: Tries without a lease; after these the write lease is taken, in turn with others.
+OPTIMISTIC = 3
+QUEUE_MS = 10_000
+WAIT_S = (0.002, 0.5)
+
+
+async def edit(
+    hn: Homenode,
+    key: str,
+    fn: Callable[[Any], Any],
+    *,
+    kind: str,
+    default: Value,
+    attempts: int,
+    timeout_ms: int | None,
+) -> Artifact:
+    """See `Homenode.edit`."""
+    if kind not in ("text", "bytes", "json") or attempts < 1:
+        raise InvalidArgument(f"kind is text, bytes or json, not {kind!r}; attempts are 1 or more")
+    if default is not NO_DEFAULT:
+        default = _as_bytes(default, kind)
+    total_ms = hn.timeout_ms if timeout_ms is None else timeout_ms
+    until_ns = hn.clock() + total_ms * NS_PER_MS
+    for attempt in range(attempts):
+        left_ms = max(1, (until_ns - hn.clock()) // NS_PER_MS)
+        try:
+            if attempt < OPTIMISTIC:
+                return await _compare_and_set(hn, key, fn, kind, default, attempt > 0, left_ms)
+            return await _in_turn(hn, key, fn, kind, default, left_ms)
+        except (VersionConflict, LeaseDenied, LeaseLost, Contended) as refusal:  # nothing was written
+            if attempt + 1 >= attempts or hn.clock() >= until_ns:
+                raise
+            await asyncio.sleep(_wait_s(hn, attempt, getattr(refusal, "retry_after", 0.0)))
+    raise AssertionError("unreachable")
+
+
+async def _compare_and_set(
+    hn: Homenode, key: str, fn: Callable[[Any], Any], kind: str, default: Value, fresh: bool, left_ms: int
+) -> Artifact:
+    found = await hn.read(key, default=default, max_age_ms=0 if fresh else None, timeout_ms=left_ms)
+    data = await _edited(fn, kind, found.bytes)
+    media_type = JSON_TYPE if kind == "json" else None
+    return await hn.put(key, data, base=found.version or ABSENT, media_type=media_type, timeout_ms=left_ms)
+
+
+async def _in_turn(hn: Homenode, key: str, fn: Callable[[Any], Any], kind: str, default: Any, left_ms: int) -> Artifact:
+    create = default is not NO_DEFAULT
+    wait_ms = min(left_ms, QUEUE_MS)
+    async with hn.write(key, create=create, wait_ms=wait_ms, timeout_ms=left_ms) as draft:
+        data = draft.bytes if draft.version is not None else default
+        draft.bytes = await _edited(fn, kind, data)
+        if kind == "json":
+            draft.media_type = JSON_TYPE
+    done = draft.committed or draft.lease.artifact
+    assert done is not None
+    return done
+
+
+async def _edited(fn: Callable[[Any], Any], kind: str, data: bytes) -> bytes:
+    """What `fn` makes of a content."""
+    value = fn(data.decode() if kind == "text" else json.loads(data) if kind == "json" else data)
+    if inspect.isawaitable(value):
+        value = await value
+    return _as_bytes(value, kind)
+
+
+def _as_bytes(value: Any, kind: str) -> bytes:
+    if kind == "json":
+        return encode_json(value)
+    if not isinstance(value, str if kind == "text" else bytes | bytearray | memoryview):
+        raise InvalidArgument(f"an edit of {kind} takes and gives {kind}, not {type(value).__name__}")
+    return encode(value)[0]
+
+
+def _wait_s(hn: Homenode, attempt: int, retry_after_s: float) -> float:
+    low, high = WAIT_S
+    return min(high, max(low * 2 ** min(attempt, 8), min(retry_after_s, high))) * hn.jitter()

@@ -1,0 +1,44 @@
+"""Every example runs, also twice in a row on the same directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.client.conftest import ServerFactory
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "client_sdk" / "examples"
+
+
+def run(name: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_there_is_a_test_for_every_example() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"five_lines.py", "two_agents.py"}
+
+
+def test_five_lines(short_tmp: Path) -> None:
+    assert run("five_lines.py") == "# Plan\n- ship it\n"
+    url = f"embedded://{short_tmp}/example.sqlite3"
+    run("five_lines.py", url)
+    assert run("five_lines.py", url) == "# Plan\n- ship it\n- ship it\n"
+
+
+@pytest.mark.parametrize("where", ["embedded", "server"])
+async def test_two_agents(where: str, server_factory: ServerFactory) -> None:
+    arguments = [(await server_factory().start()).url] if where == "server" else []
+    for _ in range(2):
+        out = run("two_agents.py", *arguments)
+        assert "instead of" in out
+        assert "+Paragraph 30 proves" in out or "proves" in out
+        assert "the writer is refused" in out
+        assert out.endswith("> The proof of paragraph 30 is missing.\n")
