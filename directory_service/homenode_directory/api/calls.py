@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
-from homenode_directory.api import validate, wire
+from homenode_directory.api import pages, validate, wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.delivery import Delivery
@@ -216,13 +216,13 @@ class Calls:
         prefix = validate.prefix(m.prefix)
         after = validate.text(m.after, "after", validate.KEY_BYTES_MAX, empty=True)
         limit = validate.within(m.limit, "limit", 1, validate.LIST_MAX, default=LIST_DEFAULT)
-        return wire.list_response(
+        return pages.list_response(
             wire.accept(await self._directory.list(caller.place, caller.session, prefix, after, limit))
         )
 
     async def history(self, caller: Caller, request: int, m: pb.HistoryRequest) -> pb.HistoryResponse:
         """The retained versions."""
-        return wire.history_response(
+        return pages.history_response(
             wire.accept(await self._directory.history(caller.place, caller.session, validate.key(m.key)))
         )
 

@@ -11,27 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import frames, validate, wire
 from homenode_directory.api.acks import Acks
 from homenode_directory.api.calls import Caller, Step, Submitted
-from homenode_directory.api.carried import Carried, SessionSink
+from homenode_directory.api.carried import Carried, SessionSink, Ticket
 from homenode_directory.api.errors import Rejected, error_of, invalid, outcome_name, rejected
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.api.parts import Parts
 from homenode_directory.place import Position
-
-
-class _Ticket(NamedTuple):
-    """What an answer needs of its operation."""
-
-    number: int
-    request_id: int
-    name: str
-    started: float
 
 
 class Stream:
@@ -158,7 +149,7 @@ class Stream:
 
     def _start(self, session: Carried, operation: pb.Operation, name: str) -> None:
         message, request_id = getattr(operation, name), operation.request_id
-        ticket = _Ticket(operation.session, request_id, name, self._loop.time())
+        ticket = Ticket(operation.session, request_id, name, self._loop.time())
         try:
             if name == "watch":
                 step: Step = self._watch(session, request_id, message)
@@ -176,7 +167,7 @@ class Stream:
         else:
             self._run(ticket, step)
 
-    def _submitted(self, ticket: _Ticket, finish: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
+    def _submitted(self, ticket: Ticket, finish: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
         """The directory has answered an operation."""
         try:
             answer = finish(future.result())
@@ -188,19 +179,19 @@ class Stream:
         else:
             self._done(ticket, answer, None)
 
-    def _run(self, ticket: _Ticket, call: Coroutine[Any, Any, Any], then: Callable[[], None] = lambda: None) -> None:
+    def _run(self, ticket: Ticket, call: Coroutine[Any, Any, Any], then: Callable[[], None] = lambda: None) -> None:
         """Finish an operation in a task; `then` runs behind its answer."""
         task = self._loop.create_task(call)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ran, ticket))
         task.add_done_callback(lambda _: then())
 
-    def _ran(self, ticket: _Ticket, task: asyncio.Task[Any]) -> None:
+    def _ran(self, ticket: Ticket, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         self._done(ticket, None if failure else task.result(), failure)
 
-    def _done(self, ticket: _Ticket, answer: Any, failure: BaseException | None) -> None:
+    def _done(self, ticket: Ticket, answer: Any, failure: BaseException | None) -> None:
         self._pending -= 1
         if failure is not None:
             self._answer_failure(ticket, failure)
@@ -210,7 +201,7 @@ class Stream:
             self._parts.observer.request(name, "ok", self._loop.time() - started)
         self._end_if_done()
 
-    def _answer_failure(self, ticket: _Ticket, failure: BaseException) -> None:
+    def _answer_failure(self, ticket: Ticket, failure: BaseException) -> None:
         number, request_id, name, started = ticket
         error = error_of(failure, during=name)
         self.outbox.answer(number, frames.answer(number, request_id, "error", error))
@@ -258,7 +249,7 @@ class Stream:
         self._numbers[message.session_id] = number
         self._parts.hub.claim(message.session_id, self)
         self._pending += 1
-        ticket = _Ticket(number, operation.request_id, "attach", self._loop.time())
+        ticket = Ticket(number, operation.request_id, "attach", self._loop.time())
         self._run(ticket, self._attached(number, session, holdings, resume), lambda: self._begin(session))
 
     async def _attached(

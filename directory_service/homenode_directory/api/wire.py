@@ -15,7 +15,7 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate
 from homenode_directory.api.errors import Rejected, invalid
 from homenode_directory.delivery import SessionOver
-from homenode_directory.directory import Gone, Listing, Reply, Stat, VersionRecord
+from homenode_directory.directory import Gone, Reply, Stat, VersionRecord
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Put, Renew, SetPolicy
@@ -37,7 +37,6 @@ STATES = {
 LEVELS = {Level.LAZY: t.CONSISTENCY_LAZY, Level.STRICT: t.CONSISTENCY_STRICT}
 PUSHES = {Push.NONE: t.PUSH_NONE, Push.SHARERS: t.PUSH_SHARERS, Push.ALL: t.PUSH_ALL}
 
-PAGE_BYTES_MAX = 512 * 1024  # a list or history answer stays well below the frame limit
 UINT32_MAX = 2**32 - 1
 
 
@@ -308,39 +307,6 @@ def stat_response(stat: Stat) -> pb.StatResponse:
     if entry.holder is not None:
         m.holder = entry.holder.session
         m.holder_remaining_ms = min(max(0, entry.holder.deadline_ms - stat.now_ms), UINT32_MAX)
-    return m
-
-
-def list_response(listing: Listing) -> pb.ListResponse:
-    """A page of artifacts, cut where it grows too large for a frame."""
-    m = pb.ListResponse(more=listing.more, as_of=position(listing.as_of))
-    size = 0
-    for stat in listing.stats:
-        one = stat_response(stat)
-        size += one.ByteSize()
-        if size > PAGE_BYTES_MAX and m.artifacts:
-            m.more = True
-            break
-        m.artifacts.append(one)
-    return m
-
-
-def history_response(records: Iterable[VersionRecord]) -> pb.HistoryResponse:
-    """The retained versions, newest first, as far as they fit in a frame."""
-    m = pb.HistoryResponse()
-    size = 0
-    for record in records:
-        one = pb.HistoryEntry(version=version(record.version), committed_at_ms=record.committed_ms, by=record.session)
-        if record.content is None:
-            one.deleted = True
-        else:
-            one.hash, one.size = bytes.fromhex(record.content.hash), record.content.size
-            if record.content.metadata:
-                one.metadata.CopyFrom(metadata(record.content.metadata))
-        size += one.ByteSize()
-        if size > PAGE_BYTES_MAX and m.versions:
-            break
-        m.versions.append(one)
     return m
 
 
