@@ -49,6 +49,8 @@ async def test_one_operation_too_many_is_refused_not_the_stream() -> None:
         for request_id in range(10, 14):
             error = (await stream.answer(request_id)).error
             assert error.reason == t.ERROR_REASON_OVERLOADED and error.retry_after_ms > 0
+        await stream.send(pb.Operation(session=1, ping=pb.Ping(sent_at=6)))
+        assert (await stream.event("bookmark")).echo == 6, "signs of life are taken whatever the load"
         await served.stub.CloseSession(pb.CloseSessionRequest(session_id=holder))
         assert (await stream.answer(2)).acquire.token.fence
 

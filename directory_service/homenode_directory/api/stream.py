@@ -132,18 +132,18 @@ class Stream:
             self._refuse(operation, "error", invalid("the operation is missing or unknown to this server"))
         elif session is None:
             self._refuse(operation, name, invalid(f"no session is attached as number {operation.session}"))
+        elif session.backlog is None and name in self._special:
+            # Never refused for load: signs of life and acks are bounded in themselves, and they make the load less.
+            try:
+                self._special[name](operation)
+            except Rejected as refusal:
+                self._refuse(operation, name, refusal)
         elif self.outbox.full or self._pending + self.outbox.answers >= self._limits.in_flight:
-            self._parts.observer.request(name, "overloaded", 0.0)
             busy = rejected(t.ERROR_REASON_OVERLOADED, "too many operations in flight", retry_after_ms=50)
             self._refuse(operation, name, busy)
         elif session.backlog is not None:
             self._pending += 1
             session.backlog.append(operation)
-        elif name in self._special:
-            try:
-                self._special[name](operation)
-            except Rejected as refusal:
-                self._refuse(operation, name, refusal)
         else:
             self._start(session, operation, name)
 
