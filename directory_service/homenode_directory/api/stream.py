@@ -129,7 +129,7 @@ class Stream:
             return
         session = self._sessions.get(operation.session)
         if name is None:
-            self._refuse(operation, "error", invalid("the operation is missing or unknown to this server"))
+            self._refuse(operation, "unknown", invalid("the operation is missing or unknown to this server"))
         elif session is None:
             self._refuse(operation, name, invalid(f"no session is attached as number {operation.session}"))
         elif session.backlog is None and name in self._special:
