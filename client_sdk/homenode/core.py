@@ -29,7 +29,8 @@ from homenode.errors import (
 )
 from homenode.leases import LeaseRecord
 from homenode.pending import Pending
-from homenode.session import Phase, Session
+from homenode.requests import Phase
+from homenode.session import Session
 from homenode.values import LEVELS, Meta, name
 from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
 from homenode.view import Counters

@@ -14,7 +14,8 @@ from homenode.clock import Clock, boot_clock
 from homenode.core import Core
 from homenode.errors import InvalidArgument
 from homenode.link import Link
-from homenode.session import Phase, Session
+from homenode.requests import Phase
+from homenode.session import Session
 from homenode.transport import Target, Transport, parse
 
 

@@ -21,10 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum
-from typing import Any
 
 from homenode import recovery
 from homenode.cache import Cache
@@ -32,28 +29,17 @@ from homenode.clock import NS_PER_MS, NS_PER_US
 from homenode.errors import CAUSES, HomenodeError, SessionLost, Unavailable, from_wire
 from homenode.leases import RENEW_AFTER, RENEWALS_MAX, LeaseRecord
 from homenode.link import Backoff, Link
-from homenode.pending import OnAnswer, Pending
+from homenode.pending import Pending
+from homenode.requests import TRANSIENT, Phase, Requests
 from homenode.versions import Position, Version, position_of, version_of
 from homenode.watch import Event, Feed
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
 HOLDINGS_BYTES_MAX = 1 << 20
-OVERLOADED_TRIES = 5
-_ORPHANS_MAX = 256
-_TRANSIENT = (t.ERROR_REASON_UNAVAILABLE, t.ERROR_REASON_UNKNOWN, t.ERROR_REASON_OVERLOADED)
 
 
-class Phase(Enum):
-    """Where a session is in its life."""
-
-    NEW = "new"
-    LIVE = "live"
-    LOST = "lost"
-    CLOSED = "closed"
-
-
-class Session:
+class Session(Requests):
     """See the module.
 
     Args:
@@ -66,31 +52,22 @@ class Session:
     def __init__(
         self, link: Link, cache: Cache, *, workspace: str, name: str, ttl_ms: int = 0, timeout_ms: int = 10_000
     ) -> None:
-        self.link = link
+        super().__init__(link, timeout_ms)
         self.cache = cache
         self.workspace = workspace
         self.name = name
         self.ttl_ms = ttl_ms
-        self.timeout_ms = timeout_ms
-        self.number = 0
-        self.id = ""
-        self.phase = Phase.NEW
         self.position = Position(0, 0)
         self.fill_from = Position(0, 0)
         self.opened = pb.OpenSessionResponse()
         self.leases: dict[str, LeaseRecord] = {}
         self.watches: dict[int, Feed] = {}
-        self.pending: dict[int, Pending] = {}
         self.last_failure: HomenodeError | None = None
-        self._request_id = 0
         self._attach_id = 0
-        self._ready = False
         self._pinged_ns = 0
         self._fresh = asyncio.Event()
         self._acks: dict[str, tuple[Version, int]] = {}
-        self._orphans: OrderedDict[int, tuple[str, str]] = OrderedDict()
         self._backoff = Backoff(link.rng)
-        self.loop = asyncio.get_running_loop()
         self._recovery: asyncio.Task[None] | None = None
         self._renewing: dict[str, int] = {}
 
@@ -115,14 +92,14 @@ class Session:
         if self.phase is Phase.CLOSED:
             return
         live, self.phase = self.phase is Phase.LIVE, Phase.CLOSED
-        self._ready = False
+        self.ready = False
         self._take_permissions()
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
         self.link.remove(self)
         for pending in list(self.pending.values()):
-            self._finish(pending).fail(
+            self.finish(pending).fail(
                 pending.unknown() if pending.effect and pending.sent_ns else Unavailable("the connection is closed")
             )
         for feed in self.watches.values():
@@ -161,99 +138,9 @@ class Session:
         if self.phase is not Phase.LIVE:
             return
         self.phase = Phase.LOST
-        self._ready = False
+        self.ready = False
         self._take_permissions()
         self._recovery = self.loop.create_task(recovery.reopen(self))
-
-    # --- requests -----------------------------------------------------------------------------------------------------
-
-    async def request(
-        self,
-        kind: str,
-        message: Any,
-        *,
-        effect: bool = False,
-        timeout_ms: int | None = None,
-        on_answer: OnAnswer | None = None,
-    ) -> tuple[Any, Pending]:
-        """Send a request and wait: the answer's message, and how it went.
-
-        Cancelling the wait does not cancel the request: its answer is still applied (`on_answer`). Raises
-        HomenodeError; for an effect of which nobody knows whether it happened, Unknown.
-        """
-        self._check_open()
-        await self.link.enter()
-        try:
-            self._check_open()
-        except HomenodeError:
-            self.link.leave()
-            raise
-        pending = self._register(
-            kind, message, effect=effect, timeout_ms=timeout_ms, future=self.loop.create_future(), on_answer=on_answer
-        )
-        assert pending.future is not None
-        return await pending.future
-
-    def background(
-        self,
-        kind: str,
-        message: Any,
-        *,
-        effect: bool = False,
-        on_answer: OnAnswer | None = None,
-        on_error: Callable[[HomenodeError], None] | None = None,
-        request_id: int = 0,
-    ) -> None:
-        """Send a request for which nobody waits."""
-        if self.phase is not Phase.CLOSED:
-            self._register(kind, message, effect=effect, on_answer=on_answer, on_error=on_error, request_id=request_id)
-
-    def _check_open(self) -> None:
-        if self.phase is Phase.CLOSED:
-            raise Unavailable("the connection is closed")
-
-    def next_id(self) -> int:
-        """A request id that was not used before."""
-        self._request_id += 1
-        return self._request_id
-
-    def _register(
-        self, kind: str, message: Any, *, timeout_ms: int | None = None, request_id: int = 0, **options: Any
-    ) -> Pending:
-        deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
-        pending = Pending(request_id or self.next_id(), kind, message, deadline_ns=deadline_ns, **options)
-        self.pending[pending.request_id] = pending
-        if self._ready:
-            self._transmit(pending)
-        return pending
-
-    def _transmit(self, pending: Pending) -> None:
-        if not pending.sent_ns:
-            pending.sent_ns = self.link.clock()
-        elif pending.session_id:
-            pending.resent = True
-        pending.session_id = self.id
-        self.link.send(
-            pb.Operation(session=self.number, request_id=pending.request_id, **{pending.kind: pending.message})
-        )
-
-    def _finish(self, pending: Pending) -> Pending:
-        """Take a request off the list; its place among those under way is free."""
-        if self.pending.pop(pending.request_id, None) is not None and pending.waited:
-            self.link.leave()
-        return pending
-
-    def resolve(self, pending: Pending, answer: pb.Answer) -> None:
-        """The answer to a request is known."""
-        what = answer.WhichOneof("what")
-        if what == "error":
-            self._finish(pending).fail(from_wire(answer.error))
-        elif what is not None:
-            self._finish(pending).answer(getattr(answer, what))
-
-    def give_up(self, pending: Pending, failure: HomenodeError) -> None:
-        """A request has failed for good."""
-        self._finish(pending).fail(failure)
 
     # --- the stream comes and goes (link.Endpoint) --------------------------------------------------------------------
 
@@ -264,32 +151,24 @@ class Session:
 
     def disconnected(self) -> None:
         """See `link.Endpoint`."""
-        self._ready = False
+        self.ready = False
         self.cache.freshness.close()
 
     def tick(self, now_ns: int) -> None:
         """See `link.Endpoint`."""
-        if self._ready and now_ns - self._pinged_ns >= self.link.bookmark_ms * NS_PER_MS:
+        if self.ready and now_ns - self._pinged_ns >= self.link.bookmark_ms * NS_PER_MS:
             self.ping()
         for pending in [p for p in self.pending.values() if p.deadline_ns <= now_ns]:
-            self._expire(pending)
+            self.expire(pending)
         for record in list(self.leases.values()):
             self._renew_if_due(record, now_ns)
 
-    def _expire(self, pending: Pending) -> None:
-        if pending.kind == "acquire" and pending.sent_ns:
-            self._orphans[pending.request_id] = (pending.message.key, pending.message.lease_id)
-            if len(self._orphans) > _ORPHANS_MAX:
-                self._orphans.popitem(last=False)
-        self.give_up(pending, pending.out_of_time(connected=self._ready))
-
     def ping(self) -> None:
         """Ask for a bookmark now."""
-        if not self._ready:
+        if not self.ready:
             return
         self._pinged_ns = self.link.clock()
-        settled = next(iter(self.pending), self._request_id + 1)
-        ping = pb.Ping(sent_at=self._pinged_ns // NS_PER_US, settled_below=settled)
+        ping = pb.Ping(sent_at=self._pinged_ns // NS_PER_US, settled_below=self.settled_below)
         self.link.send(pb.Operation(session=self.number, ping=ping))
 
     def _attach(self) -> None:
@@ -320,13 +199,13 @@ class Session:
             self._resync(position)
         for watch_id, feed in self.watches.items():
             self._watch_again(watch_id, feed)
-        self._ready = True
+        self.ready = True
         for pending in list(self.pending.values()):
-            self._transmit(pending)
+            self.transmit(pending)
         self.ping()
 
     def _attach_again(self, attach_id: int) -> None:
-        if self._attach_id == attach_id and self.phase is Phase.LIVE and not self._ready:
+        if self._attach_id == attach_id and self.phase is Phase.LIVE and not self.ready:
             self._attach()
 
     # --- what comes ---------------------------------------------------------------------------------------------------
@@ -357,41 +236,16 @@ class Session:
             if answer.request_id == self._attach_id:
                 self._attached(answer)
             elif answer.HasField("acquire"):
-                self._release_orphan(answer.request_id)
+                self.release_orphan(answer.request_id)
             return
         if answer.HasField("error"):
             reason = answer.error.reason
             if reason == t.ERROR_REASON_SESSION_LOST:
                 self.lost()  # the request stays pending: recovery finds out what became of it
                 return
-            if reason in _TRANSIENT and self._try_again(pending, answer.error):
+            if reason in TRANSIENT and self.try_again(pending, answer.error):
                 return
         self.resolve(pending, answer)
-
-    def _try_again(self, pending: Pending, error: t.Error) -> bool:
-        """After a transient refusal the same request is sent again, a little later, until its time is up."""
-        pending.tries += 1
-        if error.reason == t.ERROR_REASON_OVERLOADED and pending.tries > OVERLOADED_TRIES:
-            return False
-        pending.failure = from_wire(error)
-        wait_s = min(2.0, 0.02 * 2 ** min(pending.tries, 7)) * (0.5 + self.link.rng.random() / 2)
-        self.loop.call_later(max(wait_s, error.retry_after_ms / 1000), self._send_again, pending, self.id)
-        return True
-
-    def _send_again(self, pending: Pending, session_id: str) -> None:
-        if self._ready and self.id == session_id and self.pending.get(pending.request_id) is pending:
-            self._transmit(pending)
-
-    def _release_orphan(self, request_id: int) -> None:
-        """A lease was granted to somebody who has given up waiting."""
-        orphan = self._orphans.pop(request_id, None)
-        if orphan is not None:
-            self.release_later(*orphan)
-
-    def release_later(self, key: str, lease_id: str) -> None:
-        """Give up a lease without waiting for the answer."""
-        self.leases.pop(lease_id, None)
-        self.background("release", pb.ReleaseRequest(key=key, lease_id=lease_id), effect=True)
 
     def _invalidation(self, event: pb.Invalidation) -> None:
         version = version_of(event.version)
@@ -403,7 +257,7 @@ class Session:
 
     def _send_acks(self) -> None:
         acks, self._acks = self._acks, {}
-        if acks and self._ready:
+        if acks and self.ready:
             message = pb.Ack()
             for key, (version, fence) in acks.items():
                 acked = message.keys.add(key=key, fence=fence)
@@ -416,7 +270,7 @@ class Session:
             self._resync(position)
         self._advance(position)
         sent_ns = event.echo * NS_PER_US
-        if event.echo and self._ready and sent_ns <= self._pinged_ns:
+        if event.echo and self.ready and sent_ns <= self._pinged_ns:
             self.cache.freshness.confirm(sent_ns)
             self._fresh.set()
 
@@ -441,6 +295,12 @@ class Session:
         """An id that no other lease of this session has."""
         return f"{self.next_id()}-{secrets.token_hex(4)}"
 
+    def release_later(self, key: str, lease_id: str) -> None:
+        """See `Requests.release_later`; the lease is no longer ours at once."""
+        self.leases.pop(lease_id, None)
+        self._renewing.pop(lease_id, None)
+        super().release_later(key, lease_id)
+
     def end_lease(self, lease_id: str, cause: str) -> None:
         """A write lease is over."""
         record = self.leases.pop(lease_id, None)
@@ -452,7 +312,7 @@ class Session:
         asked_ns = self._renewing.get(record.lease_id)
         if asked_ns is None:
             asked_ns = self._renewing[record.lease_id] = now_ns
-        if not self._ready or now_ns - asked_ns < record.ttl_ms * NS_PER_MS * RENEW_AFTER:
+        if not self.ready or now_ns - asked_ns < record.ttl_ms * NS_PER_MS * RENEW_AFTER:
             return
         if record.renewals < RENEWALS_MAX:
             self.renew(record)
@@ -502,7 +362,7 @@ class Session:
         """Nobody reads the feed any more."""
         feed.close()
         self.watches.pop(feed.watch_id, None)
-        if self._ready and feed.watch_id:
+        if self.ready and feed.watch_id:
             message = pb.UnwatchRequest(watch_id=feed.watch_id)
             self.link.send(pb.Operation(session=self.number, unwatch=message))
 

@@ -1,0 +1,176 @@
+"""What a session has under way: every request until its answer, whatever happens to the stream meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from homenode.clock import NS_PER_MS
+from homenode.errors import HomenodeError, Unavailable, from_wire
+from homenode.link import Link
+from homenode.pending import OnAnswer, Pending
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+
+OVERLOADED_TRIES = 5
+ORPHANS_MAX = 256
+#: Refusals after which the same request is sent again.
+TRANSIENT = (t.ERROR_REASON_UNAVAILABLE, t.ERROR_REASON_UNKNOWN, t.ERROR_REASON_OVERLOADED)
+
+
+class Phase(Enum):
+    """Where a session is in its life."""
+
+    NEW = "new"
+    LIVE = "live"
+    LOST = "lost"
+    CLOSED = "closed"
+
+
+class Requests:
+    """The requests of one session. `Session` extends it.
+
+    Attributes:
+        id: the session's; number: on the link's stream.
+        pending: requests without an answer, by id, oldest first.
+        ready: whether the session is attached to the current stream: only then anything is sent.
+    """
+
+    def __init__(self, link: Link, timeout_ms: int) -> None:
+        self.link = link
+        self.timeout_ms = timeout_ms
+        self.loop = asyncio.get_running_loop()
+        self.number = 0
+        self.id = ""
+        self.phase = Phase.NEW
+        self.pending: dict[int, Pending] = {}
+        self.ready = False
+        self._request_id = 0
+        self._orphans: OrderedDict[int, tuple[str, str]] = OrderedDict()
+
+    async def request(
+        self,
+        kind: str,
+        message: Any,
+        *,
+        effect: bool = False,
+        timeout_ms: int | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> tuple[Any, Pending]:
+        """Send a request and wait: the answer's message, and how it went.
+
+        Cancelling the wait does not cancel the request: its answer is still applied (`on_answer`). Raises
+        HomenodeError; for an effect of which nobody knows whether it happened, Unknown.
+        """
+        self._check_open()
+        await self.link.enter()
+        try:
+            self._check_open()
+        except HomenodeError:
+            self.link.leave()
+            raise
+        pending = self.register(
+            kind, message, effect=effect, timeout_ms=timeout_ms, future=self.loop.create_future(), on_answer=on_answer
+        )
+        assert pending.future is not None
+        return await pending.future
+
+    def background(
+        self,
+        kind: str,
+        message: Any,
+        *,
+        effect: bool = False,
+        on_answer: OnAnswer | None = None,
+        on_error: Callable[[HomenodeError], None] | None = None,
+        request_id: int = 0,
+    ) -> None:
+        """Send a request for which nobody waits."""
+        if self.phase is not Phase.CLOSED:
+            self.register(kind, message, effect=effect, on_answer=on_answer, on_error=on_error, request_id=request_id)
+
+    def _check_open(self) -> None:
+        if self.phase is Phase.CLOSED:
+            raise Unavailable("the connection is closed")
+
+    def next_id(self) -> int:
+        """A request id that was not used before."""
+        self._request_id += 1
+        return self._request_id
+
+    def register(
+        self, kind: str, message: Any, *, timeout_ms: int | None = None, request_id: int = 0, **options: Any
+    ) -> Pending:
+        deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
+        pending = Pending(request_id or self.next_id(), kind, message, deadline_ns=deadline_ns, **options)
+        self.pending[pending.request_id] = pending
+        if self.ready:
+            self.transmit(pending)
+        return pending
+
+    def transmit(self, pending: Pending) -> None:
+        if not pending.sent_ns:
+            pending.sent_ns = self.link.clock()
+        elif pending.session_id:
+            pending.resent = True
+        pending.session_id = self.id
+        self.link.send(
+            pb.Operation(session=self.number, request_id=pending.request_id, **{pending.kind: pending.message})
+        )
+
+    def finish(self, pending: Pending) -> Pending:
+        """Take a request off the list; its place among those under way is free."""
+        if self.pending.pop(pending.request_id, None) is not None and pending.waited:
+            self.link.leave()
+        return pending
+
+    def resolve(self, pending: Pending, answer: pb.Answer) -> None:
+        """The answer to a request is known."""
+        what = answer.WhichOneof("what")
+        if what == "error":
+            self.finish(pending).fail(from_wire(answer.error))
+        elif what is not None:
+            self.finish(pending).answer(getattr(answer, what))
+
+    def give_up(self, pending: Pending, failure: HomenodeError) -> None:
+        """A request has failed for good."""
+        self.finish(pending).fail(failure)
+
+    @property
+    def settled_below(self) -> int:
+        """Every request id below this is answered, or will not be asked again."""
+        return next(iter(self.pending), self._request_id + 1)
+
+    def expire(self, pending: Pending) -> None:
+        if pending.kind == "acquire" and pending.sent_ns:
+            self._orphans[pending.request_id] = (pending.message.key, pending.message.lease_id)
+            if len(self._orphans) > ORPHANS_MAX:
+                self._orphans.popitem(last=False)
+        self.give_up(pending, pending.out_of_time(connected=self.ready))
+
+    def try_again(self, pending: Pending, error: t.Error) -> bool:
+        """After a transient refusal the same request is sent again, a little later, until its time is up."""
+        pending.tries += 1
+        if error.reason == t.ERROR_REASON_OVERLOADED and pending.tries > OVERLOADED_TRIES:
+            return False
+        pending.failure = from_wire(error)
+        wait_s = min(2.0, 0.02 * 2 ** min(pending.tries, 7)) * (0.5 + self.link.rng.random() / 2)
+        self.loop.call_later(max(wait_s, error.retry_after_ms / 1000), self._send_again, pending, self.id)
+        return True
+
+    def _send_again(self, pending: Pending, session_id: str) -> None:
+        if self.ready and self.id == session_id and self.pending.get(pending.request_id) is pending:
+            self.transmit(pending)
+
+    def release_orphan(self, request_id: int) -> None:
+        """A lease was granted to somebody who has given up waiting."""
+        orphan = self._orphans.pop(request_id, None)
+        if orphan is not None:
+            self.release_later(*orphan)
+
+    def release_later(self, key: str, lease_id: str) -> None:
+        """Give up a lease, or with an empty id the shared copy, without waiting for the answer."""
+        self.background("release", pb.ReleaseRequest(key=key, lease_id=lease_id), effect=True)
