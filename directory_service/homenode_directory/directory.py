@@ -76,6 +76,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
+CLEAR_MAX = 256  # artifacts that a session's end reaches at once
 SESSION_OVER = Denial(Reason.SESSION_LOST, "the session is over or unknown")
 
 
@@ -112,11 +113,16 @@ class Directory:
         self._deliver = deliver
         self._shared = shared
         self._slices: dict[int, Slice] = {}
+        self._fetching: set[asyncio.Task[None]] = set()
         self._answered: dict[str, list[int]] = {}  # session -> stored answers that its client has not settled yet
 
     async def close(self) -> None:
         """Finish what is queued."""
         await asyncio.gather(*(slice_.close() for slice_ in self._slices.values()))
+
+    def leases(self) -> int:
+        """How many write leases this process knows of; it looks at every entry in memory."""
+        return sum(slice_.leases() for slice_ in self._slices.values())
 
     def slice_at(self, number: int) -> Slice:
         """The working state of a slice."""
@@ -144,15 +150,17 @@ class Directory:
         outcome = await self._commit(slice_, lambda s: sessions.opened(s, session, name, ttl_ms))
         if not outcome.ok:
             raise Unavailable("a session id came twice")
+        self._answered[session] = []
         return Opened(session, Position(slice_.incarnation.number, outcome.head), ttl_ms)
 
     async def keep_alive(self, place: Place, session: str, ttl_ms: int, settled_below: int = 0) -> Position | Denial:
         """A sign of life of the session; answers below `settled_below` may be forgotten."""
         slice_ = self.slice_of(place)
-        stored = self._answered.get(session, [])
+        stored = self._answered.setdefault(session, [])
         settled = [request for request in stored if request < settled_below][: self.settings.settled_per_call_max]
-        outcome = await self._commit(slice_, lambda s: sessions.kept(s, session, ttl_ms, settled))
+        outcome = await self._commit(slice_, lambda s: sessions.kept(s, session, ttl_ms, settled), relief=True)
         if not outcome.ok:
+            self._answered.pop(session, None)
             return SESSION_OVER
         if settled:
             gone = set(settled)
@@ -162,7 +170,7 @@ class Directory:
     async def confirm_session(self, place: Place, session: str) -> Position | Denial:
         """Whether the session is live, and the head of its slice's log."""
         slice_ = self.slice_of(place)
-        outcome = await self._commit(slice_, lambda s: sessions.confirmed(s, session))
+        outcome = await self._commit(slice_, lambda s: sessions.confirmed(s, session), relief=True)
         return Position(slice_.incarnation.number, outcome.head) if outcome.ok else SESSION_OVER
 
     async def end_session(self, place: Place, session: str, cause: Cause = Cause.RELEASED) -> None:
@@ -178,9 +186,10 @@ class Directory:
         outcome = await self._commit(
             slice_, lambda s: sessions.ended(s, session, live, deadline, retention_ms), relief=True
         )
-        if not outcome.ok:
+        shown = outcome.shown.get(fields.session_key(session), {})
+        if not outcome.ok and shown.get(fields.LIVE) != sessions.OVER:
             return False
-        await self.clear_session(slice_, session, cause)
+        await self.clear_session(slice_, session, cause)  # also where another try, or another server, ended it
         return True
 
     async def clear_session(self, slice_: Slice, session: str, cause: Cause) -> None:
@@ -189,7 +198,10 @@ class Directory:
         self._answered.pop(session, None)
         held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
         artifacts = sorted({*held, *self._shared(session)})
-        await asyncio.gather(*(self._event(slice_, artifact, EndSession(session, cause)) for artifact in artifacts))
+        for start in range(0, len(artifacts), CLEAR_MAX):
+            some = artifacts[start : start + CLEAR_MAX]
+            await asyncio.gather(*(self._event(slice_, artifact, EndSession(session, cause)) for artifact in some))
+        slice_.refuse_waiting(session, SESSION_OVER)
 
     async def resolve(
         self, place: Place, session: str, requests: Sequence[int]
@@ -221,8 +233,9 @@ class Directory:
         future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         slice_ = self.slice_of(place)
         slice_.submit(EventJob(fields.artifact_of(place, key), event, future, request, digest))
-        if request:
-            self._answered.setdefault(getattr(event, "session", ""), []).append(request)
+        answered = self._answered.get(getattr(event, "session", "")) if request else None
+        if answered is not None:  # of a session that was seen alive here; else its end forgets the answer
+            answered.append(request)
         return future
 
     async def request(self, place: Place, key: str, event: Event, request: int = 0, digest: str = "") -> Reply:
@@ -268,8 +281,8 @@ class Directory:
         number = self.slice_of(place).number
         keys = await self._store_call(self.store.by_prefix(number, fields.index_key(place), prefix, after, limit + 1))
         stats = await self._stats(place, keys[:limit])
-        as_of = stats[-1].as_of if stats else head
-        return Listing([stat for stat in stats if stat.entry.exists], len(keys) > limit, as_of)
+        # As of the head before the index was read: a watch from there misses nothing that the list does not have.
+        return Listing([stat for stat in stats if stat.entry.exists], len(keys) > limit, head)
 
     async def history(self, place: Place, session: str, key: str) -> Sequence[VersionRecord] | Denial:
         """The retained versions, newest first."""
@@ -297,6 +310,25 @@ class Directory:
             if record.version == version:
                 return record
         return Denial(Reason.NOT_FOUND, "this version does not exist or is not retained", current=records[0].version)
+
+    # --- for delivery -------------------------------------------------------------------------------------------
+
+    def answered(self, place: Place, session: str, request: int, sequence: int) -> None:
+        """The log says that a queued request has its answer, by whichever process; who waits for it here gets it."""
+        slice_ = self.slice_of(place)
+        if (session, request) in slice_.waiting:
+            task = asyncio.ensure_future(self._fetch_answer(slice_, session, request, sequence))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+
+    async def _fetch_answer(self, slice_: Slice, session: str, request: int, sequence: int) -> None:
+        try:
+            (results,) = await self.store.load(slice_.number, [fields.results_key(session)])
+        except StoreError:
+            return  # the caller's own deadline ends its wait; the same request id finds the answer
+        text = results.get(str(request))
+        answer = fields.decode_answer(session, request, text).answer if text else SESSION_OVER
+        slice_.answer_waiting(session, request, (answer, sequence))
 
     # --- for the sweeper ----------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class Observer(Protocol):
         """Head of a slice's log, and up to where it is delivered."""
 
     def gauge(self, name: str, value: float) -> None:
-        """A level: sessions, streams, queued_events, in_flight."""
+        """A level: sessions, leases, streams, queued_events, in_flight."""
 
     def content(self, kind: str, body_bytes: int, full_bytes: int) -> None:
         """A body went out as `kind` (patch, snapshot, held): its size on the wire, and the content's size."""

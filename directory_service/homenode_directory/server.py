@@ -132,6 +132,7 @@ def build(
         settings=DirectorySettings(result_retention_ms=settings.result_retention_ms, terms=terms),
         observer=observer,
     )
+    delivery.answered = directory.answered
     sweeper = Sweeper(directory, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX))
     endpoint = Endpoint(_parts(settings, store, directory, delivery, content, observer, clock))
     return Server(store, directory, delivery, sweeper, endpoint, executor)

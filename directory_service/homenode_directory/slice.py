@@ -98,6 +98,7 @@ class Slice:
         self.swept_token = ""  # incarnation whose predecessors' sessions have been ended
         self.grown: dict[str, None] = {}  # artifacts whose history grew since the last sweep
         self.dead: OrderedDict[str, None] = OrderedDict()
+        self.buried = 0  # how many sessions were found to be over
         self.waiting: dict[tuple[str, int], list[asyncio.Future[StoredAnswer]]] = {}
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._store = store
@@ -128,17 +129,17 @@ class Slice:
         self._wake.set()
         if self._task is not None:
             await self._task
-        for futures in self.waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(Unavailable("the directory is stopping"))
-        self.waiting.clear()
+        self._abandon_waiting("the directory is stopping")
 
     # --- what jobs use while they judge -------------------------------------------------------------------------
 
     def entry(self, artifact: str) -> Entry:
         """The entry as known here; the store's refusal corrects a wrong guess."""
         return self._entries.get(artifact, ABSENT_ENTRY)
+
+    def leases(self) -> int:
+        """How many artifacts have a holder, among those that this process knows."""
+        return sum(entry.holder is not None for entry in self._entries.values())
 
     def keep(self, artifact: str, entry: Entry | None) -> None:
         """Remember an entry; None or absent: there is no record."""
@@ -152,6 +153,7 @@ class Slice:
 
     def bury(self, session: str) -> None:
         """Remember that a session is over."""
+        self.buried += session not in self.dead
         self.dead[session] = None
         while len(self.dead) > self.limits.dead_sessions_max:
             self.dead.popitem(last=False)
@@ -168,6 +170,18 @@ class Slice:
         for future in self.waiting.pop((session, request), ()):
             if not future.done():
                 future.set_result(answer)
+
+    def refuse_waiting(self, session: str, denial: Denial) -> None:
+        """A session is over: none of its queued requests gets another answer."""
+        for named in [named for named in self.waiting if named[0] == session]:
+            self.answer_waiting(*named, (denial, 0))
+
+    def _abandon_waiting(self, why: str) -> None:
+        waiting, self.waiting = self.waiting, {}
+        for futures in waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(Unavailable(why))
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -198,6 +212,7 @@ class Slice:
         except StoreChanged as error:
             self._forget()
             self.incarnation = await self._renew()
+            self._abandon_waiting("the slice's memory changed")  # its queues are those of sessions that are over
             return self._retriable(batch, error)
         except StoreError as error:
             self._forget()
@@ -238,8 +253,9 @@ class Slice:
             if outcome.ok and commit.log:
                 first = outcome.head - len(commit.log) + 1
                 logged.extend((first + i, data) for i, data in enumerate(commit.log))
+            buried = self.buried
             if not queued.job.settle(self, commit, outcome):
-                queued.rounds += 1
+                queued.rounds += self.buried == buried  # a dead session found is no contention; each is found once
                 again.append(queued)
         if logged:
             self._deliver(self.number, self.incarnation.number, logged)
@@ -268,4 +284,8 @@ class Slice:
         for queued in batch:
             if not queued.job.relief:
                 queued.job.fail(Full(str(error)))
-        return await self._try(freeing, relief=True) if freeing else []
+        try:
+            return await self._try(freeing, relief=True) if freeing else []
+        except StoreError as failure:
+            self._forget()
+            return self._retriable(freeing, failure)

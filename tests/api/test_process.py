@@ -104,11 +104,15 @@ async def test_health_reflection_and_metrics() -> None:
                     session_id=opened.session_id, request_id=1, key="secret-key", any=True, content=content(b"secret")
                 )
             )
+            held = pb.AcquireRequest(session_id=opened.session_id, request_id=2, key="secret-key", lease_id="L")
+            await stub.Acquire(held)
         status, text = await asyncio.to_thread(_get, server.metrics + "/metrics")
         assert status == 200
         assert 'homenode_requests_total{operation="commit",outcome="ok"} 1.0' in text
         assert 'homenode_request_seconds_bucket{le="+Inf",operation="commit"} 1.0' in text
         assert {line.split("{")[0].split(" ")[0][:9] for line in text.splitlines() if line[0] != "#"} == {"homenode_"}
+        assert "homenode_leases 1.0" in text and "homenode_commits_total 1.0" in text
+        assert 'homenode_store_seconds_count{kind="commit"}' in text
         assert "secret" not in text
         assert await asyncio.to_thread(_get, server.metrics + "/healthz") == (200, "ok\n")
         assert (await asyncio.to_thread(_get, server.metrics + "/etc/passwd"))[0] == 404

@@ -49,6 +49,7 @@ COUNTERS = {
 GAUGES = {
     "homenode_streams": ("Open streams and watches.", ()),
     "homenode_sessions": ("Sessions attached here.", ()),
+    "homenode_leases": ("Write leases that this server knows of.", ()),
     "homenode_queued_events": ("Events that wait for a stream.", ()),
     "homenode_in_flight": ("Operations under way.", ()),
     "homenode_log_head": ("Last sequence of a slice's log.", ("slice",)),
