@@ -217,7 +217,12 @@ async def run_server(
         cleanup.push_async_callback(api.stop)
         await server.start()
         cleanup.push_async_callback(server.close)
-        metrics = MetricsServer(observer.registry, lambda: not hub.draining, hub.measure)
+
+        def refresh() -> None:
+            hub.measure()
+            observer.gauge("leases", server.directory.leases())
+
+        metrics = MetricsServer(observer.registry, lambda: not hub.draining, refresh)
         metrics_port = await _start_metrics(metrics, settings, split_address) if settings.metrics != OFF else 0
         cleanup.push_async_callback(metrics.close)
         await api.start()
