@@ -112,7 +112,7 @@ def build(
     store = store or store_of(settings)
     incarnations = Incarnations(store)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="content") if threads else None
-    blobs = StoredBlobs(store, incarnations)
+    blobs = StoredBlobs(store, incarnations, clock=clock)
     content = ContentStore(
         blobs,
         max_bytes=settings.artifact_bytes_max,

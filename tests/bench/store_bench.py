@@ -58,7 +58,7 @@ async def measure(store: Store, *, calls: int, per_call: int, workers: int, comp
     tokens = {}
     for worker in range(workers):
         tokens[worker] = (await store.adopt(worker, 0)).token
-        await store.put_blob(worker, "b/0", b"x")
+        await store.put_blobs(worker, [("b/0", b"x")])
         sessions = tuple(Put(f"x/session-{i}", "live", "1") for i in range(64))
         await store.commit(worker, tokens[worker], [Commit(writes=sessions)])
 

@@ -49,7 +49,8 @@ class Shelf:
     async def record(self, hash_: str) -> dict[str, str]:
         return dict((await self.store.load(0, [record_key(hash_)]))[0])
 
-    async def collect(self, idle_ms: int = 0) -> int:
+    async def collect(self, idle_ms: int = -1_000) -> int:
+        """By default as of a second from now: whatever was touched has been idle then."""
         return await self.blobs.collect(0, idle_ms, 100)
 
     async def there(self, hash_: str) -> bool:
@@ -152,7 +153,7 @@ async def test_a_writer_that_died_before_its_bytes_is_made_good(shelf: Shelf, mo
         raise OSError
 
     with monkeypatch.context() as patch:
-        patch.setattr(shelf.store, "put_blob", die)
+        patch.setattr(shelf.store, "put_blobs", die)
         with pytest.raises(OSError):
             await shelf.put("h", "a", b"\x03from a")
     assert not await shelf.there("h")
@@ -166,17 +167,17 @@ async def test_a_writer_that_died_before_its_bytes_is_made_good(shelf: Shelf, mo
 async def test_a_content_collected_while_it_is_written_is_written_again(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_blob = shelf.store.put_blob
+    put_blobs = shelf.store.put_blobs
     calls: list[str] = []
 
-    async def stall(slice_: int, key: str, data: bytes) -> None:
-        calls.append(key)
+    async def stall(slice_: int, blobs: list[tuple[str, bytes]]) -> None:
+        calls.append(blobs[0][0])
         if len(calls) == 1:
             await asyncio.sleep(0.002)
             assert await shelf.collect() == 1
-        await put_blob(slice_, key, data)
+        await put_blobs(slice_, blobs)
 
-    monkeypatch.setattr(shelf.store, "put_blob", stall)
+    monkeypatch.setattr(shelf.store, "put_blobs", stall)
     await shelf.put("h")
     assert len(calls) == 2
     assert (await shelf.record("h"))["refs"] == "0"

@@ -85,7 +85,7 @@ async def test_within_a_commit_writes_apply_in_order(slice_: Slice) -> None:
 
 
 async def test_delete_removes_any_shape(slice_: Slice) -> None:
-    await slice_.store.put_blob(0, "b", b"bytes")
+    await slice_.store.put_blobs(0, [("b", b"bytes")])
     await slice_.write(Put("k", "a", "1"), Rank("r", "m", 1))
     assert await slice_.holds(Exists("b"), Exists("k"), Exists("r"))
     await slice_.write(Delete("b"), Delete("k"), Delete("r"), Delete("absent"))
@@ -195,7 +195,7 @@ async def test_a_chain_stops_where_it_breaks(slice_: Slice) -> None:
 
 async def test_show_returns_what_a_refused_commit_met(slice_: Slice) -> None:
     await slice_.write(Put("k", "a", "1"), Put("k", "b", "ü"), Rank("r", "m", 3), Rank("r", "ö", 1_700_000_000_123))
-    await slice_.store.put_blob(0, "b", b"bytes")
+    await slice_.store.put_blobs(0, [("b", b"bytes")])
     show = ("k", "r", "none", "b")
     outcomes = await slice_.commit(
         Commit((Equals("k", "a", "2"),), show=show),

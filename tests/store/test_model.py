@@ -134,7 +134,7 @@ class SameAsMemory(RuleBasedStateMachine):
     @rule(key=st.sampled_from(BLOBS), data=st.binary(max_size=4))
     def put_blob(self, key: str, data: bytes) -> None:
         for store in self.stores:
-            self.run(store.put_blob(self.slice, key, data))
+            self.run(store.put_blobs(self.slice, [(key, data)]))
 
     @rule(keep_from=st.integers(0, 12))
     def trim(self, keep_from: int) -> None:

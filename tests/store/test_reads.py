@@ -90,9 +90,9 @@ async def test_a_tail_notices_another_incarnations_log(store: Store, token: str)
 async def test_blobs_are_kept_and_never_overwritten(store: Store, token: str) -> None:
     large = bytes(range(256)) * 4_096
     assert await store.get_blob(0, "b/1") is None
-    await asyncio.gather(*(store.put_blob(0, "b/1", large) for _ in range(4)))
-    await store.put_blob(0, "b/1", b"other")
-    await store.put_blob(0, "b/empty", b"")
+    await asyncio.gather(*(store.put_blobs(0, [("b/1", large)]) for _ in range(4)))
+    await store.put_blobs(0, [("b/1", b"other")])
+    await store.put_blobs(0, [("b/empty", b"")])
     assert await store.get_blob(0, "b/1") == large
     assert await store.get_blob(0, "b/empty") == b""
     (outcome,) = await store.commit(0, token, [Commit((Exists("b/1"), Exists("b/empty")))])

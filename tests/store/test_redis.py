@@ -251,7 +251,7 @@ async def test_a_full_server_refuses_whole_and_gives_relief(redis_factory: Redis
     assert head == stored > 50
     assert await store.load(0, [f"k{stored}"]) == [{}]
     with pytest.raises(StoreFull):
-        await store.put_blob(0, "blob", b"x" * 1_000_000)
+        await store.put_blobs(0, [("blob", b"x" * 1_000_000)])
     release = Commit((Equals("lease", "v", None),), (Put("lease", "v", "1"), Rank("due", "m", 1)), (b"released",))
     with pytest.raises(StoreFull):
         await store.commit(0, token, [release])
@@ -271,7 +271,7 @@ async def test_no_script_call_carries_content(redis_factory: RedisFactory, opene
     seen: list[str] = []
     with server.client() as client, client.monitor() as monitor:
         token = (await store.adopt(0, 0)).token
-        await store.put_blob(0, "b/hash", secret.encode())
+        await store.put_blobs(0, [("b/hash", secret.encode())])
         await store.commit(0, token, [Commit((Exists("b/hash"),), (Add("br/hash", "refs", 1),), (b"entry",))])
         assert await store.get_blob(0, "b/hash") == secret.encode()
         await store.load(0, ["the-end"])
@@ -364,7 +364,7 @@ async def test_keys_of_a_slice_share_a_hash_tag(redis_factory: RedisFactory, ope
     server = redis_factory()
     store = await opened(server.url, name="shop")
     token = (await store.adopt(3, 0)).token
-    await store.put_blob(3, "b/{x}", b"x")
+    await store.put_blobs(3, [("b/{x}", b"x")])
     await store.commit(3, token, [Commit(writes=(Put("e/{other}", "v", "1"), Rank("due", "m", 1)), log=(b"x",))])
     with server.client() as client:
         keys = sorted(key.decode() for key in client.keys("*"))

@@ -222,7 +222,7 @@ async def test_a_full_disk_refuses_whole_and_relief_still_works(small_disk: Path
         for _ in range(1_000):
             await store.commit(0, token, [Commit(writes=(Put(f"more{_}", "v", "x" * 40_000),))])
     with pytest.raises(StoreFull):
-        await store.put_blob(0, "blob", b"x" * 16_000_000)
+        await store.put_blobs(0, [("blob", b"x" * 16_000_000)])
     other.unlink()
     (outcome,) = await store.commit(0, token, [Commit(writes=(Put("after", "v", "x" * 40_000),), log=(b"z",))])
     assert outcome.head == acknowledged + 1_001

@@ -236,8 +236,8 @@ class Store(Protocol):
     async def trim_log(self, slice_: int, keep_from: int) -> None:
         """Forget entries below sequence `keep_from`."""
 
-    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
-        """Keep bytes under the key unless something is there already (content keys name their bytes)."""
+    async def put_blobs(self, slice_: int, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """Keep bytes under each key unless something is there already (content keys name their bytes)."""
 
     async def get_blob(self, slice_: int, key: str) -> bytes | None:
         """The bytes, or None."""

@@ -12,7 +12,7 @@ refers to the base of every writer.
 
 References are counted by whoever commits a version (`Exists("b/<hash>")` and `Add("br/<hash>", "refs", 1)` in one
 commit) and by patches, of their base. Collection compares before it deletes, so a content that is touched or referred
-to meanwhile survives. Times are the store's clock without the slice's offset.
+to meanwhile survives. Times are on the slice's clock.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from homenode_directory.clock import Clock, StoreClock, monotonic_ms
 from homenode_directory.content.encoding import Blob
 from homenode_directory.content.service import BaseGone
 from homenode_directory.store.base import (
@@ -40,6 +41,7 @@ from homenode_directory.store.base import (
     Unrank,
     Write,
 )
+from homenode_directory.store.coalesce import Coalescer
 
 INDEX = "bi"
 ON = "on/"
@@ -69,9 +71,12 @@ class Tokens(Protocol):
 class StoredBlobs:
     """Content's `Blobs` over a store."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
+    def __init__(self, store: Store, tokens: Tokens, *, clock: Clock = monotonic_ms) -> None:
+        """`clock`: local milliseconds that never go back."""
         self._store = store
         self._tokens = tokens
+        self._clock = clock
+        self._slices: dict[int, _Slice] = {}
 
     async def put_blob(
         self, slice_: int, hash_: str, data: bytes, *, size: int, links: int, chain_bytes: int, base: str
@@ -81,7 +86,7 @@ class StoredBlobs:
         for _ in range(ROUNDS_MAX):
             if await self._register(slice_, hash_, blob):
                 return
-            await self._store.put_blob(slice_, bytes_key(hash_), _with_header(blob))
+            await self._slice(slice_).keep((bytes_key(hash_), _with_header(blob)))
             # Had this writer stalled for long, collection might have taken the record before the bytes came.
             (there,) = await self._commit(slice_, [Commit((Exists(record_key(hash_)), Exists(bytes_key(hash_))))])
             if there.ok:
@@ -102,19 +107,18 @@ class StoredBlobs:
 
         Returns how many were deleted. A content that stays is looked at again after `idle_ms`.
         """
-        due, _ = await self._store.by_score(slice_, INDEX, limit)
-        now_ms = await self._store.now_ms()
+        due, now_ms = await self._store.by_score(slice_, INDEX, limit)
         hashes = [hash_ for hash_, at_ms in due if at_ms <= now_ms - idle_ms]
         if not hashes:
             return 0
         records = await self._store.load(slice_, [record_key(hash_) for hash_ in hashes])
         verdicts = [_verdict(h, record, now_ms, idle_ms) for h, record in zip(hashes, records, strict=True)]
-        outcomes = await self._commit(slice_, [commit for commit, _ in verdicts], relief=True)
+        outcomes = await self._commit_all(slice_, [commit for commit, _ in verdicts], relief=True)
         return sum(outcome.ok and deletes for outcome, (_, deletes) in zip(outcomes, verdicts, strict=True))
 
     async def _register(self, slice_: int, hash_: str, blob: Blob) -> bool:
         """Whether the bytes are stored already; if not, the record is there and holds on to the blob's base."""
-        record, touch = record_key(hash_), _touch(hash_, await self._store.now_ms())
+        record, touch = record_key(hash_), _touch(hash_, await self._slice(slice_).now_ms())
         base_there: tuple[Guard, ...] = ()
         hold: tuple[Write, ...] = ()
         if blob.base:
@@ -145,14 +149,52 @@ class StoredBlobs:
                 raise BaseGone("the base of a patch is not stored")
         raise StoreError("a content's record changed again and again")
 
-    async def _commit(self, slice_: int, commits: Sequence[Commit], *, relief: bool = False) -> list[Outcome]:
+    def _slice(self, slice_: int) -> _Slice:
+        state = self._slices.get(slice_)
+        if state is None:
+            state = self._slices[slice_] = _Slice(self, slice_)
+        return state
+
+    async def _commit(self, slice_: int, commits: Sequence[Commit]) -> Sequence[Outcome]:
+        return await self._slice(slice_).commit(commits)
+
+    async def _commit_all(self, slice_: int, commits: Sequence[Commit], *, relief: bool = False) -> Sequence[Outcome]:
         token = (await self._tokens.current(slice_)).token
         for _ in range(ROUNDS_MAX):
             try:
-                return await self._store.commit(slice_, token, commits, relief=relief)
+                asked = self._clock()
+                outcomes = await self._store.commit(slice_, token, commits, relief=relief)
+                self._slice(slice_).time.saw(outcomes[-1].now_ms, asked)
+                return outcomes
             except StoreChanged:
                 token = (await self._tokens.renew(slice_, token)).token
         raise StoreError("the store's memory changed again and again")
+
+
+class _Slice:
+    """One slice's calls, coalesced over the contents that are written at the same time, and its clock."""
+
+    def __init__(self, blobs: StoredBlobs, slice_: int) -> None:
+        self.time = StoreClock(blobs._clock)
+        self.commit: Coalescer[Sequence[Commit], Sequence[Outcome]] = Coalescer(self._commit)
+        self.keep: Coalescer[tuple[str, bytes], None] = Coalescer(self._keep, lambda blob: len(blob[1]))
+        self._blobs = blobs
+        self._number = slice_
+
+    async def now_ms(self) -> int:
+        """The store's clock, asked for once and then reckoned."""
+        if not self.time.now_ms:
+            asked = self._blobs._clock()
+            self.time.saw(await self._blobs._store.now_ms(), asked)
+        return self.time.latest_ms
+
+    async def _commit(self, calls: Sequence[Sequence[Commit]]) -> Sequence[Sequence[Outcome]]:
+        outcomes = iter(await self._blobs._commit_all(self._number, [commit for call in calls for commit in call]))
+        return [[next(outcomes) for _ in call] for call in calls]
+
+    async def _keep(self, blobs: Sequence[tuple[str, bytes]]) -> Sequence[None]:
+        await self._blobs._store.put_blobs(self._number, blobs)
+        return [None] * len(blobs)
 
 
 def _with_header(blob: Blob) -> bytes:

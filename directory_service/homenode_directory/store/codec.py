@@ -10,10 +10,9 @@ import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import lru_cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-T = TypeVar("T")
 Convert = Callable[[Any], Any]
 
 
@@ -25,8 +24,8 @@ def dumps(value: Any) -> str:
 loads = json.loads
 
 
-@cache
-def packer(kind: type, skip: frozenset[str] = frozenset()) -> Convert:
+@lru_cache(maxsize=256)
+def packer(kind: Any, skip: frozenset[str] = frozenset()) -> Convert:
     """A function from an instance of the dataclass to JSON-ready lists, without the fields in `skip`."""
     hints = get_type_hints(kind)
     steps = [(f.name, _pack_of(hints[f.name])) for f in fields(kind) if f.name not in skip]
@@ -37,13 +36,13 @@ def packer(kind: type, skip: frozenset[str] = frozenset()) -> Convert:
     return pack
 
 
-@cache
-def unpacker(kind: type[T], skip: frozenset[str] = frozenset()) -> Callable[..., T]:
+@lru_cache(maxsize=256)
+def unpacker(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any]:
     """The inverse of `packer(kind, skip)`; missing trailing fields take their defaults, skipped ones are keywords."""
     hints = get_type_hints(kind)
-    steps = [(f.name, _unpack_of(hints[f.name])) for f in fields(kind) if f.name not in skip]  # type: ignore[arg-type]
+    steps = [(f.name, _unpack_of(hints[f.name])) for f in fields(kind) if f.name not in skip]
 
-    def unpack(values: list[Any], **skipped: Any) -> T:
+    def unpack(values: list[Any], **skipped: Any) -> Any:
         for value, (name, step) in zip(values, steps, strict=False):
             skipped[name] = value if step is None else step(value)
         return kind(**skipped)
@@ -51,12 +50,13 @@ def unpacker(kind: type[T], skip: frozenset[str] = frozenset()) -> Callable[...,
     return unpack
 
 
-def union_codec(*kinds: type) -> tuple[Convert, Convert]:
+def union_codec(*kinds: Any) -> tuple[Convert, Convert]:
     """Pack and unpack values of one of several dataclasses, led by the class's name."""
     by_name = {kind.__name__: unpacker(kind) for kind in kinds}
 
     def pack(value: Any) -> list[Any]:
-        return [type(value).__name__, *packer(type(value))(value)]
+        kind: Any = type(value)
+        return [kind.__name__, *packer(kind)(value)]
 
     def unpack(values: list[Any]) -> Any:
         return by_name[values[0]](values[1:])

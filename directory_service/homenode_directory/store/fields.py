@@ -9,7 +9,7 @@ The one place that knows both protocol types and store keys. Per slice:
   i/<tenant>/<workspace>        ranked set: keys that exist
   x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name
   r/<session>                   record: request id -> digest and answer
-  h/<session>                   ranked set: artifacts whose lease it holds or waits for
+  h/<session>                   ranked set: artifacts that its end must reach: copies, leases, places in queues
   due/artifacts, due/sessions   ranked sets: -> when to look again, on the store's clock
   b/<hash>, br/<hash>, bi       content (`blobs.py`)
 
@@ -130,7 +130,7 @@ def results_key(session: str) -> str:
 
 
 def held_key(session: str) -> str:
-    """Ranked set of the artifacts that a session holds or waits for."""
+    """Ranked set of the artifacts that a session may have copies of, holds or waits for."""
     return "h/" + session
 
 
@@ -221,6 +221,7 @@ def _guards(entry: str, old: Entry, decision: Decision, token: str, request: tup
         yield Equals(META, FLOOR, str(guards.floor) if guards.floor else None)
     if guards.content:
         yield Exists(content_key(guards.content))
+        yield Exists(references_key(guards.content))
     for session, deadline_ms in guards.deadlines:
         yield Equals(session_key(session), DEADLINE, str(deadline_ms))
 
@@ -230,7 +231,7 @@ def _writes(artifact: str, old: Entry, decision: Decision) -> Iterator[Write]:
     for result in decision.results:
         yield Put(results_key(result.session), str(result.request), encode_answer(result))
     if new is None:
-        yield from _drop(artifact, decision.floor)
+        yield from _drop(artifact, old, decision.floor)
         return
     if decision.guards.content:
         yield Add(references_key(decision.guards.content), "refs", 1)
@@ -256,7 +257,9 @@ def _writes(artifact: str, old: Entry, decision: Decision) -> Iterator[Write]:
 _NEW_VERSION = effects.Inv | effects.Published
 
 
-def _drop(artifact: str, floor: int) -> Iterator[Write]:
+def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
+    for session in sorted(_concerned(old)):
+        yield Unrank(held_key(session), artifact)
     yield Delete(entry_key(artifact))
     yield Delete(sharers_key(artifact))
     yield Unrank(DUE_ARTIFACTS, artifact)
@@ -275,15 +278,16 @@ def _sharer_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
             yield Unrank(key, session)
 
 
-def _holding(entry: Entry) -> frozenset[str]:
+def _concerned(entry: Entry) -> frozenset[str]:
+    """Sessions whose end must reach the entry."""
     holder = () if entry.holder is None else (entry.holder.session,)
-    return frozenset((*holder, *(waiter.session for waiter in entry.waiters)))
+    return frozenset((*holder, *(waiter.session for waiter in entry.waiters), *entry.sharers))
 
 
 def _held_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
-    if new.holder is old.holder and new.waiters is old.waiters:
+    if new.holder is old.holder and new.waiters is old.waiters and new.sharers is old.sharers:
         return
-    before, after = _holding(old), _holding(new)
+    before, after = _concerned(old), _concerned(new)
     for session in sorted(after - before):
         yield Rank(held_key(session), artifact, 0)
     for session in sorted(before - after):

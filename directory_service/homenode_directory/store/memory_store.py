@@ -208,9 +208,10 @@ class MemoryStore:
         while data.log and data.first < keep_from:
             data.log.popleft()
 
-    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
-        """See `Store.put_blob`."""
-        self._slice(slice_).blobs.setdefault(key, bytes(data))
+    async def put_blobs(self, slice_: int, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """See `Store.put_blobs`."""
+        for key, data in blobs:
+            self._slice(slice_).blobs.setdefault(key, bytes(data))
 
     async def get_blob(self, slice_: int, key: str) -> bytes | None:
         """See `Store.get_blob`."""

@@ -188,12 +188,13 @@ class RedisStore:
         """See `Store.trim_log`."""
         await self._links.call(("XTRIM", self._log_key(slice_), "MINID", f"{keep_from}-0"))
 
-    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
-        """See `Store.put_blob`."""
+    async def put_blobs(self, slice_: int, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """See `Store.put_blobs`."""
         link = await self._blob_links.take()
-        (reply,) = await self._blob_links.run(link, [("SET", self._key(slice_, key), data, "NX")])
-        _check_room(reply)
-        raise_errors([reply])
+        replies = await self._blob_links.run(link, [("SET", self._key(slice_, key), data, "NX") for key, data in blobs])
+        for reply in replies:
+            _check_room(reply)
+        raise_errors(replies)
 
     async def get_blob(self, slice_: int, key: str) -> bytes | None:
         """See `Store.get_blob`."""

@@ -179,9 +179,14 @@ class SqliteStore:
         """See `Store.trim_log`."""
         await self._submit(slice_, lambda overlay: overlay.trim(keep_from), relief=True)
 
-    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
-        """See `Store.put_blob`."""
-        await self._submit(slice_, lambda overlay: overlay.put_blob(key, data))
+    async def put_blobs(self, slice_: int, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """See `Store.put_blobs`."""
+
+        def run(overlay: Overlay) -> None:
+            for key, data in blobs:
+                overlay.put_blob(key, data)
+
+        await self._submit(slice_, run)
 
     async def get_blob(self, slice_: int, key: str) -> bytes | None:
         """See `Store.get_blob`."""

@@ -73,9 +73,9 @@ class TimedStore:
         """See `Store`."""
         await self._timed("trim_log", self._store.trim_log(slice_, keep_from))
 
-    async def put_blob(self, slice_: int, key: str, data: bytes) -> None:
+    async def put_blobs(self, slice_: int, blobs: Sequence[tuple[str, bytes]]) -> None:
         """See `Store`."""
-        await self._timed("put_blob", self._store.put_blob(slice_, key, data))
+        await self._timed("put_blobs", self._store.put_blobs(slice_, blobs))
 
     async def get_blob(self, slice_: int, key: str) -> bytes | None:
         """See `Store`."""
