@@ -52,7 +52,6 @@ Commit(s, id) ==
 (* Gives up a lease or, without a token, the copy. Giving up a copy is a log entry, so that its answer has a sequence
    above that of every read executed before. *)
 LogLeave(st) == Log(st, st.entry.ver, {})
-
 Put(s, id) ==
     /\ Arrives(s, id, "Put")
     /\ LET r == net[s].req[id]
@@ -127,6 +126,7 @@ Adopted(st, k) ==
                 ELSE [NoEntry EXCEPT !.known = TRUE, !.ver = st.hist[k].ver, !.content = st.hist[k].content]
     IN [st EXCEPT !.inc = @ + 1, !.losses = @ + 1, !.log = <<>>,
         !.entry = IF all THEN kept ELSE back,
+        !.hist = [i \in DOMAIN @ |-> [@[i] EXCEPT !.lost = @ \/ i > k]],
         !.floor = IF all THEN @ ELSE 0,
         !.res = IF all THEN @ ELSE [s \in Session |-> [i \in Ids |-> None]],
         !.live = [s \in Session |-> FALSE],

@@ -59,7 +59,7 @@ CommitDenial(st, s, r) ==
 
 Effect(st, v, content, by, r, stale) ==
     [ver |-> v, content |-> content, by |-> by, base |-> r.base, any |-> r.any, prev |-> Current(st.entry),
-     stale |-> stale, inc |-> st.inc, since |-> 0]
+     stale |-> stale, inc |-> st.inc, since |-> 0, lost |-> FALSE]
 
 Sharers(e) == {t \in Session : e.sharers[t] > 0}
 

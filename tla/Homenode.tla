@@ -104,7 +104,7 @@ RenewedWhilePending == store.entry.pending # None /\ \E s \in Session :
 ReadWhilePending == store.entry.pending # None /\ \E s \in Session : \E r \in net[s].reads : r.found /\ ~r.cacheable
 DeadCommitter == store.entry.pending # None /\ ~store.live[store.entry.pending.s]
 RolledForward == \E i \in DOMAIN H : H[i].inc > H[i].ver[1]
-LostCommit == \E i \in DOMAIN H : store.losses > 0 /\ Lt(store.entry.ver, H[i].ver) /\ H[i].inc < store.inc
+LostCommit == \E i \in DOMAIN H : H[i].lost
 OldCopy == \E s \in Session : Readable(s) /\ client[s].inc < store.inc
 NewLife == \E i \in DOMAIN H : H[i].ver[1] > 1
 

@@ -19,9 +19,10 @@ ApplyBookmark(s) ==
     /\ net' = [net EXCEPT ![s].mark = None]
     /\ UNCHANGED store
 
-(* Ticks since version v was overtaken; 0 if it was not. *)
+(* Ticks since version v was overtaken; 0 if it was not. What the store has lost overtakes nothing: whoever follows the new incarnation
+   reads what is there, and was told that it is another one. *)
 StaleFor(v) ==
-    LET newer == {i \in DOMAIN store.hist : Lt(v, store.hist[i].ver)}
+    LET newer == {i \in DOMAIN store.hist : Lt(v, store.hist[i].ver) /\ ~store.hist[i].lost}
     IN IF newer = {} THEN 0 ELSE LET first == CHOOSE i \in newer : \A j \in newer : i <= j IN store.hist[first].since
 
 LazyAge == Level = "lazy" => \A s \in Session : Readable(s) => StaleFor(client[s].cache) <= Delta
