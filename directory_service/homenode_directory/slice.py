@@ -21,7 +21,16 @@ from homenode_directory.observer import Observer
 from homenode_directory.protocol.effects import Denial, Done, Grant
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
-from homenode_directory.store.base import Commit, Incarnation, Outcome, Store, StoreChanged, StoreError, StoreFull
+from homenode_directory.store.base import (
+    PREDECESSOR,
+    Commit,
+    Incarnation,
+    Outcome,
+    Store,
+    StoreChanged,
+    StoreError,
+    StoreFull,
+)
 
 ROUNDS_MAX = 8
 RETRY_PAUSE_S = 0.05
@@ -255,17 +264,23 @@ class Slice:
                 logged.extend((first + i, data) for i, data in enumerate(commit.log))
             buried = self.buried
             if not queued.job.settle(self, commit, outcome):
-                queued.rounds += self.buried == buried  # a dead session found is no contention; each is found once
+                # No contention: behind a refused job of its artifact it was not compared with what is there (and each
+                # round takes at least the first of them away), or a dead session was found (each is found once).
+                queued.rounds += outcome.failed != PREDECESSOR and self.buried == buried
                 again.append(queued)
         if logged:
             self._deliver(self.number, self.incarnation.number, logged)
         return [queued for queued in again if self._patient(queued)]
 
     def _patient(self, queued: Queued) -> bool:
-        if queued.rounds < ROUNDS_MAX:
-            return True
-        queued.job.fail(Contended(f"refused in {queued.rounds} rounds"))
-        return False
+        if queued.rounds >= ROUNDS_MAX:
+            queued.job.fail(Contended(f"refused in {queued.rounds} rounds"))
+            return False
+        if self._clock() - queued.since >= self.limits.retry_for_ms:
+            # Never compared, it may be the repetition of a request that took effect long ago.
+            queued.job.fail(OutcomeUnknown("not judged in time"))
+            return False
+        return True
 
     def _retriable(self, batch: list[Queued], error: StoreError) -> list[Queued]:
         """Jobs that may be tried again after the store failed: a stored result keeps them from running twice."""
