@@ -52,9 +52,33 @@ class Core:
         self.session = session
         self.cache = cache
         self.clock = session.link.clock
+        self._flights: dict[str, asyncio.Future[Artifact | None]] = {}
         self.link_key: tuple[int, object, int] | None = None
 
     # --- reads --------------------------------------------------------------------------------------------------------
+
+    async def fetch_together(self, key: str, counters: Counters) -> Artifact:
+        """As `fetch`, but agents that miss the same artifact at the same time ask once.
+
+        Who joins gets an answer that was asked for before; it must not be older than a cached copy may be.
+        """
+        flight = self._flights.get(key)
+        if flight is not None:
+            artifact = await asyncio.shield(flight)
+            if artifact is not None and artifact.version is not None:
+                age_ns = self.clock() - artifact.fetched_ns
+                if age_ns < self.max_age_ms * NS_PER_MS and self.cache.may_show(key, artifact.version):
+                    counters.misses += 1
+                    return artifact
+            return await self.fetch(key, counters)
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        artifact = None
+        try:
+            artifact = await self.fetch(key, counters)
+            return artifact
+        finally:
+            del self._flights[key]
+            flight.set_result(artifact)  # None: whoever joined asks for himself
 
     async def fetch(
         self,
@@ -237,7 +261,8 @@ class Core:
         if data is not None:
             content = await self._outgoing(key, data, base if patched else ABSENT, counters, timeout_ms)
             request.content.CopyFrom(content)
-            request.metadata.CopyFrom(meta.to_wire())
+            if meta.said:
+                request.metadata.CopyFrom(meta.to_wire())
             hash = content.hash
         if lease is not None:
             request.token.lease_id = lease.lease_id

@@ -149,6 +149,11 @@ class Link:
             self._out.append(operation)
             self._wake.set()
 
+    def restart(self) -> None:
+        """Give up the current stream and connect again."""
+        if self._stream is not None:
+            self._stream.cancel()
+
     # --- operations under way, over all sessions ----------------------------------------------------------------------
 
     async def enter(self) -> None:
@@ -254,4 +259,4 @@ class Link:
             if self._stream is not None and self._endpoints and now_ns - self._heard_ns > silent_ms * NS_PER_MS:
                 LOG.debug("session stream is silent; connecting again")
                 self._heard_ns = now_ns
-                self._stream.cancel()
+                self.restart()

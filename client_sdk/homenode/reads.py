@@ -111,7 +111,10 @@ class Reads:
             artifact = self._allowed(key, max_age_ms)
         if artifact is None:
             try:
-                artifact = await self._core.fetch(key, self._view.counters, level=wanted, timeout_ms=timeout_ms)
+                if max_age_ms is None and level is None and timeout_ms is None:
+                    artifact = await self._core.fetch_together(key, self._view.counters)
+                else:
+                    artifact = await self._core.fetch(key, self._view.counters, level=wanted, timeout_ms=timeout_ms)
             except (Unavailable, DeadlineExceeded) as failure:
                 self._fail_closed(key, max_age_ms, failure)
                 raise

@@ -37,6 +37,9 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
 HOLDINGS_BYTES_MAX = 1 << 20
+#: A session that was not confirmed for so long on a living stream attaches anew.
+UNCONFIRMED_MS_MIN = 10_000
+UNCONFIRMED_INTERVALS = 10
 
 
 class Session(Requests):
@@ -65,6 +68,7 @@ class Session(Requests):
         self.last_failure: HomenodeError | None = None
         self._attach_id = 0
         self._pinged_ns = 0
+        self._attached_ns = 0
         self._fresh = asyncio.Event()
         self._acks: dict[str, tuple[Version, int]] = {}
         self._backoff = Backoff(link.rng)
@@ -158,10 +162,19 @@ class Session(Requests):
         """See `link.Endpoint`."""
         if self.ready and now_ns - self._pinged_ns >= self.link.bookmark_ms * NS_PER_MS:
             self.ping()
+            self._check_bookmarks(now_ns)
         for pending in [p for p in self.pending.values() if p.deadline_ns <= now_ns]:
             self.expire(pending)
         for record in list(self.leases.values()):
             self._renew_if_due(record, now_ns)
+
+    def _check_bookmarks(self, now_ns: int) -> None:
+        """A stream that lives, but confirms nothing for this session, has lost it: attach anew."""
+        silent_ms = max(UNCONFIRMED_MS_MIN, UNCONFIRMED_INTERVALS * self.link.bookmark_ms)
+        heard_ns = max(self.cache.freshness.confirmed_ns, self._attached_ns)
+        if now_ns - heard_ns > silent_ms * NS_PER_MS:
+            self._attached_ns = now_ns
+            self.link.restart()
 
     def ping(self) -> None:
         """Ask for a bookmark now."""
@@ -200,6 +213,7 @@ class Session(Requests):
         for watch_id, feed in self.watches.items():
             self._watch_again(watch_id, feed)
         self.ready = True
+        self._attached_ns = self.link.clock()
         for pending in list(self.pending.values()):
             self.transmit(pending)
         self.ping()
@@ -251,6 +265,8 @@ class Session(Requests):
         version = version_of(event.version)
         self.cache.invalidate(event.key, version)
         self._advance(Position(self.position.incarnation, event.sequence - 1))
+        if event.by == self.id:
+            return  # the directory knows that the committer has the new version
         if not self._acks:
             self.loop.call_soon(self._send_acks)
         self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))

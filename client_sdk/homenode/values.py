@@ -38,6 +38,11 @@ class Meta:
     tags: tuple[str, ...] = ()
     media_type: str = ""
 
+    @property
+    def said(self) -> bool:
+        """Whether there is anything to carry."""
+        return bool(self.values or self.tags or self.media_type)
+
     def to_wire(self) -> t.Metadata:
         """For a commit."""
         return t.Metadata(values=dict(self.values), tags=list(self.tags), media_type=self.media_type)

@@ -88,6 +88,19 @@ async def test_a_resume_that_lost_events_drops_every_copy(directory: ScriptedDir
     await hn.close()
 
 
+async def test_a_session_that_is_never_confirmed_attaches_anew(directory: ScriptedDirectory) -> None:
+    hn, clock = await connect(directory)
+    directory.pings = False
+    clock.pass_ms(1_500)
+    pings = len(directory.stream.named("ping"))
+    await until(lambda: len(directory.stream.named("ping")) > pings)
+    directory.stream.send(pb.Item(session=directory.number()))  # the stream itself is alive
+    directory.pings = True
+    clock.pass_ms(12_000)
+    await until(lambda: len(directory.streams) > 1 and hn.connected)
+    await hn.close()
+
+
 async def test_a_missing_frame_ends_the_stream(directory: ScriptedDirectory) -> None:
     hn, _ = await connect(directory)
     directory.stream.send(pb.Item(session=directory.number()), number=99)
@@ -159,6 +172,29 @@ async def test_a_copy_of_an_earlier_epoch_fails_closed_as_stale(directory: Scrip
     assert refused.value.max_age_ms == 3_000
     with pytest.raises(homenode.Unavailable):
         await hn.read("b")
+    await hn.close()
+
+
+async def test_agents_that_miss_together_ask_once(directory: ScriptedDirectory) -> None:
+    hn, _ = await connect(directory)
+    reads = [asyncio.create_task(hn.agent(f"a{i}").read("k")) for i in range(20)]
+    operation = (await until(lambda: directory.stream.named("read")))[0]
+    reads[5].cancel()
+    directory.answer(operation, read=read_response((1, 1), b"one", directory.at()))
+    done = await asyncio.gather(*reads, return_exceptions=True)
+    assert [isinstance(one, homenode.Artifact) for one in done] == [i != 5 for i in range(20)]
+    assert len(directory.stream.named("read")) == 1
+    await hn.close()
+
+
+async def test_whoever_joined_a_read_that_was_given_up_asks_for_himself(directory: ScriptedDirectory) -> None:
+    hn, _ = await connect(directory)
+    first, second = (asyncio.create_task(hn.agent(name).read("k")) for name in ("a", "b"))
+    await until(lambda: directory.stream.named("read"))
+    directory.hold("k", 1, b"one")
+    first.cancel()
+    assert (await second).text == "one"
+    assert len(directory.stream.named("read")) == 2
     await hn.close()
 
 
@@ -259,7 +295,7 @@ async def test_operations_of_one_tick_leave_in_one_frame(directory: ScriptedDire
     hn, _ = await connect(directory)
     directory.handlers["read"] = directory.answer_read
     before = directory.stream.frames
-    await asyncio.gather(*(hn.agent(f"a{i}").read("x", default="") for i in range(64)))
+    await asyncio.gather(*(hn.agent(f"a{i}").read(f"x{i}", default="") for i in range(64)))
     assert directory.stream.frames - before <= 3
     await hn.close()
 
