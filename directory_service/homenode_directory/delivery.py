@@ -17,7 +17,7 @@ after the session's ping had arrived. Heads are read by a compare-only commit, s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,7 +25,7 @@ from typing import Protocol
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import Place, Position
-from homenode_directory.protocol.effects import Denial, Ended, Inv, Published, Reason
+from homenode_directory.protocol.effects import Denial, Ended, Granted, Inv, Published, Reason, Refused
 from homenode_directory.protocol.model import Cause, Version
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Incarnation, LogTrimmed, Store, StoreChanged, StoreError
@@ -117,10 +117,14 @@ class Attached:
 class Pace:
     """How often delivery looks, and how much it reads at once."""
 
-    bookmark_ms: int = 250
+    bookmark_ms: int = 25
     poll_ms: int = 100
     read_max: int = 1_024
     replay_max: int = 65_536
+
+
+Answered = Callable[[Place, str, int, int], None]
+"""Hears (place, session, request id, sequence) of every queued request that the log says is answered."""
 
 
 @dataclass(slots=True)
@@ -158,6 +162,7 @@ class Delivery:
         self._observer = observer
         self._cursors: dict[int, _Cursor] = {}
         self._slice_of: dict[str, int] = {}  # session -> slice
+        self.answered: Answered | None = None
         self._tasks: list[asyncio.Task[None]] = []
         incarnations.listeners.append(self._new_incarnation)
 
@@ -406,6 +411,8 @@ class Delivery:
             elif isinstance(event, Inv):
                 for session in sorted(cursor.interested.get(record.artifact, ())):
                     self._tell(session, cursor.sessions[session], record, event, sequence)
+            elif isinstance(event, Granted | Refused | Published) and event.request and self.answered is not None:
+                self.answered(fields.split_artifact(record.artifact)[0], event.session, event.request, sequence)
             for session, state in watchers:
                 for watch, prefix in state.watches.items():
                     self._tell_watch(session, state, watch, prefix, record, event, sequence)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Answer, Decision, Denial, Done, Grant, Reason, Waiting
 from homenode_directory.protocol.events import Commit as CommitEvent
-from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, InvAck, Put, SetPolicy
+from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, InvAck, Put, Renew, SetPolicy
 from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import Entry
 from homenode_directory.protocol.transitions import step
@@ -43,8 +43,8 @@ class EventJob:
 
     @property
     def relief(self) -> bool:
-        """Whether it frees room: releases, expiries and acks go through when the store is full."""
-        return isinstance(self.event, Put | Expire | EndSession | InvAck)
+        """Whether it frees room or takes none: such events go through when the store is full."""
+        return isinstance(self.event, Put | Renew | Expire | EndSession | InvAck)
 
     @property
     def _effect(self) -> tuple[str, int] | None:
@@ -66,6 +66,8 @@ class EventJob:
             terms=slice_.terms,
         )
         self.entry, self.decision = entry, step(entry, self.event, facts)
+        if self.decision.entry is None:
+            slice_.floor = self.decision.floor  # what the batch's later creations and drops will meet
         after = slice_.written.get(self.artifact, -1)
         commit = fields.encode_decision(
             self.artifact, entry, self.decision, slice_.incarnation.token, self._effect, after
@@ -162,7 +164,7 @@ class StatJob:
 
     artifact: str
     future: asyncio.Future[tuple[Entry, int]]
-    relief: bool = False
+    relief: bool = True
     entry: Entry | None = None
 
     def build(self, slice_: Slice, index: int) -> Commit:

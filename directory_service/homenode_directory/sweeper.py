@@ -73,7 +73,7 @@ class Sweeper:
             slice_.used = False
             try:
                 await self._sweep_slice(slice_)
-                if (number_of_round + number) % self.rounds.tidy_every == self.rounds.tidy_every - 1:
+                if (number_of_round + number) % self.rounds.tidy_every == 0:
                     await self._tidy(slice_)
             except (StoreError, DirectoryError):
                 continue
@@ -86,7 +86,10 @@ class Sweeper:
         passed = [artifact for artifact, deadline_ms in due if deadline_ms <= now_ms]
         for artifact in passed:
             await self._forget_history(slice_, artifact, now_ms)
-        await asyncio.gather(*(self._directory.expire(slice_, artifact) for artifact in passed))
+        expired = [self._directory.expire(slice_, artifact) for artifact in passed]
+        for failure in await asyncio.gather(*expired, return_exceptions=True):
+            if failure is not None and not isinstance(failure, DirectoryError):  # what was contended stays due
+                raise failure
         due, now_ms = await self._store.by_score(slice_.number, fields.DUE_SESSIONS, self.rounds.due_max)
         for session, deadline_ms in due:
             if deadline_ms <= now_ms:
@@ -136,7 +139,8 @@ class Sweeper:
 
     async def _forget_history(self, slice_: Slice, artifact: str, now_ms: int) -> None:
         """The history of a tombstone that is about to be dropped goes first, up to the deleted version."""
-        entry = slice_.entry(artifact)
+        (record,) = await self._store.load(slice_.number, [fields.entry_key(artifact)])
+        entry = fields.decode_entry(record, None)
         if not 0 < entry.tombstone_ms <= now_ms:
             return
         place, key = fields.split_artifact(artifact)

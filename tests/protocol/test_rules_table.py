@@ -5,11 +5,10 @@ from __future__ import annotations
 from itertools import product
 from typing import get_args
 
-from tests.protocol.rules_table import FILE, render
-
 from homenode_directory.protocol.events import Event
 from homenode_directory.protocol.model import State
 from homenode_directory.protocol.transitions import RULES
+from tests.protocol.rules_table import FILE, render
 
 
 def test_every_state_and_event_has_a_rule() -> None:

@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.protocol.scenario import Scenario
 
 from homenode_directory.protocol.effects import Denial, Done, Reason, Result
 from homenode_directory.protocol.events import Base, Commit
 from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Version
 from homenode_directory.protocol.transitions import step
+from tests.protocol.scenario import Scenario
 
 FILES = sorted(Path(__file__).with_name("scenarios").glob("*.txt"))
 REWRITE = "REWRITE_SCENARIOS"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.protocol.walk import Bounds, Walk
 
 from homenode_directory.protocol.model import Level, Policy, State
 from homenode_directory.protocol.transitions import RULES
+from tests.protocol.walk import Bounds, Walk
 
 LAZY = Bounds(Level.LAZY)
 STRICT = Bounds(Level.STRICT, create=(True,), waiters_max=1)

@@ -137,8 +137,7 @@ class Walk:
             for session in bounds.sessions:
                 yield EndSession(session), facts
                 if session not in dead:
-                    for event, more in self._requests(entry, session, facts):
-                        yield event, more
+                    yield from self._requests(entry, session, facts)
         for group in self._groups(entry):
             for n, fence in product((N - 1, N, N + 1), self._fences(entry)):
                 yield InvAck(group, n, fence), self._facts(frozenset())

@@ -116,7 +116,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A waiting request was refused; its answer is stored."""
+    """A waiting request was refused; its answer is stored, unless its session is over."""
 
     session: str
     request: int

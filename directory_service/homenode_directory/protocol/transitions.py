@@ -35,6 +35,7 @@ from homenode_directory.protocol.effects import (
     Inv,
     PolicySet,
     Reason,
+    Refused,
     Shared,
     Waiting,
 )
@@ -173,6 +174,7 @@ def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
         waiter, draft.waiters = draft.waiters[0], draft.waiters[1:]
         draft.changed = True
         if waiter.session in facts.dead:
+            draft.log.append(Refused(waiter.session, waiter.request))
             continue
         if draft.content is None and not waiter.create:
             draft.refuse_waiter(waiter, _missing(draft))
@@ -426,8 +428,10 @@ def _end_session(draft: Draft, event: Event) -> None:
     dropped = draft.unshare(lambda session, _: session == event.session)
     if dropped:
         draft.log.append(Dropped(dropped))
-    if any(waiter.session == event.session for waiter in draft.waiters):
+    leaving = [waiter for waiter in draft.waiters if waiter.session == event.session]
+    if leaving:
         draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.session != event.session)
+        draft.log.extend(Refused(waiter.session, waiter.request) for waiter in leaving)
         draft.changed = True
     if draft.holder is not None and draft.holder.session == event.session:
         draft.end_lease(event.cause)

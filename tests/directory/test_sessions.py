@@ -1,0 +1,151 @@
+"""What a session leaves behind when it ends, and what it may still ask."""
+
+from __future__ import annotations
+
+import asyncio
+
+from homenode_directory.errors import DirectoryError
+from homenode_directory.protocol.effects import Denial, Reason
+from homenode_directory.protocol.events import GetM, GetS, Put
+from homenode_directory.store.base import StoreError
+from tests.directory.world import PLACE, TTL_MS, Process, World, reason
+
+
+async def test_the_end_of_a_session_takes_its_lease_copies_and_places_in_queues(world: World, server: Process) -> None:
+    a, b = await server.session(), await server.session()
+    await server.commit(a, "h1")
+    await server.attach(b)
+    with server.delivery.expecting(b, "k"):
+        await server.read(b)
+    await server.lease(b)
+    await server.directory.end_session(PLACE, b)
+    stat = await server.directory.stat(PLACE, a, "k")
+    assert not isinstance(stat, Denial)
+    assert stat.entry.holder is None and dict(stat.entry.sharers) == {a: 1}
+    assert reason(await server.answer("k", GetS(b))) is Reason.SESSION_LOST
+
+
+async def test_a_session_that_lost_its_stream_leaves_no_copies_behind_either(world: World, server: Process) -> None:
+    a, b = await server.session(ttl_ms=900_000), await server.session()
+    await server.commit(a, "h1")
+    await server.attach(b)
+    with server.delivery.expecting(b, "k"):
+        await server.read(b)
+    server.delivery.detach(b)
+    world.later(TTL_MS + 1)
+    await server.sweep()
+    stat = await server.directory.stat(PLACE, a, "k")
+    assert not isinstance(stat, Denial)
+    assert b not in stat.entry.sharers
+
+
+async def test_a_waiting_request_is_answered_when_its_session_ends(server: Process) -> None:
+    a, b = await server.session(), await server.session()
+    await server.lease(a)
+    waiting = server.directory.submit(PLACE, "k", GetM(b, "LB", 5_000, 900_000, True), 1, "d")
+    await asyncio.sleep(0)
+    await server.directory.end_session(PLACE, b)
+    reply = await asyncio.wait_for(waiting, 2)
+    assert reply is not None and reason(reply.answer) is Reason.SESSION_LOST
+    assert not server.directory.slice_of(PLACE).waiting
+
+
+async def test_a_waiting_request_is_answered_when_the_memory_is_lost(world: World, server: Process) -> None:
+    a, b = await server.session(), await server.session()
+    await server.lease(a)
+    waiting = server.directory.submit(PLACE, "k", GetM(b, "LB", 5_000, 900_000, True), 1, "d")
+    await asyncio.sleep(0)
+    world.memory.wipe()
+    await server.answer("k", GetS(a))
+    try:
+        reply = await asyncio.wait_for(waiting, 2)
+        assert reply is not None and reason(reply.answer) is Reason.SESSION_LOST
+    except DirectoryError:
+        pass
+
+
+async def test_a_grant_by_another_process_reaches_who_waits_here(server: Process, other: Process) -> None:
+    a, b = await server.session(), await other.session()
+    await server.lease(a)
+    await other.attach(b)
+    waiting = other.directory.submit(PLACE, "k", GetM(b, "LB", 5_000, 900_000, True), 1, "d")
+    await asyncio.sleep(0.01)
+    await server.release(a)
+    await other.poll()
+    reply = await asyncio.wait_for(waiting, 2)
+    assert reply is not None and reason(reply.answer) is None
+
+
+async def test_a_session_lives_as_long_as_it_gives_signs_of_life(world: World, server: Process) -> None:
+    session = await server.session()
+    for _ in range(3):
+        world.later(TTL_MS - 1_000)
+        await server.sweep()
+        assert not isinstance(await server.keep(session), Denial)
+    world.later(TTL_MS + 1)
+    await server.sweep()
+    assert reason(await server.keep(session)) is Reason.SESSION_LOST
+    assert reason(await server.answer("k", GetM(session, "L", 1_000, create=True), 1)) is Reason.SESSION_LOST
+
+
+async def test_what_is_left_of_a_session_is_forgotten_after_the_retention(world: World, server: Process) -> None:
+    session = await server.session()
+    await server.commit(session, "h1", request=1)
+    await server.directory.end_session(PLACE, session)
+    assert f"r/{session}" in world.data.records
+    for _ in range(3):
+        world.later(601_000)
+        await server.sweep()
+    left = [key for shape in (world.data.records, world.data.ranks) for key in shape if session in key]
+    assert left == [] and session not in world.data.ranks.get("due/sessions", {})
+
+
+async def test_a_session_is_cleared_soon_when_the_store_failed_while_it_ended(world: World, server: Process) -> None:
+    a, b = await server.session(), await server.session()
+    await server.lease(b)
+    await server.directory.slice_of(PLACE).close()
+    process = await world.process(retry_for_ms=0)
+    process.store.faults = ["after"]
+    try:
+        await process.directory.end_session(PLACE, b)
+    except (DirectoryError, StoreError):
+        pass
+    world.later(1)
+    for _ in range(3):
+        await process.sweep()
+    stat = await process.directory.stat(PLACE, a, "k")
+    assert reason(stat) is Reason.NOT_FOUND
+    entry = process.directory.slice_of(PLACE).entry("default/main/k")
+    assert entry.holder is None
+    await process.close()
+
+
+async def test_a_repeated_end_after_an_unknown_outcome_still_clears(world: World, server: Process) -> None:
+    a, b = await server.session(), await server.session()
+    await server.lease(b)
+    server.store.faults = ["after"]  # applied, not acknowledged; the retry finds the session over already
+    await server.directory.end_session(PLACE, b)
+    await server.answer("k", GetS(a))
+    assert server.directory.slice_of(PLACE).entry("default/main/k").holder is None
+
+
+async def test_a_session_with_many_leases_ends_whole(world: World, server: Process) -> None:
+    session = await server.session()
+    await asyncio.gather(
+        *(server.answer(f"k{i}", GetM(session, "L", 10_000, create=True), i + 1) for i in range(1_000))
+    )
+    server.directory.slice_of(PLACE).limits = type(server.directory.settings.limits)(queue_max=600)
+    await server.directory.end_session(PLACE, session)
+    assert not world.data.ranks.get(f"h/{session}")
+
+
+async def test_requests_of_sessions_that_never_were_leave_nothing_in_memory(server: Process) -> None:
+    for i in range(50):
+        await server.answer("k", Put(f"main~ghost{i}", "L"), 1)
+    assert len(server.directory._answered) == 0
+
+
+async def test_an_artifact_that_nobody_had_names_no_version(server: Process) -> None:
+    session = await server.session()
+    denial = await server.answer("never", GetS(session))
+    assert isinstance(denial, Denial) and denial.current is None

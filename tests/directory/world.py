@@ -1,0 +1,219 @@
+"""A directory, its delivery and its sweeper over a memory store, on a clock that tests turn."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from homenode_directory.delivery import Bookmark, Delivery, DeliveryEvent, Pace
+from homenode_directory.directory import Directory, Opened, Settings
+from homenode_directory.incarnations import Incarnations
+from homenode_directory.jobs import Reply
+from homenode_directory.place import Place, Position
+from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
+from homenode_directory.protocol.events import Base, Commit, Event, GetM, GetS, Put
+from homenode_directory.protocol.facts import Terms
+from homenode_directory.protocol.model import Content, Version
+from homenode_directory.slice import Limits
+from homenode_directory.store import fields
+from homenode_directory.store.base import Commit as StoreCommit
+from homenode_directory.store.base import Outcome, StoreError
+from homenode_directory.store.memory_store import Memory, MemoryStore
+from homenode_directory.sweeper import Collect, Rounds, Sweeper
+
+PLACE = Place("default", "main")
+START_MS = 1_700_000_000_000
+TTL_MS = 30_000
+TERMS = Terms(tombstone_ms=60_000)
+
+
+class FaultyStore(MemoryStore):
+    """A client of the memory whose next commits fail as told: "before" (nothing applied) or "after" (applied)."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory, slices=2)
+        self.faults: list[str] = []
+        self.commits = 0
+
+    async def commit(
+        self, slice_: int, incarnation: str, commits: Sequence[StoreCommit], *, relief: bool = False
+    ) -> list[Outcome]:
+        self.commits += 1
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "before":
+            raise StoreError("cut before")
+        outcomes = await super().commit(slice_, incarnation, commits, relief=relief)
+        if fault == "after":
+            raise StoreError("cut after")
+        return outcomes
+
+
+@dataclass
+class Inbox:
+    """A sink that keeps everything."""
+
+    items: list[DeliveryEvent] = field(default_factory=list)
+
+    def push(self, item: DeliveryEvent) -> None:
+        self.items.append(item)
+
+    def of(self, kind: type) -> list[DeliveryEvent]:
+        """The items of a kind."""
+        return [item for item in self.items if isinstance(item, kind)]
+
+    @property
+    def bookmark(self) -> Bookmark:
+        """The last bookmark."""
+        last = self.of(Bookmark)[-1]
+        assert isinstance(last, Bookmark)
+        return last
+
+
+class World:
+    """What outlives processes: the memory and the clock."""
+
+    def __init__(self, *, log_max: int = 65_536) -> None:
+        self.ms = START_MS
+        self._ids = itertools.count(1)
+        self._requests = itertools.count(10_001)
+        self.memory = Memory(lambda: self.ms, self.new_id, log_max=log_max)
+
+    def new_id(self) -> str:
+        return f"id{next(self._ids)}"
+
+    def new_request(self) -> int:
+        """A request id that no test names."""
+        return next(self._requests)
+
+    def later(self, ms: int) -> None:
+        """Turn the clock on."""
+        self.ms += ms
+
+    async def process(self, **options: object) -> Process:
+        """Start a directory process."""
+        process = Process(self, **options)  # type: ignore[arg-type]
+        await process.store.open()
+        return process
+
+    @property
+    def number(self) -> int:
+        """The slice of `PLACE`."""
+        return PLACE.slice_of(2)
+
+    @property
+    def data(self):  # type: ignore[no-untyped-def]
+        """What the memory holds for `PLACE`."""
+        return self.memory.slice(self.number)
+
+    def content(self, hash_: str) -> Content:
+        """A content that is stored."""
+        self.data.blobs.setdefault(fields.content_key(hash_), b"x")
+        self.data.records.setdefault(fields.references_key(hash_), {"refs": "0"})
+        return Content(hash_, 1)
+
+    def references(self, hash_: str) -> int:
+        """How many versions refer to a content."""
+        return int(self.data.field(fields.references_key(hash_), "refs") or 0)
+
+
+class Process:
+    """One directory process. Nothing in it runs by itself but the slices' queues."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        retry_for_ms: int = 5_000,
+        settings: Settings | None = None,
+        rounds: Rounds | None = None,
+        collect: Collect | None = None,
+    ) -> None:
+        self.world = world
+        self.store = FaultyStore(world.memory)
+        self.incarnations = Incarnations(self.store)
+        self.delivery = Delivery(self.store, self.incarnations, pace=Pace(replay_max=1_000))
+        self.directory = Directory(
+            self.store,
+            self.incarnations,
+            clock=lambda: float(world.ms),
+            ids=world.new_id,
+            deliver=self.delivery.committed,
+            shared=self.delivery.shared_by,
+            settings=settings or Settings(terms=TERMS, limits=Limits(retry_for_ms=retry_for_ms)),
+        )
+        self.delivery.answered = self.directory.answered
+        self.sweeper = Sweeper(self.directory, rounds=rounds or Rounds(idle_every=1), collect=collect)
+
+    async def close(self) -> None:
+        await self.directory.close()
+
+    # --- sessions -----------------------------------------------------------------------------------------------
+
+    async def session(self, name: str = "s", ttl_ms: int = TTL_MS) -> str:
+        """A new session's id."""
+        return (await self.open(name, ttl_ms)).session
+
+    async def open(self, name: str = "s", ttl_ms: int = TTL_MS) -> Opened:
+        return await self.directory.open_session(PLACE, name, ttl_ms)
+
+    async def keep(self, session: str, settled_below: int = 0) -> Position | Denial:
+        return await self.directory.keep_alive(PLACE, session, TTL_MS, settled_below)
+
+    async def attach(
+        self, session: str, resume: Position | None = None, holdings: Mapping[str, int] | None = None
+    ) -> Inbox:
+        """Put the session on a sink of its own."""
+        inbox = Inbox()
+        await self.delivery.attach(PLACE, session, inbox, holdings or {}, resume)
+        return inbox
+
+    async def poll(self) -> None:
+        """One poll of the log."""
+        for slice_, cursor in list(self.delivery._cursors.items()):
+            await self.delivery._poll(slice_, cursor)
+
+    async def bookmark(self) -> None:
+        """One bookmark tick."""
+        for slice_, cursor in list(self.delivery._cursors.items()):
+            await self.delivery._bookmark(slice_, cursor)
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    async def ask(self, key: str, event: Event, request: int = 0, digest: str = "d") -> Reply:
+        return await self.directory.request(PLACE, key, event, request, digest)
+
+    async def answer(self, key: str, event: Event, request: int = 0) -> Grant | Done | Denial:
+        return (await self.ask(key, event, request)).answer
+
+    async def read(self, session: str, key: str = "k", share: bool = True) -> Grant:
+        answer = await self.answer(key, GetS(session, share))
+        assert isinstance(answer, Grant), answer
+        return answer
+
+    async def commit(
+        self, session: str, hash_: str | None, base: Version | Base = Base.ANY, key: str = "k", request: int = 0
+    ) -> Version:
+        """Commit without a lease, which must be accepted; None deletes."""
+        content = None if hash_ is None else self.world.content(hash_)
+        answer = await self.answer(key, Commit(session, content, base), request or self.world.new_request())
+        assert isinstance(answer, Done), answer
+        return answer.version
+
+    async def lease(self, session: str, lease: str = "L", key: str = "k", ttl_ms: int = 10_000) -> Grant:
+        """Take a free write lease."""
+        answer = await self.answer(key, GetM(session, lease, ttl_ms, create=True), self.world.new_request())
+        assert isinstance(answer, Grant), answer
+        return answer
+
+    async def release(self, session: str, lease: str = "L", key: str = "k") -> None:
+        answer = await self.answer(key, Put(session, lease), self.world.new_request())
+        assert isinstance(answer, Done), answer
+
+    async def sweep(self) -> None:
+        await self.sweeper.sweep()
+
+
+def reason(answer: object) -> Reason | None:
+    """Why an answer is a refusal; None when it is not."""
+    return answer.reason if isinstance(answer, Denial) else None
