@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import grpc
+import pytest
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api.outbox import Outbox
 from tests.api.client import StreamClient, content
 from tests.api.conftest import Served, serve
 from tests.support.ports import wait_until_async
@@ -189,15 +193,53 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(served: Served) -> N
     hub = served.server.endpoint.parts.hub
     holder = await served.open()
     await served.stub.Acquire(pb.AcquireRequest(session_id=holder, request_id=1, key="k", lease_id="H", create=True))
+    carried: list[weakref.ref[object]] = []
     for _ in range(5):
         stream = served.stream()
         session = await served.open()
         await stream.attach(session)
         wait = pb.AcquireRequest(key="k", lease_id="L", create=True, wait_ms=600_000)
         await stream.send(pb.Operation(session=1, request_id=2, acquire=wait))
+        owner = hub.owner(session)
+        assert owner is not None
+        await wait_until_async(lambda owner=owner: owner.load()[1] == 1, what="the acquire waits")  # type: ignore[misc]
+        carried.append(weakref.ref(owner))
+        del owner
         stream.call.cancel()
     await wait_until_async(lambda: len(hub) == 0, what="streams are closed")
     assert not any(served.server.delivery.attached(session) for session in (holder, session))
+
+    def gone() -> bool:
+        gc.collect()
+        return not any(stream() for stream in carried)
+
+    await wait_until_async(gone, what="nothing keeps a closed stream, not even an acquire that still waits")
+
+
+async def test_who_does_not_read_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    most, queue = [0], Outbox.answer
+
+    def answer(self: Outbox, number: int, piece: bytes) -> None:
+        queue(self, number, piece)
+        most[0] = max(most[0], self.answers)
+
+    monkeypatch.setattr(Outbox, "answer", answer)
+    async with serve(stream_in_flight=64) as served:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{served.api.port}", options=NARROW)
+        stream = StreamClient(rpc.DirectoryServiceStub(channel))
+        frames, each = 200, 100
+
+        async def write() -> None:
+            for number in range(frames):
+                first = number * each
+                await stream.send(*(pb.Operation(session=9, request_id=first + n) for n in range(1, each + 1)))
+
+        writing = asyncio.ensure_future(write())
+        await wait_until_async(lambda: most[0] > 128, what="the stream is full")
+        await stream.answer(frames * each, 9)
+        await writing
+        assert len(stream.items) == frames * each and most[0] <= 128 + each
+        await channel.close()
 
 
 async def test_the_end_of_a_call_undoes_no_commit(served: Served) -> None:
