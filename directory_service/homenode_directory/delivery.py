@@ -134,7 +134,6 @@ class _Session:
     place: Place
     sink: Sink
     interest: set[str] = field(default_factory=set)  # artifacts
-    expected: dict[str, int] = field(default_factory=dict)  # artifact -> requests under way
     watches: dict[int, str] = field(default_factory=dict)  # watch id -> key prefix
     ping: int | None = None
 
@@ -162,6 +161,7 @@ class Delivery:
         self._observer = observer
         self._cursors: dict[int, _Cursor] = {}
         self._slice_of: dict[str, int] = {}  # session -> slice
+        self._expected: dict[str, dict[str, int]] = {}  # session, attached or not -> key -> requests under way
         self.answered: Answered | None = None
         self._tasks: list[asyncio.Task[None]] = []
         incarnations.listeners.append(self._new_incarnation)
@@ -207,7 +207,8 @@ class Delivery:
         self._slice_of[session] = slice_
         if attached.resync:
             state.interest.clear()
-        for artifact in state.interest | set(state.expected):
+        state.interest |= self._expecting(session, place)
+        for artifact in state.interest:
             cursor.interested.setdefault(artifact, set()).add(session)
         self._observer.gauge("sessions", len(self._slice_of))
         return attached
@@ -219,7 +220,7 @@ class Delivery:
             return
         cursor = self._cursors[slice_]
         state = cursor.sessions.pop(session)
-        for artifact in state.interest | set(state.expected):
+        for artifact in state.interest:
             self._uninterest(cursor, artifact, session)
         self._observer.gauge("sessions", len(self._slice_of))
 
@@ -242,35 +243,38 @@ class Delivery:
             self.settle(session, key)
 
     def expect(self, session: str, key: str) -> None:
-        """Interest in `key` begins, for a request under way."""
+        """Interest in `key` begins, for a request under way; a session attached meanwhile has it too."""
+        under_way = self._expected.setdefault(session, {})
+        under_way[key] = under_way.get(key, 0) + 1
         state = self._state(session)
         if state is None:
             return
         artifact = fields.artifact_of(state.place, key)
-        state.expected[artifact] = state.expected.get(artifact, 0) + 1
         state.interest.add(artifact)
         self._cursors[self._slice_of[session]].interested.setdefault(artifact, set()).add(session)
 
     def settle(self, session: str, key: str) -> None:
         """The request is answered; interest stays until the session drops its copy."""
-        state = self._state(session)
-        if state is None:
+        under_way = self._expected.get(session, {})
+        if under_way.get(key, 0) > 1:
+            under_way[key] -= 1
             return
-        artifact = fields.artifact_of(state.place, key)
-        under_way = state.expected.get(artifact, 0) - 1
-        if under_way > 0:
-            state.expected[artifact] = under_way
-        else:
-            state.expected.pop(artifact, None)
+        under_way.pop(key, None)
+        if not under_way:
+            self._expected.pop(session, None)
+
+    def _expecting(self, session: str, place: Place) -> set[str]:
+        """Artifacts of the requests under way."""
+        return {fields.artifact_of(place, key) for key in self._expected.get(session, ())}
 
     def drop(self, session: str, key: str) -> None:
         """The session holds no copy of `key` any more."""
         state = self._state(session)
         if state is None:
             return
-        artifact = fields.artifact_of(state.place, key)
-        if artifact in state.expected:
+        if key in self._expected.get(session, ()):
             return
+        artifact = fields.artifact_of(state.place, key)
         state.interest.discard(artifact)
         self._uninterest(self._cursors[self._slice_of[session]], artifact, session)
 
@@ -345,8 +349,8 @@ class Delivery:
         self, slice_: int, cursor: _Cursor, session: str, state: _Session, resume: Position | None
     ) -> Attached:
         """Replay for one session what lies between its position and the cursor; the lock holds the cursor still."""
-        if resume is None:
-            return Attached(cursor.position, False)
+        if resume is None:  # whatever it holds, nobody knows what it missed since
+            return Attached(cursor.position, bool(state.interest))
         async with cursor.lock:
             at = cursor.position
             if resume.incarnation != at.incarnation or at.sequence - resume.sequence > self.pace.replay_max:
@@ -360,6 +364,7 @@ class Delivery:
                 missed = await self._between(slice_, cursor, resume.sequence)
             except LogTrimmed:
                 return Attached(at, True)
+            state.interest |= self._expecting(session, state.place)
             for sequence, record in missed:
                 for event in record.events:
                     self._tell(session, state, record, event, sequence)
@@ -503,9 +508,9 @@ class Delivery:
         """Entries are gone: every session starts anew from `position`."""
         cursor.position = position
         for session, state in cursor.sessions.items():
-            for artifact in state.interest:
-                if artifact not in state.expected:
-                    self._uninterest(cursor, artifact, session)
-            state.interest.intersection_update(state.expected)
+            expected = self._expecting(session, state.place)
+            for artifact in state.interest - expected:
+                self._uninterest(cursor, artifact, session)
+            state.interest &= expected
             state.sink.push(Resync(session, position))
             self._observer.resync()
