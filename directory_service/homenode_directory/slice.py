@@ -63,6 +63,7 @@ class Limits:
     dead_sessions_max: int = 65_536
     waiting_max: int = 65_536
     retry_for_ms: int = 5_000
+    history_look_every: int = 8  # commits of an artifact
 
 
 @dataclass(slots=True)
@@ -105,7 +106,8 @@ class Slice:
         self.used = False  # since the last sweep
         self.due_ms = 0  # the earliest deadline of an artifact that the last sweep saw; 0: none
         self.swept_token = ""  # incarnation whose predecessors' sessions have been ended
-        self.grown: dict[str, None] = {}  # artifacts whose history grew since the last sweep
+        self.grown: dict[str, None] = {}  # artifacts whose history may be long enough to be cut
+        self._commits: OrderedDict[str, int] = OrderedDict()  # artifact -> commits since its history was looked at
         self.dead: OrderedDict[str, None] = OrderedDict()
         self.buried = 0  # how many sessions were found to be over
         self.waiting: dict[tuple[str, int], list[asyncio.Future[StoredAnswer]]] = {}
@@ -166,6 +168,16 @@ class Slice:
         self.dead[session] = None
         while len(self.dead) > self.limits.dead_sessions_max:
             self.dead.popitem(last=False)
+
+    def count_commit(self, artifact: str) -> None:
+        """A version was added to the artifact's history, which is looked at now and then, the first time at once."""
+        commits = self._commits.pop(artifact, self.limits.history_look_every) + 1
+        if commits >= self.limits.history_look_every:
+            commits = 0
+            self.grown[artifact] = None
+        self._commits[artifact] = commits
+        while len(self._commits) > self.limits.cached_entries_max:
+            self._commits.popitem(last=False)
 
     def await_result(self, session: str, request: int, future: asyncio.Future[StoredAnswer]) -> None:
         """The future gets the answer of a queued request when a later transition stores it."""

@@ -39,14 +39,15 @@ class MemoryBlobs:
 
     async def put_blob(
         self, slice_: int, hash_: str, data: bytes, *, size: int, links: int, chain_bytes: int, base: str
-    ) -> None:
+    ) -> bool:
         await asyncio.sleep(0)
         self.touched.append(hash_)
         if (slice_, hash_) in self.blobs:
-            return
+            return False
         if base and (slice_, base) not in self.blobs:
             raise BaseGone
         self.blobs[slice_, hash_] = Blob(data, size, base, links, chain_bytes)
+        return True
 
     async def get_blob(self, slice_: int, hash_: str) -> Blob | None:
         await asyncio.sleep(0)

@@ -52,11 +52,12 @@ class Blobs(Protocol):
 
     async def put_blob(
         self, slice_: int, hash_: str, data: bytes, *, size: int, links: int, chain_bytes: int, base: str
-    ) -> None:
+    ) -> bool:
         """Write bytes and reference record (no references yet) if absent; in any case note that it was touched now.
 
         A record that is written with a `base` adds a reference to it, in the same atomic step that finds the base
-        there; BaseGone if it is not. Dropping the record gives that reference back.
+        there; BaseGone if it is not. Dropping the record gives that reference back. True: what is stored now is
+        certainly these bytes, not another form of the same content.
         """
 
     async def get_blob(self, slice_: int, hash_: str) -> Blob | None:
@@ -244,9 +245,11 @@ class ContentStore:
 
     async def _put(self, slice_: int, hash_: str, verified: Verified) -> None:
         blob = verified.blob
-        await self._blobs.put_blob(
+        ours = await self._blobs.put_blob(
             slice_, hash_, blob.data, size=blob.size, links=blob.links, chain_bytes=blob.chain_bytes, base=blob.base
         )
+        if ours:
+            self._keep_blob(slice_, hash_, blob)
         self._bodies.put(("raw", slice_, hash_), verified.raw, len(verified.raw))
 
     # ------------------------------------------------------------------------------------------------------- reading
@@ -261,9 +264,12 @@ class ContentStore:
             raise ContentError(ContentReason.CONTENT_MISSING, "the content is not stored")
         if not blob.sound:
             raise ContentError(ContentReason.CONTENT_MISSING, _DAMAGED)
+        self._keep_blob(slice_, hash_, blob)
+        return blob
+
+    def _keep_blob(self, slice_: int, hash_: str, blob: Blob) -> None:
         self._links.put((slice_, hash_), blob.link(hash_), _LINK_BYTES)
         self._bodies.put(("blob", slice_, hash_), blob.data, len(blob.data))
-        return blob
 
     async def _link(self, slice_: int, hash_: str) -> Link:
         return self._links.get((slice_, hash_)) or (await self._blob(slice_, hash_)).link(hash_)

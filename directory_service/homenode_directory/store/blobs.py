@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Protocol
 
 from homenode_directory.clock import Clock, StoreClock, monotonic_ms
@@ -68,6 +69,14 @@ class Tokens(Protocol):
         """The slice's incarnation after the store refused the token `seen`."""
 
 
+class _Registered(Enum):
+    """What a writer finds before it writes bytes."""
+
+    STORED = "the bytes are there"
+    FIRST = "no record, no bytes"
+    JOINED = "a record without bytes: another writer is under way, or never came to its bytes"
+
+
 class StoredBlobs:
     """Content's `Blobs` over a store."""
 
@@ -80,17 +89,21 @@ class StoredBlobs:
 
     async def put_blob(
         self, slice_: int, hash_: str, data: bytes, *, size: int, links: int, chain_bytes: int, base: str
-    ) -> None:
-        """Keep a content unless it is there, and note that it was touched. Raises BaseGone, StoreError, StoreFull."""
+    ) -> bool:
+        """Keep a content unless it is there, and note that it was touched. Raises BaseGone, StoreError, StoreFull.
+
+        True: nobody else has begun to write it, so what is stored is this.
+        """
         blob = Blob(data, size, base, links, chain_bytes)
         for _ in range(ROUNDS_MAX):
-            if await self._register(slice_, hash_, blob):
-                return
+            registered = await self._register(slice_, hash_, blob)
+            if registered is _Registered.STORED:
+                return False
             await self._slice(slice_).keep((bytes_key(hash_), _with_header(blob)))
             # Had this writer stalled for long, collection might have taken the record before the bytes came.
             (there,) = await self._commit(slice_, [Commit((Exists(record_key(hash_)), Exists(bytes_key(hash_))))])
             if there.ok:
-                return
+                return registered is _Registered.FIRST
         raise StoreError("a content was collected again and again while it was written")
 
     async def get_blob(self, slice_: int, hash_: str) -> Blob | None:
@@ -116,8 +129,8 @@ class StoredBlobs:
         outcomes = await self._commit_all(slice_, [commit for commit, _ in verdicts], relief=True)
         return sum(outcome.ok and deletes for outcome, (_, deletes) in zip(outcomes, verdicts, strict=True))
 
-    async def _register(self, slice_: int, hash_: str, blob: Blob) -> bool:
-        """Whether the bytes are stored already; if not, the record is there and holds on to the blob's base."""
+    async def _register(self, slice_: int, hash_: str, blob: Blob) -> _Registered:
+        """Unless the bytes are stored already, see to it that the record is there and holds on to the blob's base."""
         record, touch = record_key(hash_), _touch(hash_, await self._slice(slice_).now_ms())
         base_there: tuple[Guard, ...] = ()
         hold: tuple[Write, ...] = ()
@@ -139,12 +152,12 @@ class StoredBlobs:
         for _ in range(ROUNDS_MAX):
             stored, created = await self._commit(slice_, first)
             if stored.ok or created.ok:
-                return stored.ok
+                return _Registered.STORED if stored.ok else _Registered.FIRST
             if created.failed > 0:
                 raise BaseGone("the base of a patch is not stored")
             known, joined = await self._commit(slice_, second)
             if known.ok or joined.ok:
-                return False
+                return _Registered.JOINED
             if joined.failed > 1:
                 raise BaseGone("the base of a patch is not stored")
         raise StoreError("a content's record changed again and again")
