@@ -185,28 +185,33 @@ class Link:
 
     async def _run(self) -> None:
         while True:
-            stream = self.transport.session()
-            self._stream = stream
-            self._heard_ns = self.clock()
-            self._out.clear()
-            self._sent = 0
-            writer = asyncio.create_task(self._write(stream))
-            for endpoint in list(self._endpoints.values()):
-                endpoint.connected()
             try:
-                await self._read(stream)
+                await self._serve(self.transport.session())
             except HomenodeError as failure:
                 LOG.debug("session stream ended: %s", failure)
-            finally:
-                self._stream = None
-                stream.cancel()
-                writer.cancel()
-                self._out.clear()
-                for endpoint in list(self._endpoints.values()):
-                    endpoint.disconnected()
-                await asyncio.gather(writer, return_exceptions=True)
+            except Exception:
+                LOG.exception("session stream failed; connecting again")
             await self.transport.next_server()
             await asyncio.sleep(self._backoff.next_s())
+
+    async def _serve(self, stream: Stream) -> None:
+        self._stream = stream
+        self._heard_ns = self.clock()
+        self._out.clear()
+        self._sent = 0
+        writer = asyncio.create_task(self._write(stream))
+        try:
+            for endpoint in list(self._endpoints.values()):
+                endpoint.connected()
+            await self._read(stream)
+        finally:
+            self._stream = None
+            stream.cancel()
+            writer.cancel()
+            self._out.clear()
+            for endpoint in list(self._endpoints.values()):
+                endpoint.disconnected()
+            await asyncio.gather(writer, return_exceptions=True)
 
     async def _read(self, stream: Stream) -> None:
         received = 0
@@ -254,7 +259,10 @@ class Link:
             await asyncio.sleep(TICK_S)
             now_ns = self.clock()
             for endpoint in list(self._endpoints.values()):
-                endpoint.tick(now_ns)
+                try:
+                    endpoint.tick(now_ns)
+                except Exception:
+                    LOG.exception("a session failed to keep its times")
             silent_ms = max(SILENT_MS_MIN, SILENT_INTERVALS * self.bookmark_ms)
             if self._stream is not None and self._endpoints and now_ns - self._heard_ns > silent_ms * NS_PER_MS:
                 LOG.debug("session stream is silent; connecting again")

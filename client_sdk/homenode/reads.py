@@ -103,6 +103,9 @@ class Reads:
         level: str | None,
         timeout_ms: int | None,
     ) -> Artifact:
+        for named in (version, since):
+            if named is not None and not isinstance(named, Version):
+                raise InvalidArgument(f"not a version: {named!r}")
         if version is not None:
             return await self._core.fetch(key, self._view.counters, version=version, timeout_ms=timeout_ms)
         wanted = consistency(level)

@@ -9,6 +9,7 @@ again. What rested on a write lease is not sent again: the lease went with the s
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from homenode.errors import DeadlineExceeded, HomenodeError, LeaseLost, Overloaded, SessionLost, Unavailable
@@ -18,6 +19,8 @@ from homenode_api.v1 import directory_pb2 as pb
 
 if TYPE_CHECKING:
     from homenode.session import Session
+
+LOG = logging.getLogger("homenode")
 
 CALL_TIMEOUT_S = 5.0
 RESOLVE_MAX = 512
@@ -46,6 +49,14 @@ async def open_session(session: Session) -> None:
 
 async def reopen(session: Session) -> None:
     """Resolve what was under way in the lost session, then open another one."""
+    try:
+        await _reopen(session)
+    except Exception:
+        LOG.exception("no other session could be opened")
+        raise
+
+
+async def _reopen(session: Session) -> None:
     old_id = session.id
     sent = [p for p in session.pending.values() if p.effect and p.sent_ns and p.session_id == old_id]
     for start in range(0, len(sent), RESOLVE_MAX):

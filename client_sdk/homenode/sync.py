@@ -121,8 +121,12 @@ class SyncHomenode:
         return self._run(self._homenode.delete(key, **options))
 
     def edit(self, key: str, fn: Any, **options: Any) -> Artifact:
-        """See `Homenode.edit`. `fn` runs in the calling thread's name but on the background loop: it must not block."""
-        return self._run(self._homenode.edit(key, fn, **options))
+        """See `Homenode.edit`. `fn` is a plain function; it runs in a thread of its own and may block."""
+
+        async def off_loop(value: Any) -> Any:
+            return await asyncio.to_thread(fn, value)
+
+        return self._run(self._homenode.edit(key, off_loop, **options))
 
     @contextlib.contextmanager
     def write(self, key: str, **options: Any) -> Iterator[Draft]:

@@ -77,6 +77,9 @@ def meta(metadata: Mapping[str, str] | None, tags: Sequence[str] | None, media_t
     """The metadata of a new version: what is not said is kept from the version that it replaces."""
     if isinstance(tags, str):
         raise InvalidArgument("tags are a list of strings, not one string")
+    for text in [*(metadata or {}).items(), *[(tag, "") for tag in tags or ()]]:
+        if not all(isinstance(part, str) for part in text):
+            raise InvalidArgument("metadata maps strings to strings, and tags are strings")
     return Meta(
         kept.values if metadata is None else dict(metadata),
         kept.tags if tags is None else tuple(tags),

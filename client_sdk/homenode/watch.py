@@ -95,10 +95,11 @@ class Feed:
 class Watch:
     """See `Homenode.watch`."""
 
+    _started = False
+
     def __init__(self, core: Core, prefix: str) -> None:
         self._core = core
         self._feed = Feed(name(prefix))
-        self._started = False
 
     async def __aenter__(self) -> Self:
         if not self._started:
@@ -124,6 +125,8 @@ class Watch:
         return event
 
     def __del__(self) -> None:
+        if not self._started:
+            return
         session = self._core.session
         if self._feed.watch_id in session.watches:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and the session with it

@@ -2,7 +2,8 @@
 
     .venv/bin/python -m tests.bench.hit_bench [--json FILE]
 
-Rounds are interleaved; each figure is the median of the rounds. Rows hit_dict and hit_await of the targets.
+Rounds are interleaved; each figure is the median of the rounds, in CPU time of the thread, so that a busy machine does
+not count. Rows hit_dict and hit_await of the targets.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ async def measure() -> dict[str, float]:
 def _timed(call: Callable[..., None], *arguments: object) -> float:
     call(*arguments)
     gc.disable()
-    start = time.perf_counter_ns()
+    start = time.thread_time_ns()
     call(*arguments)
-    spent = time.perf_counter_ns() - start
+    spent = time.thread_time_ns() - start
     gc.enable()
     return spent / LOOPS
 
@@ -65,10 +66,10 @@ def _read_cached(hn: homenode.Homenode, key: str) -> None:
 
 async def _read(hn: homenode.Homenode, key: str) -> float:
     gc.disable()
-    start = time.perf_counter_ns()
+    start = time.thread_time_ns()
     for _ in range(LOOPS):
         await hn.read(key)
-    spent = time.perf_counter_ns() - start
+    spent = time.thread_time_ns() - start
     gc.enable()
     return spent / LOOPS
 

@@ -15,11 +15,14 @@ ServerFactory = Callable[..., ServerProcess]
 
 @pytest.fixture
 def server_factory(short_tmp: Path) -> Iterator[ServerFactory]:
-    """Makes servers over one SQLite file each; they end with the test. `await server_factory().start()`."""
+    """Makes servers over one SQLite file each, or over `store`; they end with the test.
+
+    `await server_factory().start()`
+    """
     made: list[ServerProcess] = []
 
-    def make(**flags: Any) -> ServerProcess:
-        server = ServerProcess(f"sqlite:///{short_tmp}/store{len(made)}.sqlite3", short_tmp, **flags)
+    def make(store: str = "", **flags: Any) -> ServerProcess:
+        server = ServerProcess(store or f"sqlite:///{short_tmp}/store{len(made)}.sqlite3", short_tmp, **flags)
         made.append(server)
         return server
 

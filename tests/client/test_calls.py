@@ -356,3 +356,39 @@ async def test_sixty_four_connections_at_once(url: str) -> None:
     async with homenode.connect(url, agent="end") as hn:
         assert sorted(map(int, (await hn.read("shared")).text.split())) == list(range(64))
         assert len(await hn.list("own/")) == 64
+
+
+async def test_wrong_arguments_are_refused() -> None:
+    async with homenode.connect("embedded://", agent="a") as a:
+        await a.put("k", "x")
+        wrong = [
+            a.read("k", since="1.1"),  # type: ignore[arg-type]
+            a.read("k", version=3),  # type: ignore[arg-type]
+            a.put("k", object()),  # type: ignore[arg-type]
+            a.put("k", {"x": float("nan")}),
+            a.put("k", "\ud800"),
+            a.put("k", "x", tags="not a list"),
+            a.put("k", "x", metadata={"n": 1}),  # type: ignore[dict-item]
+            a.put("k", "x", base=7),  # type: ignore[arg-type]
+            a.list(limit=0),
+            a.read(7),  # type: ignore[arg-type]
+            a.set_policy("k", push="everywhere"),
+            a.set_policy("k", max_age_ms=-1),
+            a.edit("k", str, kind="yaml"),  # type: ignore[arg-type]
+            a.edit("k", str, attempts=0),
+            a.lease("k", ttl_ms=1)._take(),
+            a.lease("k", wait_ms=10**9)._take(),
+            a.write("k", ttl_ms=10**7).__aenter__(),
+        ]
+        for call in wrong:
+            with pytest.raises(homenode.InvalidArgument):
+                await call
+        for name in ("a" * 129, ""):
+            with pytest.raises(homenode.InvalidArgument):
+                await homenode.connect("embedded://", agent=name)
+        with pytest.raises(homenode.InvalidArgument):
+            homenode.connect("embedded://", colour="blue")
+        with pytest.raises(homenode.InvalidArgument):
+            a.watch("\ud800")
+        with pytest.raises(homenode.InvalidArgument):
+            a.lease("k", "own")  # type: ignore[arg-type]

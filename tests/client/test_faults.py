@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import pytest
 import homenode
 from tests.client.conftest import ServerFactory
 from tests.client.scripted import until
+from tests.conftest import RedisFactory
 
 WRITERS = 8
 RESTARTS = 4
@@ -55,8 +57,11 @@ async def restart_often(server: object, tally: Tally) -> None:
     tally.stop = True
 
 
-async def test_nothing_is_lost_or_done_twice_while_the_server_is_killed(server_factory: ServerFactory) -> None:
-    server = await server_factory().start()
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+async def test_nothing_is_lost_or_done_twice_while_the_server_is_killed(
+    store: str, server_factory: ServerFactory, request: pytest.FixtureRequest
+) -> None:
+    server = await server_factory(request.getfixturevalue("redis_url") if store == "redis" else "").start()
     tally = Tally()
     writers = [asyncio.create_task(append_lines(server.url, f"w{i}", tally)) for i in range(WRITERS)]
     await restart_often(server, tally)
@@ -87,6 +92,32 @@ async def test_copies_and_watches_outlive_a_restart(server_factory: ServerFactor
             assert first.version is not None
             assert second.version > first.version
             assert (await anext(events)).version == second.version
+
+
+@pytest.mark.redis
+async def test_eight_sessions_notice_that_the_store_was_emptied(
+    server_factory: ServerFactory, redis_factory: RedisFactory
+) -> None:
+    redis = redis_factory()
+    server = await server_factory(redis.url).start()
+    async with contextlib.AsyncExitStack() as stack:
+        sessions = [await stack.enter_async_context(homenode.connect(server.url, agent=f"s{i}")) for i in range(8)]
+        before = await sessions[0].put("k", "one")
+        for hn in sessions:
+            await hn.read("k")
+        ids = [hn.session_id for hn in sessions]
+        redis.flushall()
+        for hn, id_ in zip(sessions, ids, strict=True):
+            await until(lambda hn=hn, id_=id_: hn.session_id != id_ and hn.connected, "another session")
+            assert hn.read_cached("k") is None
+            with pytest.raises(homenode.NotFound):
+                await hn.read("k")
+        again = await sessions[1].put("k", "two")
+        assert again.version is not None
+        assert before.version is not None
+        assert again.version > before.version
+        with pytest.raises(homenode.VersionConflict):
+            await sessions[2].put("k", "x", base=before.version)
 
 
 async def test_a_lease_does_not_outlive_the_servers_memory(server_factory: ServerFactory) -> None:
