@@ -74,6 +74,60 @@ async def test_nothing_is_lost_or_done_twice_while_the_server_is_killed(
     assert len(tally.unknown) <= RESTARTS, "a restart over a durable store should leave little unknown"
 
 
+COUNTER = """
+    import asyncio, sys, homenode
+    async def main():
+        unknown = 0
+        async with homenode.connect(sys.argv[1], agent=sys.argv[2], timeout_ms=60_000) as hn:
+            for i in range(20):
+                line = f"{sys.argv[2]}:{i}"
+                for call in (
+                    hn.edit("count", lambda n: n + 1, kind="json", default=0),
+                    hn.edit("lines", lambda text: f"{text}{line}\\n", default=""),
+                ):
+                    try:
+                        await call
+                    except homenode.Unknown:
+                        unknown += 1
+        print("unknown", unknown, flush=True)
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
+async def test_eight_processes_count_together_while_the_server_is_killed(
+    store: str, server_factory: ServerFactory, request: pytest.FixtureRequest
+) -> None:
+    server = await server_factory(request.getfixturevalue("redis_url") if store == "redis" else "").start()
+    script = textwrap.dedent(COUNTER)
+    counters = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, server.url, f"p{i}", stdout=asyncio.subprocess.PIPE
+        )
+        for i in range(WRITERS)
+    ]
+    ends = asyncio.gather(*(asyncio.wait_for(process.communicate(), 180) for process in counters))
+    async with homenode.connect(server.url, agent="end", timeout_ms=60_000) as hn:
+        for goal in (20, 60, 100):
+
+            async def counted(goal: int = goal) -> bool:
+                return bool((await hn.read("count", default=0, max_age_ms=0)).json >= goal)
+
+            while not ends.done() and not await counted():
+                await asyncio.sleep(0.02)
+            server.kill()
+            await server.start()
+        told = [out.decode().split() for out, _ in await ends]
+        assert [words[0] for words in told] == ["unknown"] * WRITERS
+        unknown = sum(int(words[1]) for words in told)
+        count = (await hn.read("count", max_age_ms=0)).json
+        lines = (await hn.read("lines", max_age_ms=0)).text.split()
+    assert len(lines) == len(set(lines))
+    assert 2 * 20 * WRITERS - unknown <= count + len(lines) <= 2 * 20 * WRITERS
+    assert unknown <= 3 * RESTARTS
+
+
 async def test_copies_and_watches_outlive_a_restart(server_factory: ServerFactory) -> None:
     server = await server_factory().start()
     async with homenode.connect(server.url, agent="a") as a:
