@@ -95,8 +95,9 @@ async def test_stream_carries_every_operation(served: Served) -> None:
         pb.Operation(session=1, request_id=2, commit=pb.CommitRequest(key="a/1", absent=True, content=content(b"x"))),
         pb.Operation(session=1, request_id=3, watch=pb.WatchRequest(prefix="a/")),
     )
-    first = (await stream.answer(2)).commit
-    assert first.version.n == 1
+    answer = await stream.answer(2)
+    assert answer.commit.version.n == 1, answer
+    first = answer.commit
     assert (await stream.answer(3)).WhichOneof("what") == "watch"
     await stream.send(
         pb.Operation(session=1, request_id=4, read=pb.ReadRequest(key="a/1", share=True)),
@@ -107,20 +108,23 @@ async def test_stream_carries_every_operation(served: Served) -> None:
         pb.Operation(session=1, request_id=9, renew=pb.RenewRequest(key="a/1", lease_id="L")),
         pb.Operation(session=1, request_id=10, release=pb.ReleaseRequest(key="a/1", lease_id="L")),
         pb.Operation(session=1, request_id=11, set_policy=pb.SetPolicyRequest(key="a/1", policy=t.Policy())),
-        pb.Operation(
-            session=1, request_id=12, commit=pb.CommitRequest(key="a/1", version=first.version, content=content(b"y"))
-        ),
-        pb.Operation(session=1, ping=pb.Ping(sent_at=77)),
     )
     kinds = {4: "read", 5: "acquire", 6: "stat", 7: "list", 8: "history", 9: "renew", 10: "release", 11: "set_policy"}
     for request_id, kind in kinds.items():
         answer = await stream.answer(request_id)
         assert answer.WhichOneof("what") == kind, answer
+    # Operations of one frame go on side by side, so what needs their outcome comes in a later one.
+    await stream.send(
+        pb.Operation(
+            session=1, request_id=12, commit=pb.CommitRequest(key="a/1", version=first.version, content=content(b"y"))
+        )
+    )
     assert (await stream.answer(12)).commit.version.n == 2
     change = (await stream.until(lambda i: i.WhichOneof("what") == "change" and i.change.version.n == 2)).change
     assert (change.watch_id, change.key, change.size, change.by) == (3, "a/1", 1, session)
-    bookmark = await stream.event("bookmark")
-    assert bookmark.echo == 77 and bookmark.position.sequence >= change.sequence
+    await stream.send(pb.Operation(session=1, ping=pb.Ping(sent_at=78)))
+    bookmark = (await stream.until(lambda i: i.bookmark.echo == 78)).bookmark
+    assert bookmark.position.sequence >= change.sequence
     await stream.send(
         pb.Operation(session=1, unwatch=pb.UnwatchRequest(watch_id=3)), pb.Operation(session=1, detach=pb.Detach())
     )
