@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable
 
 from homenode import recovery
@@ -309,7 +308,7 @@ class Session(Requests):
 
     def new_lease_id(self) -> str:
         """An id that no other lease of this session has."""
-        return f"{self.next_id()}-{secrets.token_hex(4)}"
+        return f"lease-{self.next_id()}"
 
     def release_later(self, key: str, lease_id: str) -> None:
         """See `Requests.release_later`; the lease is no longer ours at once."""
