@@ -14,10 +14,16 @@ from tests.support.ports import HOST
 TIMEOUT_S = 60.0
 
 
+#: Take from the connection no more than the reader asks for: gRPC otherwise reads megabytes ahead.
+NO_READ_AHEAD = (("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0))
+
+
 @asynccontextmanager
-async def stub(port: int) -> AsyncIterator[rpc.DirectoryServiceStub]:
+async def stub(port: int, *options: tuple[str, int]) -> AsyncIterator[rpc.DirectoryServiceStub]:
     """The service on a port, over a connection of its own."""
-    async with grpc.aio.insecure_channel(f"{HOST}:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    async with grpc.aio.insecure_channel(
+        f"{HOST}:{port}", [("grpc.use_local_subchannel_pool", 1), *options]
+    ) as channel:
         yield rpc.DirectoryServiceStub(channel)
 
 

@@ -76,7 +76,7 @@ def check_ages(records: list[Record], acknowledged: dict[int, float], report: Re
     assert counts["hits"], "nothing was ever served from a cache"
 
 
-# --- what happens to the stream -----------------------------------------------------------------------------------------
+# --- what happens to the stream ---------------------------------------------------------------------------------------
 
 
 def delayed(proxy: Proxy, rng: random.Random) -> None:
@@ -173,7 +173,7 @@ async def test_a_reader_that_slept_serves_nothing_stale_when_it_wakes(
     assert newest == max(committer.acknowledged), "the reader did not come back"
 
 
-# --- answers that are lost ----------------------------------------------------------------------------------------------
+# --- answers that are lost --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["cut", "held"])
