@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from homenode.values import Stat
 
 INTERVAL_S = 1.0
-HEAD_LINES = 8
+HEAD_LINES = 9
 _WRITING = ("M", "P")
 _REQUESTS = "homenode_requests_total"
 _CONFLICTS = ("version_conflict", "already_exists", "stale_fence", "lease_lost", "held")
@@ -183,11 +183,12 @@ def _server_lines(told: dict[str, float] | None) -> list[str]:
     held = f"{100 * told['bodies_held'] / told['bodies']:.0f} %" if told["bodies"] else "–"
     return [
         f"server: sessions {told['sessions']:.0f}  streams {told['streams']:.0f}"
-        f"  write leases {told['write_leases']:.0f}  requests {told['requests']:.0f}{rate('requests')}"
-        f"  reads {told['reads']:.0f}  commits {told['commits']:.0f}{rate('commits')}"
+        f"  write leases {told['write_leases']:.0f}  commits {told['commits']:.0f}{rate('commits')}"
         f"  refused writes {told['refused_writes']:.0f}",
-        f"        invalidations {told['invalidations']:.0f}  bodies already held {held}"
-        f"  bytes sent {size_text(int(told['bytes_sent']))}  tokens kept off the wire ~{told['tokens_saved']:.0f}",
+        f"        requests {told['requests']:.0f}{rate('requests')}  reads {told['reads']:.0f}"
+        f"  invalidations {told['invalidations']:.0f}",
+        f"        bodies already held {held}  bytes sent {size_text(int(told['bytes_sent']))}"
+        f"  tokens kept off the wire ~{told['tokens_saved']:.0f}",
     ]
 
 

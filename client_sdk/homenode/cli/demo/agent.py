@@ -19,6 +19,7 @@ from homenode.cli.demo.script import Edit, Fate, Role, Way
 from homenode.lease_handle import WriteLease
 
 PUT_ATTEMPTS = 40
+LEASE_ATTEMPTS = 10
 RETRY_S = 0.3
 WAIT_MS = 20_000
 
@@ -76,15 +77,20 @@ class Agent:
         emit(EDIT, page=edit.page, id=edit.id, version=artifact.version, sent=sent, acked=acked, tries=tries)
 
     async def _by_lease(self, edit: Edit) -> tuple[homenode.Artifact, int, int]:
-        began = clock_ns()
-        async with self._hn.write(edit.page, ttl_ms=self._term_ms, wait_ms=WAIT_MS) as draft:
-            text = draft.text
-            emit(READ, page=edit.page, version=draft.version, began=began, hit=False)
-            await asyncio.sleep(edit.think_ms / 1000)
-            draft.text = script.apply(text, edit)
-            sent = clock_ns()
-        assert draft.committed is not None
-        return draft.committed, sent, 1
+        for tries in range(1, LEASE_ATTEMPTS + 1):
+            began = clock_ns()
+            try:
+                async with self._hn.write(edit.page, ttl_ms=self._term_ms, wait_ms=WAIT_MS) as draft:
+                    text = draft.text
+                    emit(READ, page=edit.page, version=draft.version, began=began, hit=False)
+                    await asyncio.sleep(edit.think_ms / 1000)
+                    draft.text = script.apply(text, edit)
+                    sent = clock_ns()
+            except (homenode.LeaseLost, homenode.LeaseDenied):
+                continue  # this process stood still for longer than its lease, and nothing was written
+            assert draft.committed is not None
+            return draft.committed, sent, tries
+        raise homenode.HomenodeError(f"{edit.id} lost its lease {LEASE_ATTEMPTS} times")
 
     async def _by_edit(self, edit: Edit) -> tuple[homenode.Artifact, int, int]:
         tries = sent = 0

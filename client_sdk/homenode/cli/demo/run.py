@@ -39,7 +39,7 @@ ANY_PORT = "127.0.0.1:0"
 async def run(args: argparse.Namespace, out: Output) -> int:
     """Play, judge, print; go on serving where that is asked for. 1 when the verdict fails."""
     serve_on = args.serve and os.environ.get("DEMO_ONLY") != "1"
-    _end_on_sigterm()
+    _end_on_signals()
     name = f"demo-{time.strftime('%m%d-%H%M%S')}-{os.getpid()}"
     folder = (args.dir / name).absolute()
     pages, control, logs = folder / "pages", folder / "control", folder / "logs"
@@ -64,11 +64,12 @@ async def run(args: argparse.Namespace, out: Output) -> int:
     return Exit.OK if verdict.holds else Exit.ERROR
 
 
-def _end_on_sigterm() -> None:
-    """SIGTERM ends the demo as Ctrl-C does: the processes that it started end with it."""
+def _end_on_signals() -> None:
+    """SIGTERM and a closed terminal end the demo as Ctrl-C does: the processes that it started end with it."""
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _addresses(args: argparse.Namespace, serve_on: bool) -> tuple[str, str]:
@@ -156,7 +157,8 @@ class Play:
     async def _play(self, hn: Homenode, ours: Arm, theirs: Arm) -> None:
         spec = {"seed": self._args.seed, "turns": self._args.turns}
         shared = {**spec, "url": self._url, "term_ms": TERM_MS}
-        self._say(f"{len(script.CAST)} agents and an observer on the directory, {len(script.CAST)} agents on files")
+        number = len(script.CAST)
+        _line(f"starting {number} agents and an observer on the directory, and {number} agents on plain files")
         await ours.cast("homenode.cli.demo.agent", shared, self._logs)
         await ours.watch_with("homenode.cli.demo.observer", shared, self._logs)
         await theirs.cast("homenode.cli.demo.control", {**spec, "folder": str(self._control)}, self._logs)
@@ -231,13 +233,21 @@ class Play:
         }
 
 
+def _own_name() -> str:
+    """What to type to run this again: it need not be on the PATH."""
+    own = Path(sys.argv[0])
+    if own.name != "homenode":
+        return "homenode"
+    return os.path.relpath(own) if own.is_absolute() and own.is_relative_to(Path.cwd()) else str(own)
+
+
 async def _serve_on(server: Server, name: str, pages: Path) -> None:
     """Until Ctrl-C, or the server's end."""
     _line("")
     _line(f"The directory goes on serving {server.url}" + (f", metrics at {server.metrics}" if server.metrics else ""))
     _line("Try, in another terminal:")
     for command in ("ls", "cat plan.md", 'edit plan.md --append "- [ ] your turn"', "stat plan.md", "watch", "top"):
-        _line(f"  homenode --url {server.workspace(name)} {command}")
+        _line(f"  {_own_name()} --url {server.workspace(name)} {command}")
     _line(f"The pages are in {pages}. Ctrl-C ends.")
     with contextlib.suppress(asyncio.CancelledError):
         await server.process.wait()
