@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from homenode_directory.store.base import Incarnation, Store
 
+ECHO_AHEAD_MS = 86_400_000
+"""Incarnations are never far ahead of the clock (they start from it), so an echo beyond this is no incarnation."""
+
 Listener = Callable[[int, Incarnation], None]
 
 
@@ -45,6 +48,6 @@ class Incarnations:
     async def echo(self, slice_: int, number: int) -> None:
         """A client has seen incarnation `number`: the slice's must not be lower, or versions would come back."""
         known = await self.current(slice_)
-        if number > known.number:
+        if known.number < number <= await self._store.now_ms() + ECHO_AHEAD_MS:
             self._at_least[slice_] = number + 1
             await self.renew(slice_, known.token)
