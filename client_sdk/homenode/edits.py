@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from homenode.artifact import Artifact
 from homenode.clock import NS_PER_MS
-from homenode.errors import Contended, InvalidArgument, LeaseDenied, LeaseLost, VersionConflict
+from homenode.errors import (
+    Contended,
+    DeadlineExceeded,
+    HomenodeError,
+    InvalidArgument,
+    LeaseDenied,
+    LeaseLost,
+    VersionConflict,
+)
 from homenode.reads import NO_DEFAULT
 from homenode.values import JSON_TYPE, Value, encode, encode_json
 from homenode.versions import ABSENT
@@ -42,6 +50,7 @@ async def edit(
         default = _as_bytes(default, kind)
     total_ms = hn.timeout_ms if timeout_ms is None else timeout_ms
     until_ns = hn.clock() + total_ms * NS_PER_MS
+    last: HomenodeError | None = None
     for attempt in range(attempts):
         left_ms = max(1, (until_ns - hn.clock()) // NS_PER_MS)
         try:
@@ -49,9 +58,14 @@ async def edit(
                 return await _compare_and_set(hn, key, fn, kind, default, attempt > 0, left_ms)
             return await _in_turn(hn, key, fn, kind, default, left_ms)
         except (VersionConflict, LeaseDenied, LeaseLost, Contended) as refusal:  # nothing was written
+            last = refusal
             if attempt + 1 >= attempts or hn.clock() >= until_ns:
                 raise
             await asyncio.sleep(_wait_s(hn, attempt, getattr(refusal, "retry_after", 0.0)))
+        except DeadlineExceeded:
+            if last is None:
+                raise
+            raise last from None  # what kept us so long says more
     raise AssertionError("unreachable")
 
 
