@@ -158,7 +158,9 @@ class Directory:
         slice_ = self.slice_of(place)
         stored = self._answered.setdefault(session, [])
         settled = [request for request in stored if request < settled_below][: self.settings.settled_per_call_max]
-        outcome = await self._commit(slice_, lambda s: sessions.kept(s, session, ttl_ms, settled), relief=True)
+        outcome = await self._commit(
+            slice_, lambda s: sessions.kept(s, session, ttl_ms, settled, settled_below), relief=True
+        )
         if not outcome.ok:
             self._answered.pop(session, None)
             return SESSION_OVER

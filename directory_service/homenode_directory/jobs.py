@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Answer, Decision, Denial, Done, Grant, Reason, Waiting
 from homenode_directory.protocol.events import Commit as CommitEvent
-from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, InvAck, Put, Renew, SetPolicy
+from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, GetS, InvAck, Put, Renew, SetPolicy
 from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import Entry
 from homenode_directory.protocol.transitions import step
@@ -40,11 +40,12 @@ class EventJob:
     digest: str = ""
     decision: Decision = field(default_factory=lambda: Decision(None))
     entry: Entry | None = None
+    uncached: bool = False
 
     @property
     def relief(self) -> bool:
         """Whether it frees room or takes none: such events go through when the store is full."""
-        return isinstance(self.event, Put | Renew | Expire | EndSession | InvAck)
+        return isinstance(self.event, GetS | Put | Renew | Expire | EndSession | InvAck)
 
     @property
     def _effect(self) -> tuple[str, int] | None:
@@ -54,23 +55,29 @@ class EventJob:
 
     def build(self, slice_: Slice, index: int) -> Commit:
         """Judge on the entry as the slice knows it."""
-        entry = slice_.entry(self.artifact)
+        entry, effect = slice_.entry(self.artifact), self._effect
+        settled_below = slice_.settled_below(effect[0]) if effect is not None else 0
         facts = Facts(
             now_ms=slice_.time.now_ms,
             now_max_ms=slice_.time.latest_ms,
             incarnation=slice_.incarnation.number,
             request=self.request,
             digest=self.digest,
+            settled_below=settled_below,
             floor=slice_.floor,
             dead=slice_.dead,
             terms=slice_.terms,
         )
-        self.entry, self.decision = entry, step(entry, self.event, facts)
+        event = self.event
+        self.uncached = slice_.full and isinstance(event, GetS) and event.share
+        if self.uncached:  # no room for another sharer: the reader gets the content, and may not keep it
+            event = GetS(event.session, share=False)
+        self.entry, self.decision = entry, step(entry, event, facts)
         if self.decision.entry is None:
             slice_.floor = self.decision.floor  # what the batch's later creations and drops will meet
         after = slice_.written.get(self.artifact, -1)
         commit = fields.encode_decision(
-            self.artifact, entry, self.decision, slice_.incarnation.token, self._effect, after
+            self.artifact, entry, self.decision, slice_.incarnation.token, effect, after, settled_below
         )
         if self.decision.entry is not entry:
             slice_.keep(self.artifact, self.decision.entry)
@@ -83,7 +90,7 @@ class EventJob:
             if self.decision.entry is not self.entry:
                 slice_.keep(self.artifact, self.decision.entry)
             if self.decision.guards.content:
-                slice_.grown[self.artifact] = None
+                slice_.count_commit(self.artifact)
             for result in self.decision.results:
                 slice_.answer_waiting(result.session, result.request, (result.answer, outcome.head))
             self._answer(slice_, self.decision.answer, outcome.head)
@@ -111,7 +118,9 @@ class EventJob:
                 result = fields.decode_answer(*effect, outcome.found or "")
                 self._answer(slice_, repeated(result.digest, self.digest, result.answer), outcome.head)
                 return True
-            if guard.key == META:
+            if guard.field == fields.SETTLED:
+                slice_.settle_below(guard.key.removeprefix(fields.session_key("")), int(outcome.found or 0))
+            elif guard.key == META:
                 slice_.floor = int(outcome.found or 0)
             elif guard.field == fields.LIVE:
                 slice_.bury(guard.key.removeprefix(fields.session_key("")))
@@ -125,6 +134,8 @@ class EventJob:
         elif isinstance(answer, Waiting):
             self._wait(slice_)
         else:
+            if self.uncached and isinstance(answer, Grant):
+                answer = replace(answer, cacheable=False)
             self.future.set_result(Reply(answer, Position(slice_.incarnation.number, head)))
 
     def _wait(self, slice_: Slice) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from homenode_directory.slice import Slice
 from homenode_directory.store.base import Commit, Delete, Drop, Equals, Put, Rank, Unrank, Write
-from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, held_key, results_key, session_key
+from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLED, held_key, results_key, session_key
 
 TTL = "ttl"
 NAME = "name"
@@ -28,13 +28,17 @@ def opened(slice_: Slice, session: str, name: str, ttl_ms: int) -> Commit:
     )
 
 
-def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int]) -> Commit:
-    """Move the session's deadline, and forget answers that its client has."""
+def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int], settled_below: int) -> Commit:
+    """Move the session's deadline, raise its low-water mark, and forget answers that its client has."""
+    mark: tuple[Write, ...] = ()
+    if settled_below > slice_.settled_below(session):
+        mark = (Put(session_key(session), SETTLED, str(settled_below)),)
+        slice_.settle_below(session, settled_below)
     key, deadline_ms = session_key(session), slice_.time.latest_ms + ttl_ms
     forget: tuple[Write, ...] = tuple(Drop(results_key(session), str(request)) for request in settled)
     return Commit(
         guards=(Equals(key, LIVE, slice_.incarnation.token),),
-        writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *forget),
+        writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *mark, *forget),
         show=(key,),
     )
 

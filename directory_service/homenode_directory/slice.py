@@ -104,6 +104,7 @@ class Slice:
         self.floor = 0
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
         self.used = False  # since the last sweep
+        self.full = False  # within a batch: the store has no room, so nothing may be judged that takes some
         self.due_ms = 0  # the earliest deadline of an artifact that the last sweep saw; 0: none
         self.swept_token = ""  # incarnation whose predecessors' sessions have been ended
         self.grown: dict[str, None] = {}  # artifacts whose history may be long enough to be cut
@@ -111,6 +112,7 @@ class Slice:
         self.dead: OrderedDict[str, None] = OrderedDict()
         self.buried = 0  # how many sessions were found to be over
         self.waiting: dict[tuple[str, int], list[asyncio.Future[StoredAnswer]]] = {}
+        self._settled: OrderedDict[str, int] = OrderedDict()  # session -> low-water mark of its request ids
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._store = store
         self._incarnations = incarnations
@@ -178,6 +180,17 @@ class Slice:
         self._commits[artifact] = commits
         while len(self._commits) > self.limits.cached_entries_max:
             self._commits.popitem(last=False)
+
+    def settled_below(self, session: str) -> int:
+        """The session's low-water mark as known here; the store's refusal corrects a wrong guess."""
+        return self._settled.get(session, 0)
+
+    def settle_below(self, session: str, mark: int) -> None:
+        """Remember a session's low-water mark."""
+        self._settled[session] = mark
+        self._settled.move_to_end(session)
+        while len(self._settled) > self.limits.dead_sessions_max:
+            self._settled.popitem(last=False)
 
     def await_result(self, session: str, request: int, future: asyncio.Future[StoredAnswer]) -> None:
         """The future gets the answer of a queued request when a later transition stores it."""
@@ -257,6 +270,7 @@ class Slice:
     def _forget(self) -> None:
         """What was assumed about the store may be wrong."""
         self._entries.clear()
+        self._settled.clear()
         self.floor = 0
 
     async def _try(self, batch: list[Queued], *, relief: bool) -> list[Queued]:
@@ -306,13 +320,20 @@ class Slice:
         return again
 
     async def _relieve(self, batch: list[Queued], error: StoreFull) -> list[Queued]:
-        """The store is full: what frees room goes alone, the rest is refused whole."""
+        """The store is full: what frees room, or takes none, goes alone; the rest is refused whole."""
         freeing = [queued for queued in batch if queued.job.relief]
         for queued in batch:
             if not queued.job.relief:
                 queued.job.fail(Full(str(error)))
+        self.full = True
         try:
-            return await self._try(freeing, relief=True) if freeing else []
+            for _ in range(ROUNDS_MAX):  # here, because what a round learns is forgotten when the store is full again
+                if not freeing:
+                    break
+                freeing = await self._try(freeing, relief=True)
+            return freeing
         except StoreError as failure:
             self._forget()
             return self._retriable(freeing, failure)
+        finally:
+            self.full = False

@@ -56,3 +56,10 @@ def test_a_stored_answer_is_not_given_to_another_request() -> None:
     facts = Facts(now_ms=1, incarnation=1, request=1, digest="e", stored=Result("A", 1, "d", Done(Version(1, 1))))
     answer = step(ABSENT_ENTRY, Commit("A", Content("h", 1), Base.ANY), facts).answer
     assert isinstance(answer, Denial) and answer.reason is Reason.INVALID_ARGUMENT
+
+
+def test_a_settled_request_is_not_judged_again() -> None:
+    facts = Facts(now_ms=1, incarnation=1, request=4, digest="d", settled_below=5)
+    decision = step(ABSENT_ENTRY, Commit("A", Content("h", 1), Base.ANY), facts)
+    assert isinstance(decision.answer, Denial) and decision.answer.reason is Reason.INVALID_ARGUMENT
+    assert decision.entry is ABSENT_ENTRY and not decision.results

@@ -25,8 +25,9 @@ class Facts:
 
     `now_ms` is a lower bound of the store's clock (a deadline at or below it has passed), `now_max_ms` an upper
     bound (a deadline computed from it is not shorter than its holder believes). `stored` is the answer that
-    (session, `request`) already got. `dead` names sessions known to be over. `floor` is the slice's floor of
-    dropped versions and fences. `deadlines` are store times after which a session's copies are certainly dead.
+    (session, `request`) already got; no request of it below `settled_below` runs any more. `dead` names sessions
+    known to be over. `floor` is the slice's floor of dropped versions, fences and revs. `deadlines` are store times
+    after which a session's copies are certainly dead.
     """
 
     now_ms: int
@@ -35,6 +36,7 @@ class Facts:
     request: int = 0
     digest: str = ""
     stored: Result | None = None
+    settled_below: int = 0
     floor: int = 0
     dead: Container[str] = frozenset()
     deadlines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))

@@ -79,6 +79,8 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
     """
     if facts.stored is not None:
         return Decision(entry, _repeat(facts, facts.stored.digest, facts.stored.answer))
+    if 0 < facts.request < facts.settled_below:
+        return Decision(entry, Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten"))
     draft = Draft(entry, facts)
     session = getattr(event, "session", "")
     if session and not isinstance(event, EndSession):

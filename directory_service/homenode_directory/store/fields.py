@@ -7,7 +7,7 @@ The one place that knows both protocol types and store keys. Per slice:
   s/<artifact>                  ranked set: session -> version number that it was given
   v/<artifact>                  record: version number -> what was committed
   i/<tenant>/<workspace>        ranked set: keys that exist
-  x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name
+  x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name, settled (mark)
   r/<session>                   record: request id -> digest and answer
   h/<session>                   ranked set: artifacts that its end must reach: copies, leases, places in queues
   due/artifacts, due/sessions   ranked sets: -> when to look again, on the store's clock
@@ -48,6 +48,7 @@ DUE_SESSIONS = "due/sessions"
 FLOOR = "floor"
 LIVE = "live"
 DEADLINE = "deadline"
+SETTLED = "settled"
 
 _APART = frozenset({"rev", "sharers"})  # fields of Entry that the body does not hold
 _pack_body = packer(Entry, _APART)
@@ -186,7 +187,13 @@ def decode_log(data: bytes) -> LogRecord:
 
 
 def encode_decision(
-    artifact: str, old: Entry, decision: Decision, token: str, request: tuple[str, int] | None, after: int
+    artifact: str,
+    old: Entry,
+    decision: Decision,
+    token: str,
+    request: tuple[str, int] | None,
+    after: int,
+    settled_below: int = 0,
 ) -> Commit:
     """The generic commit that applies a decision.
 
@@ -197,9 +204,10 @@ def encode_decision(
         token: the slice's incarnation, which live sessions carry.
         request: (session, request id) of an effectful request, whose answer must not be stored yet.
         after: index in the call of the commit that wrote `old`, or -1.
+        settled_below: the session's low-water mark that `request` was judged on.
     """
     entry = entry_key(artifact)
-    guards = tuple(_guards(entry, old, decision, token, request))
+    guards = tuple(_guards(entry, old, decision, token, request, settled_below))
     writes = tuple(_writes(artifact, old, decision))
     log: tuple[bytes, ...] = ()
     if decision.log:
@@ -208,10 +216,13 @@ def encode_decision(
     return Commit(guards, writes, log, after, (entry, sharers_key(artifact)))
 
 
-def _guards(entry: str, old: Entry, decision: Decision, token: str, request: tuple[str, int] | None) -> Iterator[Guard]:
+def _guards(
+    entry: str, old: Entry, decision: Decision, token: str, request: tuple[str, int] | None, settled_below: int
+) -> Iterator[Guard]:
     guards = decision.guards
     if request is not None:
         yield Equals(results_key(request[0]), str(request[1]), None)
+        yield Equals(session_key(request[0]), SETTLED, str(settled_below) if settled_below else None)
     yield Equals(entry, "rev", str(old.rev) if old.rev else None)
     for session in guards.live:
         yield Equals(session_key(session), LIVE, token)
