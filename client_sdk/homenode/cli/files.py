@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import base64
 import difflib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
 
 def run_put(args: argparse.Namespace, out: Output) -> int:
     """`put`: one compare-and-set. Its input is read first, where Ctrl-C still interrupts a read."""
+    if args.file == "-" and sys.stdin.isatty():
+        out.note("reading from the terminal; Ctrl-D ends")
     data = read_input(args.file)
     return asyncio.run(_put(args, data, out))
 
