@@ -1,17 +1,20 @@
 ------------------------------- MODULE Client --------------------------------
 (* Theory of operation.
 
-   The SDK of one session. It holds at most one copy, and may read it only while the level's own condition holds (`Lazy`,
-   `Strict`). What it may put into its cache is ruled by sequences of the slice log:
+   The SDK of one session. It holds at most one copy, and may read it only while the level's own condition holds
+   (`Lazy`, `Strict`). What it may put into its cache is ruled by sequences of the slice log:
 
      - every answer carries the sequence as of which it was executed; a stored answer keeps the one it had;
-     - an Inv and every answer raise the artifact's floor (`heard`, `told`) to their sequence; an answer below is not cached;
-     - a request after which the directory does not wait for this session's copy any more (giving it up; a strict Commit, whose
-       wait-set leaves out its committer) withdraws the copy when it is sent, and nothing is cached until its outcome is known.
+     - an Inv and every answer raise the artifact's floor (`heard`, `told`) to their sequence; an answer below is not
+       cached;
+     - a request after which the directory does not wait for this session's copy any more (giving it up; a strict
+       Commit, whose wait-set leaves out its committer) withdraws the copy when it is sent, and nothing is cached until
+       its outcome is known.
 
-   What an agent is *shown* is another matter: an answer older than a known Inv was executed after the read was sent, so it may be
-   shown, though not cached; while a strict commit is prepared all answers are of that kind. But one older than another answer, of the
-   session's own commits and leases too, would show versions going back; it is thrown away and the read repeated. *)
+   What an agent is *shown* is another matter: an answer older than a known Inv was executed after the read was sent,
+   so it may be shown, though not cached; while a strict commit is prepared all answers are of that kind. But one
+   older than another answer, of the session's own commits and leases too, would show versions going back; it is
+   thrown away and the read repeated. *)
 EXTENDS Directory
 
 TotalAsks == LET n[S \in SUBSET Session] ==
@@ -23,7 +26,8 @@ Blank(s) == [op |-> "GetM", inc |-> client[s].inc, token |-> None, lease |-> 0, 
              keep |-> FALSE, delete |-> FALSE]
 
 Commits(s, token, lease) ==
-    {[Blank(s) EXCEPT !.op = "Commit", !.token = token, !.lease = lease, !.base = b, !.any = a, !.keep = k, !.delete = d] :
+    {[Blank(s) EXCEPT !.op = "Commit", !.token = token, !.lease = lease, !.base = b, !.any = a, !.keep = k,
+                      !.delete = d] :
         b \in {client[s].shown} \cup (IF Has("delete") \/ ~Born THEN {NoVer} ELSE {}),
         a \in IF Has("any") THEN BOOLEAN ELSE {FALSE},
         k \in IF Has("keep") /\ token # None THEN BOOLEAN ELSE {FALSE},
@@ -33,10 +37,12 @@ Requests(s) ==
     LET t == client[s].token
     IN (IF Has("lease") /\ t = None THEN {Blank(s)} ELSE {})
        \cup (IF Has("lease") /\ t # None
-             THEN Commits(s, t.token, t.lease) \cup {[Blank(s) EXCEPT !.op = "Put", !.token = t.token, !.lease = t.lease]}
+             THEN Commits(s, t.token, t.lease)
+                 \cup {[Blank(s) EXCEPT !.op = "Put", !.token = t.token, !.lease = t.lease]}
              ELSE {})
        \cup (IF Has("cas") THEN Commits(s, None, 0) ELSE {})
-       \cup (IF Has("put") /\ (client[s].cache # None \/ net[s].reads # {}) THEN {[Blank(s) EXCEPT !.op = "Put"]} ELSE {})
+       \cup (IF Has("put") /\ (client[s].cache # None \/ net[s].reads # {})
+             THEN {[Blank(s) EXCEPT !.op = "Put"]} ELSE {})
 
 Leaves(r) == (r.op = "Commit" /\ Level = "strict") \/ (r.op = "Put" /\ r.token = None)
 EndsLease(r) == r.token # None /\ ~r.keep
@@ -84,7 +90,8 @@ Reply(s) ==
                                  ELSE IF q.token # None /\ ~(r.ok /\ q.keep) THEN 0 ELSE @]]
        /\ UNCHANGED <<store, net>>
 
-(* A read reply, at any time after its execution. One older than another answer is thrown away (and the read repeated). *)
+(* A read reply, at any time after its execution. One older than another answer is thrown away (and the read
+   repeated). *)
 ReadReply(s) ==
     \E r \in net[s].reads :
         LET c == client[s]
@@ -94,12 +101,13 @@ ReadReply(s) ==
            /\ client' = [client EXCEPT ![s] =
                 IF ~ShowOk(c, r.asof) THEN c
                 ELSE IF ~r.found THEN [c1 EXCEPT !.cache = None]
-                ELSE [c1 EXCEPT !.shown = Later(@, r.ver), !.back = @ \/ Lt(r.ver, c.shown), !.cache = IF fill THEN r.ver ELSE @]]
+                ELSE [c1 EXCEPT !.shown = Later(@, r.ver), !.back = @ \/ Lt(r.ver, c.shown),
+                                !.cache = IF fill THEN r.ver ELSE @]]
            /\ UNCHANGED store
 
 (* ------------------------------ new incarnation --------------------------- *)
-(* Permissions, floors and what was shown belong to one incarnation; open requests end as "unknown". The session that is opened
-   then is another one: requests carry the incarnation of theirs. *)
+(* Permissions, floors and what was shown belong to one incarnation; open requests end as "unknown". The session that
+   is opened then is another one: requests carry the incarnation of theirs. *)
 Renewed(c) == NewClient(store.inc)
 SeeIncarnation(s) ==
     /\ client[s].inc < store.inc

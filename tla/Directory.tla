@@ -3,9 +3,10 @@
 
    The directory's actions, named as the events of `protocol/events.py`. Each is one atomic store commit.
 
-   Effectful requests are executed from `net`: any request ever sent may arrive now, first or again, however late. If its
-   result is stored or it is under way, nothing changes: the answer is the stored one, so there is no action for it.
-   Reads are executed at the moment they are sent; that is the worst case, since executing later only shows more. *)
+   Effectful requests are executed from `net`: any request ever sent may arrive now, first or again, however late. If
+   its result is stored or it is under way, nothing changes: the answer is the stored one, so there is no action for
+   it. Reads are executed at the moment they are sent; that is the worst case, since executing later only shows more.
+   *)
 EXTENDS Entry
 
 Has(f) == f \in Features
@@ -56,8 +57,9 @@ Put(s, id) ==
     /\ Arrives(s, id, "Put")
     /\ LET r == net[s].req[id]
            copy == Settle(LogLeave(Leave(store, s)))
+           free == EndLease(store)
        IN store' = IF r.token = None THEN Answer(copy, s, id, Result(TRUE, "", copy, None))
-                   ELSE IF Holds(store, s, r) THEN LET st == EndLease(store) IN Answer(st, s, id, Result(TRUE, "", st, None))
+                   ELSE IF Holds(store, s, r) THEN Answer(free, s, id, Result(TRUE, "", free, None))
                    ELSE Deny(store, s, id, "lease_lost")
     /\ UNCHANGED <<net, client>>
 

@@ -63,16 +63,16 @@ Effect(st, v, content, by, r, stale) ==
 
 Sharers(e) == {t \in Session : e.sharers[t] > 0}
 
-(* Whom an Inv goes to: the committer too. Its own copy of the new version is not older; but if the answer to its commit is lost, the
-   Inv is what tells it that its old copy is obsolete. *)
+(* Whom an Inv goes to: the committer too. Its own copy of the new version is not older; but if the answer to its
+   commit is lost, the Inv is what tells it that its old copy is obsolete. *)
 Routed(e, s) == Sharers(e)
 Log(st, v, to) == [st EXCEPT !.log = Append(@, [ver |-> v, to |-> to])]
 
 (* The committer stays a sharer, of its own version. *)
 SharersAfter(e, s, v, content) == [e.sharers EXCEPT ![s] = IF content = None THEN 0 ELSE v[2]]
 
-(* Whom a strict commit waits for, and how long at most: the deadlines as they are now, whatever is renewed later. Not for the
-   committer, which withdraws its copy when it sends the commit (Client!Leaves). *)
+(* Whom a strict commit waits for, and how long at most: the deadlines as they are now, whatever is renewed later. Not
+   for the committer, which withdraws its copy when it sends the commit (Client!Leaves). *)
 WaitSet(st, e, s) == [t \in Session |-> IF t \in Sharers(e) \ {s} THEN st.dl[t] ELSE None]
 
 (* What the committer is told when its commit is prepared: nothing yet. *)

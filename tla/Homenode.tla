@@ -1,8 +1,8 @@
 ------------------------------ MODULE Homenode -------------------------------
 (* Theory of operation.
 
-   The whole system: all actions, fairness, what must hold (invariants and liveness), and what must be reachable (situations), so that
-   nothing holds only because nothing happens. *)
+   The whole system: all actions, fairness, what must hold (invariants and liveness), and what must be reachable
+   (situations), so that nothing holds only because nothing happens. *)
 EXTENDS Time
 
 Init == store = InitStore /\ net = InitNet /\ client = InitClient

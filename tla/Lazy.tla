@@ -1,9 +1,10 @@
 --------------------------------- MODULE Lazy --------------------------------
 (* Theory of operation.
 
-   A lazy copy may be read while the ping of the last accepted bookmark is at most Delta old, by the session's clock. A bookmark names
-   the slice head at a moment after that ping; it counts only when the log is applied up to there. Taking the head at the very moment
-   of the ping is the worst case. Only live sessions get bookmarks: others are no longer routed to. *)
+   A lazy copy may be read while the ping of the last accepted bookmark is at most Delta old, by the session's clock.
+   A bookmark names the slice head at a moment after that ping; it counts only when the log is applied up to there.
+   Taking the head at the very moment of the ping is the worst case. Only live sessions get bookmarks: others are no
+   longer routed to. *)
 EXTENDS Net
 
 Bookmark(s) ==
@@ -19,8 +20,8 @@ ApplyBookmark(s) ==
     /\ net' = [net EXCEPT ![s].mark = None]
     /\ UNCHANGED store
 
-(* Ticks since version v was overtaken; 0 if it was not. What the store has lost overtakes nothing: whoever follows the new incarnation
-   reads what is there, and was told that it is another one. *)
+(* Ticks since version v was overtaken; 0 if it was not. What the store has lost overtakes nothing: whoever follows
+   the new incarnation reads what is there, and was told that it is another one. *)
 StaleFor(v) ==
     LET newer == {i \in DOMAIN store.hist : Lt(v, store.hist[i].ver) /\ ~store.hist[i].lost}
     IN IF newer = {} THEN 0 ELSE LET first == CHOOSE i \in newer : \A j \in newer : i <= j IN store.hist[first].since

@@ -1,11 +1,13 @@
 --------------------------------- MODULE Net ---------------------------------
 (* Theory of operation.
 
-   The invalidation stream. Any log entry may reach a session at any time, in any order, any number of times, or never: so loss,
-   delay, duplication and reordering need no state. A session obeys an Inv at once, in whatever order it comes; but it counts the log
-   as applied only without a gap. An entry that is not routed to the session passes without effect.
+   The invalidation stream. Any log entry may reach a session at any time, in any order, any number of times, or
+   never: so loss, delay, duplication and reordering need no state. A session obeys an Inv at once, in whatever order
+   it comes; but it counts the log as applied only without a gap. An entry that is not routed to the session passes
+   without effect.
 
-   Requests and replies: see Directory (any request ever sent may arrive) and Client (replies arrive at any time after). *)
+   Requests and replies: see Directory (any request ever sent may arrive) and Client (replies arrive at any time
+   after). *)
 EXTENDS Client
 
 (* The stream goes on from what was applied without a gap, not from what was heard. *)

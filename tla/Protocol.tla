@@ -74,7 +74,8 @@ InitStore ==
      dl    |-> [s \in Session |-> 0],          \* strict: ticks that the session's copies may still be read
      quar  |-> 0,                              \* ticks of quarantine left
      hist  |-> IF Born THEN <<[ver |-> FirstVer, content |-> FirstContent, by |-> FirstContent, base |-> NoVer,
-                               any |-> FALSE, prev |-> NoVer, stale |-> FALSE, inc |-> 1, since |-> 0, lost |-> FALSE]>> ELSE <<>>,
+                               any |-> FALSE, prev |-> NoVer, stale |-> FALSE, inc |-> 1, since |-> 0, lost |-> FALSE]>>
+              ELSE <<>>,
      top   |-> NoVer, reissued |-> FALSE, losses |-> 0]
 
 InitNet == [s \in Session |->

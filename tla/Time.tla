@@ -1,8 +1,9 @@
 -------------------------------- MODULE Time ---------------------------------
 (* Theory of operation.
 
-   One clock, one tick for everybody: deadlines lose one, ages gain one. Drift and clock steps are not modelled; the implementation
-   takes them off the session's side (term * (1 - rho) - epsilon), which only shortens what a session may do here. *)
+   One clock, one tick for everybody: deadlines lose one, ages gain one. Drift and clock steps are not modelled; the
+   implementation takes them off the session's side (term * (1 - rho) - epsilon), which only shortens what a session
+   may do here. *)
 EXTENDS Strict
 
 Dec(n) == IF n = 0 THEN 0 ELSE n - 1
