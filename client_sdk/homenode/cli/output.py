@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 160
 
 
-def console(*, stderr: bool = False) -> Console:
+def console() -> Console:
     """A console that takes text as it is: no markup, no emoji, no guesses at what a word means."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else PLAIN_WIDTH
-    return Console(file=stream, markup=False, emoji=False, highlight=False, width=width, soft_wrap=False)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(file=sys.stdout, markup=False, emoji=False, highlight=False, width=width, soft_wrap=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import importlib.metadata
 import os
@@ -117,12 +116,3 @@ def need_text(data: bytes, key: str) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise CliError(f"{key} is not text (UTF-8); use get -o FILE and put", Exit.ERROR) from None
-
-
-async def within(seconds: float, what: str, awaited: Any) -> Any:
-    """Await with a limit; Unavailable names what took too long."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await awaited
-    except TimeoutError:
-        raise Unavailable(f"{what} took longer than {seconds:g} s") from None
