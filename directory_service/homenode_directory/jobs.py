@@ -116,7 +116,8 @@ class EventJob:
             effect = self._effect
             if effect is not None and guard.key == fields.results_key(effect[0]):
                 result = fields.decode_answer(*effect, outcome.found or "")
-                self._answer(slice_, repeated(result.digest, self.digest, result.answer), outcome.head)
+                # It was true when it was stored, which may be long ago: position 0 lets nobody cache what it says.
+                self._answer(slice_, repeated(result.digest, self.digest, result.answer), 0)
                 return True
             if guard.field == fields.SETTLED:
                 slice_.settle_below(guard.key.removeprefix(fields.session_key("")), int(outcome.found or 0))
