@@ -6,6 +6,7 @@ Arguments: RECORDS PORT CLIENTS NAME.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import sys
 from collections import Counter
@@ -41,8 +42,23 @@ async def client(port: int, name: str, stop: asyncio.Event, opened: asyncio.Barr
         out.write(name=name, done=dict(done), streams=transport.streams)
 
 
+class Losses(logging.Handler):
+    """Records why streams were lost."""
+
+    def __init__(self, out: Recorder) -> None:
+        super().__init__(logging.DEBUG)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line of the SDK's log."""
+        self._out.write(lost=record.getMessage())
+
+
 async def main(records: str, port: str, clients: str, name: str) -> None:
     """See the module."""
+    logger = logging.getLogger("homenode")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(Losses(Recorder(records)))
     out, stop, opened = Recorder(records), stop_on_sigterm(), asyncio.Barrier(int(clients) + 1)
     tasks = [asyncio.create_task(client(int(port), f"{name}.{i}", stop, opened, out)) for i in range(int(clients))]
     await opened.wait()

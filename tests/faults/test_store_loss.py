@@ -194,7 +194,7 @@ def check_old_copies(holders: list[Holder], old: homenode.Version, new_s: float,
     for one in holders:
         for moment, copy, session_id in one.served:
             if copy.version == old:
-                assert durable or session_id == one.id_before, "the copy of a lost memory was served by the next session"
+                assert durable or session_id == one.id_before, "a lost copy was served by the next session"
                 assert moment < new_s + max_age_s, "a copy was served that was older than allowed"
 
 
