@@ -31,7 +31,8 @@ KEYS = ("a", "b")
 TTL_MS = 20_000
 ROUNDS = Rounds(idle_every=1, retention=RetentionPolicy(keep=3, slack=1))
 keys = st.sampled_from(KEYS)
-names = st.integers(0, 3)
+names = st.integers(0, 2)
+seldom = st.integers(0, 4).map(lambda n: n == 4)
 servers = st.integers(0, 1)
 
 
@@ -68,7 +69,7 @@ class Histories(RuleBasedStateMachine):
         return self.loop.run_until_complete(asyncio.wait_for(work, 10))
 
     async def start(self) -> Process:
-        return await self.world.process(rounds=ROUNDS, retry_for_ms=0)
+        return await self.world.process(rounds=ROUNDS, retry_for_ms=0, history_look_every=1)
 
     def teardown(self) -> None:
         for client in self.clients.values():
@@ -151,7 +152,7 @@ class Histories(RuleBasedStateMachine):
             assert newest is None or answer.version >= newest, "an older version after a newer one"
             client.seen[key] = self.newest[key] = answer.version
 
-    @rule(server=servers, name=names, key=keys, delete=st.booleans(), create=st.booleans())
+    @rule(server=servers, name=names, key=keys, delete=seldom, create=seldom)
     def commit(self, server: int, name: int, key: str, delete: bool, create: bool) -> None:
         client = self.client(name, server)
         self.hashes += 1
@@ -203,7 +204,7 @@ class Histories(RuleBasedStateMachine):
                 event = next(event for _, event, sent in client.sent if sent == request)
                 self.learn(client, key, event, answer)
 
-    @rule(server=servers, name=names, key=keys, keep=st.booleans(), stale=st.booleans())
+    @rule(server=servers, name=names, key=keys, keep=st.booleans(), stale=seldom)
     def commit_with_lease(self, server: int, name: int, key: str, keep: bool, stale: bool) -> None:
         client = self.client(name, server)
         if key not in client.tokens:
@@ -267,9 +268,15 @@ class Histories(RuleBasedStateMachine):
         self.run(old.close())
         self.collect()
 
-    @rule(ms=st.sampled_from([1, 500, 4_000, 9_000, 19_000, 61_000]), server=servers)
-    def time(self, ms: int, server: int) -> None:
-        self.world.later(ms)
+    @rule(ms=st.sampled_from([1, 500, 4_000, 9_000, 19_000, 61_000]), server=servers, alive=st.booleans())
+    def time(self, ms: int, server: int, alive: bool) -> None:
+        """Time passes, and is noticed; `alive`: clients give signs of life as it does."""
+        if alive:
+            for _ in range(ms // 10_000):
+                self.world.later(10_000)
+                for name in self.clients:
+                    self.keep_alive(server, name, False)
+        self.world.later(ms % 10_000 if alive else ms)
         self.run(self.processes[server].sweep())
         self.collect()
 
@@ -289,10 +296,10 @@ class Histories(RuleBasedStateMachine):
             return
         client.over = client.over or isinstance(sign, Denial)
 
-    @rule(server=servers, name=names)
-    def end(self, server: int, name: int) -> None:
+    @rule(server=servers, name=names, really=seldom)
+    def end(self, server: int, name: int, really: bool) -> None:
         client = self.clients.get(name)
-        if client is None:
+        if client is None or not really:
             return
         try:
             told = self.run(self.processes[server].directory.resolve(PLACE, client.session, sorted(client.answers)))
@@ -303,8 +310,10 @@ class Histories(RuleBasedStateMachine):
             assert answer == client.answers[request] or not isinstance(answer, Grant | Done | Denial)
         self.collect()
 
-    @rule(server=servers, how=st.sampled_from(["wipe", "empty", "restart"]))
-    def lose_memory(self, server: int, how: str) -> None:
+    @rule(server=servers, how=st.sampled_from(["wipe", "empty", "restart"]), really=seldom)
+    def lose_memory(self, server: int, how: str, really: bool) -> None:
+        if not really:
+            return
         incarnation = max(process.directory.slice_of(PLACE).incarnation.number for process in self.processes)
         {
             "wipe": self.world.memory.wipe,
@@ -357,8 +366,8 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=60,
-    stateful_step_count=60,
+    max_examples=80,
+    stateful_step_count=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -125,6 +125,7 @@ class Process:
         world: World,
         *,
         retry_for_ms: int = 5_000,
+        history_look_every: int = 8,
         settings: Settings | None = None,
         rounds: Rounds | None = None,
         collect: Collect | None = None,
@@ -140,7 +141,8 @@ class Process:
             ids=world.new_id,
             deliver=self.delivery.committed,
             shared=self.delivery.shared_by,
-            settings=settings or Settings(terms=TERMS, limits=Limits(retry_for_ms=retry_for_ms)),
+            settings=settings
+            or Settings(terms=TERMS, limits=Limits(retry_for_ms=retry_for_ms, history_look_every=history_look_every)),
         )
         self.delivery.answered = self.directory.answered
         self.sweeper = Sweeper(self.directory, rounds=rounds or Rounds(idle_every=1), collect=collect)

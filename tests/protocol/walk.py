@@ -37,6 +37,7 @@ from homenode_directory.protocol.transitions import check, step
 NOW = 100  # canonical present
 N = 10  # canonical committed version number, once there is one
 FENCE = 50  # canonical fence
+FLOOR = 0
 INCARNATION = 7
 CONTENT = Content("c", 1)
 REQUEST = 900  # id of the request that is judged; waiting ones have ids of their own
@@ -202,7 +203,7 @@ class Walk:
 
     def _facts(self, dead: frozenset[str] | set[str]) -> Facts:
         return Facts(
-            now_ms=NOW, now_max_ms=NOW, incarnation=INCARNATION, request=REQUEST, digest="d", floor=FENCE,
+            now_ms=NOW, now_max_ms=NOW, incarnation=INCARNATION, request=REQUEST, digest="d", floor=FLOOR,
             dead=frozenset(dead), default=Policy(self.bounds.default), terms=self.bounds.terms,
         )  # fmt: skip
 
