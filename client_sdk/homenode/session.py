@@ -244,6 +244,10 @@ class Session(Requests):
             self.lost()
 
     def _answer(self, answer: pb.Answer) -> None:
+        if self.phase is not Phase.LIVE:
+            # The session is over. What was sent meanwhile is refused as nobody's, and may have run when it was sent
+            # before: recovery finds out.
+            return
         pending = self.pending.get(answer.request_id)
         if pending is None:
             if answer.request_id == self._attach_id:
