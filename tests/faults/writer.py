@@ -74,7 +74,7 @@ async def one(hn: homenode.Homenode, out: Recorder, key: str, path: str, tag: st
     except homenode.Unknown:
         out.write(end=UNKNOWN, **told)
     except homenode.HomenodeError as failure:
-        out.write(end=REFUSED, error=type(failure).__name__, **told)
+        out.write(end=REFUSED, error=type(failure).__name__, text=str(failure), **told)
     else:
         out.write(end=ACKED, version=artifact.version, hash=artifact.hash.hex(), **told)
 
