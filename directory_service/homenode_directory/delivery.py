@@ -134,6 +134,7 @@ class _Session:
     place: Place
     sink: Sink
     interest: set[str] = field(default_factory=set)  # artifacts
+    hoped: set[str] = field(default_factory=set)  # of these, the ones that it never got a copy of
     watches: dict[int, str] = field(default_factory=dict)  # watch id -> key prefix
     ping: int | None = None
 
@@ -250,18 +251,25 @@ class Delivery:
         if state is None:
             return
         artifact = fields.artifact_of(state.place, key)
-        state.interest.add(artifact)
-        self._cursors[self._slice_of[session]].interested.setdefault(artifact, set()).add(session)
+        if artifact not in state.interest:
+            state.interest.add(artifact)
+            state.hoped.add(artifact)
+            self._cursors[self._slice_of[session]].interested.setdefault(artifact, set()).add(session)
 
-    def settle(self, session: str, key: str) -> None:
-        """The request is answered; interest stays until the session drops its copy."""
+    def settle(self, session: str, key: str, *, held: bool = True) -> None:
+        """The request is answered. Interest stays until the session drops its copy, or ends if it never got one."""
         under_way = self._expected.get(session, {})
+        state = self._state(session)
+        if held and state is not None:
+            state.hoped.discard(fields.artifact_of(state.place, key))
         if under_way.get(key, 0) > 1:
             under_way[key] -= 1
             return
         under_way.pop(key, None)
         if not under_way:
             self._expected.pop(session, None)
+        if state is not None and fields.artifact_of(state.place, key) in state.hoped:
+            self.drop(session, key)
 
     def _expecting(self, session: str, place: Place) -> set[str]:
         """Artifacts of the requests under way."""
@@ -276,6 +284,7 @@ class Delivery:
             return
         artifact = fields.artifact_of(state.place, key)
         state.interest.discard(artifact)
+        state.hoped.discard(artifact)
         self._uninterest(self._cursors[self._slice_of[session]], artifact, session)
 
     async def watch(self, session: str, watch: int, prefix: str, after: Position | None) -> Position:

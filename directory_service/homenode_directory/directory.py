@@ -7,7 +7,7 @@ failures are `errors.DirectoryError`. It knows neither gRPC nor which store it h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -20,7 +20,7 @@ from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob, repeate
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import SESSION_SEPARATOR, Place, Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
-from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck
+from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck, Put
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Cause, Entry, Version
 from homenode_directory.slice import Deliver, Limits, Slice
@@ -71,7 +71,7 @@ class Settings:
     """Durations in milliseconds, and bounds."""
 
     result_retention_ms: int = 600_000
-    settled_per_call_max: int = 256
+    settled_per_call_max: int = 4_096
     terms: Terms = field(default_factory=Terms)
     limits: Limits = field(default_factory=Limits)
 
@@ -147,18 +147,18 @@ class Directory:
         if seen_incarnation:
             await self._store_call(self.incarnations.echo(slice_.number, seen_incarnation))
         session = f"{place.workspace}{SESSION_SEPARATOR}{self._ids()}"
-        outcome = await self._commit(slice_, lambda s: sessions.opened(s, session, name, ttl_ms))
+        outcome, position = await self._commit(slice_, lambda s: sessions.opened(s, session, name, ttl_ms))
         if not outcome.ok:
             raise Unavailable("a session id came twice")
         self._answered[session] = []
-        return Opened(session, Position(slice_.incarnation.number, outcome.head), ttl_ms)
+        return Opened(session, position, ttl_ms)
 
     async def keep_alive(self, place: Place, session: str, ttl_ms: int, settled_below: int = 0) -> Position | Denial:
         """A sign of life of the session; answers below `settled_below` may be forgotten."""
         slice_ = self.slice_of(place)
         stored = self._answered.setdefault(session, [])
         settled = [request for request in stored if request < settled_below][: self.settings.settled_per_call_max]
-        outcome = await self._commit(
+        outcome, position = await self._commit(
             slice_, lambda s: sessions.kept(s, session, ttl_ms, settled, settled_below), relief=True
         )
         if not outcome.ok:
@@ -167,13 +167,13 @@ class Directory:
         if settled:
             gone = set(settled)
             self._answered[session] = [request for request in stored if request not in gone]
-        return Position(slice_.incarnation.number, outcome.head)
+        return position
 
     async def confirm_session(self, place: Place, session: str) -> Position | Denial:
         """Whether the session is live, and the head of its slice's log."""
         slice_ = self.slice_of(place)
-        outcome = await self._commit(slice_, lambda s: sessions.confirmed(s, session), relief=True)
-        return Position(slice_.incarnation.number, outcome.head) if outcome.ok else SESSION_OVER
+        outcome, position = await self._commit(slice_, lambda s: sessions.confirmed(s, session), relief=True)
+        return position if outcome.ok else SESSION_OVER
 
     async def end_session(self, place: Place, session: str, cause: Cause = Cause.RELEASED) -> None:
         """End a session, whoever asks: no further effect of it, its leases and copies are gone."""
@@ -184,10 +184,7 @@ class Directory:
 
     async def end_recorded(self, slice_: Slice, session: str, live: str, deadline: str | None, cause: Cause) -> bool:
         """End a session if its record still is as it was seen; then take its leases, waits and copies away."""
-        retention_ms = self.settings.result_retention_ms
-        outcome = await self._commit(
-            slice_, lambda s: sessions.ended(s, session, live, deadline, retention_ms), relief=True
-        )
+        outcome, _ = await self._commit(slice_, lambda s: sessions.ended(s, session, live, deadline), relief=True)
         shown = outcome.shown.get(fields.session_key(session), {})
         if not outcome.ok and shown.get(fields.LIVE) != sessions.OVER:
             return False
@@ -204,6 +201,8 @@ class Directory:
             some = artifacts[start : start + CLEAR_MAX]
             await asyncio.gather(*(self._event(slice_, artifact, EndSession(session, cause)) for artifact in some))
         slice_.refuse_waiting(session, SESSION_OVER)
+        retention_ms = self.settings.result_retention_ms
+        await self._commit(slice_, lambda s: sessions.cleared(s, session, retention_ms), relief=True)
 
     async def resolve(
         self, place: Place, session: str, requests: Sequence[int]
@@ -263,6 +262,15 @@ class Directory:
             rounds.setdefault((key, n, fence), []).append(session)
         for (key, n, fence), who in rounds.items():
             self.submit(place, key, InvAck(tuple(sorted(who)), n, fence)).add_done_callback(_ignore)
+
+    async def redeclare(self, place: Place, session: str, keys: Collection[str]) -> None:
+        """The session holds copies of `keys` only: it leaves the sharer sets of all other artifacts."""
+        slice_ = self.slice_of(place)
+        held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        declared = {fields.artifact_of(place, key) for key in keys}
+        for artifact in sorted(set(held) - declared):
+            if session in slice_.entry(artifact).sharers or artifact not in slice_:
+                slice_.submit(EventJob(artifact, Put(session), _unheard()))
 
     async def stat(self, place: Place, session: str, key: str) -> Stat | Denial:
         """One artifact; NOT_FOUND where it does not exist."""
@@ -338,9 +346,10 @@ class Directory:
         """Let an artifact's passed deadlines take effect."""
         await self._event(slice_, artifact, Expire())
 
-    async def plain(self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = True) -> Outcome:
+    async def plain(self, slice_: Slice, make: Callable[[Slice], Commit]) -> Outcome:
         """A plain commit of housekeeping."""
-        return await self._commit(slice_, make, relief=relief)
+        outcome, _ = await self._commit(slice_, make, relief=True)
+        return outcome
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -349,8 +358,10 @@ class Directory:
         slice_.submit(EventJob(artifact, event, future))
         await future
 
-    async def _commit(self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = False) -> Outcome:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async def _commit(
+        self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = False
+    ) -> tuple[Outcome, Position]:
+        future: asyncio.Future[tuple[Outcome, Position]] = asyncio.get_running_loop().create_future()
         slice_.submit(CommitJob(make, future, relief))
         return await future
 
@@ -372,6 +383,13 @@ class Directory:
             return await call
         except StoreError as error:
             raise Unavailable(str(error)) from error
+
+
+def _unheard() -> asyncio.Future[Reply | None]:
+    """For an event that nobody waits for."""
+    future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(_ignore)
+    return future
 
 
 def _ignore(future: asyncio.Future[Reply | None]) -> None:

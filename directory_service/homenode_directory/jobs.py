@@ -49,9 +49,11 @@ class EventJob:
 
     @property
     def _effect(self) -> tuple[str, int] | None:
+        """(session, request id) of an event whose answer is stored."""
         event = self.event
-        stored = isinstance(event, GetM | CommitEvent | SetPolicy) or (isinstance(event, Put) and event.lease)
-        return (event.session, self.request) if stored and self.request else None  # type: ignore[union-attr]
+        if self.request and isinstance(event, GetM | CommitEvent | SetPolicy | Put):
+            return event.session, self.request
+        return None
 
     def build(self, slice_: Slice, index: int) -> Commit:
         """Judge on the entry as the slice knows it."""
@@ -69,8 +71,9 @@ class EventJob:
             terms=slice_.terms,
         )
         event = self.event
-        self.uncached = slice_.full and isinstance(event, GetS) and event.share
-        if self.uncached:  # no room for another sharer: the reader gets the content, and may not keep it
+        self.uncached = False
+        if isinstance(event, GetS) and event.share and slice_.full:
+            self.uncached = True  # no room for another sharer: the reader gets the content, and may not keep it
             event = GetS(event.session, share=False)
         self.entry, self.decision = entry, step(entry, event, facts)
         if self.decision.entry is None:
@@ -210,10 +213,13 @@ class StatJob:
 
 @dataclass(slots=True)
 class CommitJob:
-    """A plain commit, made anew each round; resolves to the store's outcome, applied or refused."""
+    """A plain commit, made anew each round.
+
+    Resolves to the store's outcome, applied or refused, and the place in the log that it speaks of.
+    """
 
     make: Callable[[Slice], Commit]
-    future: asyncio.Future[Outcome]
+    future: asyncio.Future[tuple[Outcome, Position]]
     relief: bool = False
 
     def build(self, slice_: Slice, index: int) -> Commit:
@@ -223,7 +229,7 @@ class CommitJob:
     def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
         """One round is enough: the caller judges a refusal."""
         if not self.future.done():
-            self.future.set_result(outcome)
+            self.future.set_result((outcome, Position(slice_.incarnation.number, outcome.head)))
         return True
 
     def fail(self, error: Exception) -> None:

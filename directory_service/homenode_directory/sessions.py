@@ -10,6 +10,7 @@ from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLE
 
 TTL = "ttl"
 NAME = "name"
+CLEARED = "cleared"
 OVER = ""  # value of LIVE once a session is over: no incarnation's token
 
 
@@ -49,24 +50,36 @@ def confirmed(slice_: Slice, session: str) -> Commit:
     return Commit(guards=(Equals(key, LIVE, slice_.incarnation.token),), show=(key,))
 
 
-def ended(slice_: Slice, session: str, live: str, deadline: str | None, retention_ms: int) -> Commit:
-    """End the session if its record still says `live` and, where given, `deadline`; answers stay for a while."""
+def ended(slice_: Slice, session: str, live: str, deadline: str | None) -> Commit:
+    """End the session if its record still says `live` and, where given, `deadline`.
+
+    It stays due until `cleared`, so that whatever dies meanwhile, a sweeper takes its copies and leases away.
+    """
     key = session_key(session)
     guards = [Equals(key, LIVE, live)]
     if deadline is not None:
         guards.append(Equals(key, DEADLINE, deadline))
     return Commit(
         guards=tuple(guards),
-        writes=(Put(key, LIVE, OVER), Rank(DUE_SESSIONS, session, slice_.time.latest_ms + retention_ms)),
+        writes=(Put(key, LIVE, OVER), Rank(DUE_SESSIONS, session, slice_.time.now_ms)),
         show=(key,),
     )
 
 
-def forgotten(slice_: Slice, session: str) -> Commit:
-    """Drop what is left of a session that is over."""
+def cleared(slice_: Slice, session: str, retention_ms: int) -> Commit:
+    """Nothing is held by the session any more; its answers stay for a while."""
     key = session_key(session)
     return Commit(
-        guards=(Equals(key, LIVE, OVER),),
+        guards=(Equals(key, LIVE, OVER), Equals(key, CLEARED, None)),
+        writes=(Put(key, CLEARED, "1"), Rank(DUE_SESSIONS, session, slice_.time.latest_ms + retention_ms)),
+    )
+
+
+def forgotten(slice_: Slice, session: str, live: str | None) -> Commit:
+    """Drop what is left of a session that is over (`live` is OVER) or of which there is no record (None)."""
+    key = session_key(session)
+    return Commit(
+        guards=(Equals(key, LIVE, live),),
         writes=(
             Delete(key),
             Delete(results_key(session)),

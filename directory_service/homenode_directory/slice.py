@@ -154,6 +154,9 @@ class Slice:
         """How many artifacts have a holder, among those that this process knows."""
         return sum(entry.holder is not None for entry in self._entries.values())
 
+    def __contains__(self, artifact: str) -> bool:
+        return artifact in self._entries
+
     def keep(self, artifact: str, entry: Entry | None) -> None:
         """Remember an entry; None or absent: there is no record."""
         if entry is None or entry.rev == 0:

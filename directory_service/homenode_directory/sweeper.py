@@ -15,7 +15,7 @@ from homenode_directory.content.retention import Retained, RetentionPolicy, plan
 from homenode_directory.directory import Directory
 from homenode_directory.errors import DirectoryError
 from homenode_directory.protocol.model import Cause
-from homenode_directory.sessions import OVER, forgotten
+from homenode_directory.sessions import CLEARED, forgotten
 from homenode_directory.slice import Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Store, StoreError
@@ -101,25 +101,27 @@ class Sweeper:
         """A session's deadline has passed: end it; one that has been over for long enough is forgotten."""
         key = fields.session_key(session)
         (record,) = await self._store.load(slice_.number, [key])
-        live = record.get(fields.LIVE, OVER)
-        if live != OVER:
+        live = record.get(fields.LIVE)
+        if live:
             await self._directory.end_recorded(slice_, session, live, record.get(fields.DEADLINE), Cause.SESSION_LOST)
-            return
-        await self._directory.clear_session(slice_, session, Cause.SESSION_LOST)
-        await self._directory.plain(slice_, lambda s: forgotten(s, session))
+        elif live is None or CLEARED in record:
+            await self._directory.plain(slice_, lambda s: forgotten(s, session, live))
+        else:
+            await self._directory.clear_session(slice_, session, Cause.SESSION_LOST)
 
     async def _forget_old_incarnation(self, slice_: Slice) -> None:
         """After an adoption, the sessions of the older memory are over, whatever their deadlines."""
         token = slice_.incarnation.token
         if not token or slice_.swept_token == token:
             return
-        for session in await self._store.ranked(slice_.number, fields.DUE_SESSIONS):
-            (record,) = await self._store.load(slice_.number, [fields.session_key(session)])
-            live = record.get(fields.LIVE, OVER)
-            if live == OVER:
-                await self._directory.clear_session(slice_, session, Cause.SESSION_LOST)
-            elif live != token:
-                await self._directory.end_recorded(slice_, session, live, None, Cause.SESSION_LOST)
+        known = sorted(await self._store.ranked(slice_.number, fields.DUE_SESSIONS))
+        for start in range(0, len(known), self.rounds.due_max):
+            some = known[start : start + self.rounds.due_max]
+            records = await self._store.load(slice_.number, [fields.session_key(session) for session in some])
+            for session, record in zip(some, records, strict=True):
+                live = record.get(fields.LIVE)
+                if live and live != token:
+                    await self._directory.end_recorded(slice_, session, live, None, Cause.SESSION_LOST)
         slice_.swept_token = token
 
     async def _retain(self, slice_: Slice, now_ms: int) -> None:

@@ -58,7 +58,7 @@ async def test_unary_calls_cover_an_artifacts_life(served: Served) -> None:
     assert 0 < stat.holder_remaining_ms <= 20_000 and stat.metadata.values["a"] == "ä"
 
     await stub.Release(pb.ReleaseRequest(session_id=session, request_id=4, key="plan.md", lease_id="L1"))
-    await stub.Release(pb.ReleaseRequest(session_id=session, key="plan.md"))
+    await stub.Release(pb.ReleaseRequest(session_id=session, request_id=41, key="plan.md"))
     await stub.SetPolicy(
         pb.SetPolicyRequest(session_id=session, request_id=5, key="plan.md", policy=t.Policy(max_age_ms=500))
     )

@@ -20,6 +20,7 @@ from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory, Reply
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place
+from homenode_directory.protocol.effects import Denial
 
 LIST_DEFAULT = 100
 READ_ATTEMPTS = 3
@@ -182,9 +183,8 @@ class Calls:
 
     def release(self, caller: Caller, request: int, m: pb.ReleaseRequest) -> Step:
         """The end of a write lease, or of a shared copy."""
-        key = validate.key(m.key)
+        key, request = validate.key(m.key), validate.request_id(request)
         event, digest = wire.release_event(caller.session, m)
-        request = validate.request_id(request) if event.lease else 0
 
         def finish(reply: Reply) -> pb.ReleaseResponse:
             wire.done(reply)
@@ -239,5 +239,13 @@ class Calls:
         except BaseException:
             delivery.settle(session, key)
             raise
-        future.add_done_callback(lambda _: delivery.settle(session, key))
+        future.add_done_callback(lambda done: delivery.settle(session, key, held=_gives_copy(done)))
         return future
+
+
+def _gives_copy(done: asyncio.Future[Any]) -> bool:
+    """Whether the session may hold a copy after this answer; an unknown outcome counts as yes."""
+    if done.cancelled() or done.exception() is not None:
+        return True
+    reply = done.result()
+    return not (isinstance(reply, Reply) and isinstance(reply.answer, Denial))

@@ -270,6 +270,7 @@ class Stream:
         if self._sessions.get(number) is not session and parts.hub.owner(caller.session) is None:
             parts.delivery.detach(caller.session)  # it went while it came
         session.sink.position = max(session.sink.position, attached.position)
+        await parts.directory.redeclare(caller.place, caller.session, () if attached.resync else holdings)
         return pb.AttachResponse(position=wire.position(attached.position), resync=attached.resync)
 
     def _begin(self, session: Carried) -> None:

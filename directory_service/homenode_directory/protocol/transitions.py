@@ -92,7 +92,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
     answer = _under_way(draft, session)
     if answer is None:
         answer = RULES[state, type(event)].judge(draft, event)
-        if isinstance(event, GetM | Commit | SetPolicy) or (isinstance(event, Put) and event.lease):
+        if isinstance(event, GetM | Commit | SetPolicy | Put):
             if isinstance(answer, Grant | Done | Denial):
                 draft.store_result(event.session, facts.request, facts.digest, answer)
     return _settle(draft, event, answer)
@@ -426,6 +426,7 @@ def _nothing(draft: Draft, event: Event) -> None:
 
 
 def _end_session(draft: Draft, event: Event) -> None:
+    """Its place in a wait-set stays: an ended session's process may still read its copies until they run out."""
     assert isinstance(event, EndSession)
     dropped = draft.unshare(lambda session, _: session == event.session)
     if dropped:
@@ -437,9 +438,6 @@ def _end_session(draft: Draft, event: Event) -> None:
         draft.changed = True
     if draft.holder is not None and draft.holder.session == event.session:
         draft.end_lease(event.cause)
-    pending = draft.pending
-    if pending is not None:
-        _wait_only_for(draft, pending, tuple((s, ms) for s, ms in pending.waits if s != event.session))
 
 
 def _set_policy(draft: Draft, event: Event) -> Answer:
