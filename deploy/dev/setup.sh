@@ -119,7 +119,8 @@ setup_node() {
   stamp=$(cat $NODE_FOLDER/package.json $NODE_FOLDER/package-lock.json | hash_of)
   if [ "$(cat $NODE_FOLDER/node_modules/.homenode-stamp 2>/dev/null)" = "$stamp" ]; then return; fi
   say "installing buf and grpc-js into $NODE_FOLDER/node_modules"
-  npm --prefix $NODE_FOLDER ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+  # Not `ci`: registries that carry this platform's binaries only give a lock that it refuses. --no-save keeps the lock.
+  npm --prefix $NODE_FOLDER install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
   printf '%s\n' "$stamp" >$NODE_FOLDER/node_modules/.homenode-stamp
 }
 
