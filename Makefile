@@ -74,7 +74,7 @@ model-mutants: env ## specifications with one rule broken: TLC must find each of
 sim: env ## simulation: the real directory, delivery and SDK on virtual time under faults; ARGS="--seeds 10000" or "--seed 17 --trace"
 	@$(BIN)/python -m tests.sim $(ARGS)
 
-faults: tools ## the kill, restart and network runs: real processes, real Redis
+faults: tools ## the kill, restart and network runs: real processes, real Redis; ARGS=--campaign for the long form
 	@$(PYTEST) tests/faults $(ARGS)
 
 bench: tools ## figures: stores, reads, throughput beside other systems

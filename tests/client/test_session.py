@@ -330,6 +330,19 @@ async def test_an_effect_that_never_ran_is_run_under_the_next_session(directory:
     await hn.close()
 
 
+async def test_what_is_answered_after_the_session_ended_does_not_count(directory: ScriptedDirectory) -> None:
+    """What was on its way when the session ended is refused as nobody's; it may have run when it was sent before."""
+    hn, _ = await connect(directory)
+    putting = asyncio.create_task(hn.put("a", "one"))
+    operation = (await until(lambda: directory.stream.named("commit")))[0]
+    directory.outcomes[operation.request_id] = {"answer": pb.Answer(commit=commit_response(directory, 3))}
+    nobodys = t.Error(reason=t.ERROR_REASON_INVALID_ARGUMENT, message="no session is attached as number 1")
+    directory.event(session_ended=pb.SessionEnded(error=SESSION_LOST))
+    directory.answer(operation, error=nobodys)
+    assert (await putting).version == Version(1, 3)
+    await hn.close()
+
+
 async def test_an_effect_of_which_nobody_knows_is_unknown_and_not_run_again(directory: ScriptedDirectory) -> None:
     hn, _ = await connect(directory)
     with pytest.raises(homenode.Unknown):
