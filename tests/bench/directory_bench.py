@@ -115,8 +115,8 @@ def _row(ours: str, peer: str, results: dict[str, list[dict[str, float]]], clien
     for kind in (ours, peer):
         m = {name: median(results[kind], name) for name in results[kind][0]}
         print(
-            f"{kind:10} {m['per_s']:9,.0f}/s  p50 {m['p50_ms']:7.2f} ms  p99 {m['p99_ms']:7.2f} ms   CPU per operation:"
-            f" client {m['client_cpu_us']:5.0f} µs, server {m['server_cpu_us']:5.0f} µs, store {m['store_cpu_us']:4.0f} µs"
+            f"{kind:10} {m['per_s']:9,.0f}/s  p50 {m['p50_ms']:7.2f} ms  p99 {m['p99_ms']:7.2f} ms   CPU/operation:"
+            f" client {m['client_cpu_us']:5.0f}, server {m['server_cpu_us']:5.0f}, store {m['store_cpu_us']:4.0f} µs"
         )
     print(f"{'':10} {ratio:.2f} times as many a second, median of rounds\n")
     return {

@@ -15,7 +15,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 import homenode
-
 from tests.bench.etcd import EtcdClient
 
 VALUE_BYTES = 1_024

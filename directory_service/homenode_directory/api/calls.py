@@ -20,7 +20,6 @@ from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory, Reply
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place
-from homenode_directory.protocol.effects import Denial
 
 LIST_DEFAULT = 100
 READ_ATTEMPTS = 3
@@ -247,5 +246,4 @@ def _gives_copy(done: asyncio.Future[Any]) -> bool:
     """Whether the session may hold a copy after this answer; an unknown outcome counts as yes."""
     if done.cancelled() or done.exception() is not None:
         return True
-    reply = done.result()
-    return not (isinstance(reply, Reply) and isinstance(reply.answer, Denial))
+    return not wire.refused(done.result())

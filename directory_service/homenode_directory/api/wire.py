@@ -166,6 +166,11 @@ def accept(answer: T | Denial) -> T:
     return answer
 
 
+def refused(reply: Reply) -> bool:
+    """Whether the answer is a denial."""
+    return isinstance(reply.answer, Denial)
+
+
 def granted(reply: Reply) -> Grant:
     """The grant in a reply. Raises Rejected for a denial."""
     answer = accept(reply.answer)
