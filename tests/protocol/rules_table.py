@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from homenode_directory.protocol.model import State
-from homenode_directory.protocol.transitions import RULES
+from homenode_directory.protocol.rules import RULES
 
 FILE = Path(__file__).with_name("RULES.md")
 
@@ -24,7 +24,7 @@ def render() -> str:
     rows = [
         "# What the rule book does",
         "",
-        "Generated from `homenode_directory.protocol.transitions.RULES` by `python -m tests.protocol.rules_table`.",
+        "Generated from `homenode_directory.protocol.rules.RULES` by `python -m tests.protocol.rules_table`.",
         "Deadlines that have passed take effect before the rule; after it a free write lease goes to the first live",
         "waiter. A session that is over is refused, and an answered request gets the same answer, in every state.",
         "",

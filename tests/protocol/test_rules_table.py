@@ -7,7 +7,7 @@ from typing import get_args
 
 from homenode_directory.protocol.events import Event
 from homenode_directory.protocol.model import State
-from homenode_directory.protocol.transitions import RULES
+from homenode_directory.protocol.rules import RULES
 from tests.protocol.rules_table import FILE, render
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from homenode_directory.protocol.model import Level, Policy, State
-from homenode_directory.protocol.transitions import RULES
+from homenode_directory.protocol.rules import RULES
 from tests.protocol.walk import Bounds, Walk
 
 LAZY = Bounds(Level.LAZY)
