@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from homenode_directory import sessions
 from homenode_directory.clock import Clock
-from homenode_directory.errors import Unavailable
+from homenode_directory.errors import Contended, Unavailable
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob, repeated
 from homenode_directory.observer import SILENT, Observer
@@ -23,7 +23,7 @@ from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck, Put
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Cause, Entry, Version
-from homenode_directory.slice import Deliver, Limits, Slice
+from homenode_directory.slice import ROUNDS_MAX, Deliver, Limits, Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Outcome, Store, StoreError
 from homenode_directory.store.fields import VersionRecord
@@ -158,9 +158,14 @@ class Directory:
         slice_ = self.slice_of(place)
         stored = self._answered.setdefault(session, [])
         settled = [request for request in stored if request < settled_below][: self.settings.settled_per_call_max]
-        outcome, position = await self._commit(
-            slice_, lambda s: sessions.kept(s, session, ttl_ms, settled, settled_below), relief=True
-        )
+        for _ in range(ROUNDS_MAX):
+            outcome, position = await self._commit(
+                slice_, lambda s: sessions.kept(s, session, ttl_ms, settled, settled_below), relief=True
+            )
+            if not sessions.overtaken(slice_, session, outcome):
+                break
+        else:
+            raise Contended("another server raised the session's mark each time")
         if not outcome.ok:
             self._answered.pop(session, None)
             return SESSION_OVER

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from homenode_directory.slice import Slice
-from homenode_directory.store.base import Commit, Delete, Drop, Equals, Put, Rank, Unrank, Write
+from homenode_directory.store.base import Commit, Delete, Drop, Equals, Outcome, Put, Rank, Unrank, Write
 from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLED, held_key, results_key, session_key
 
 TTL = "ttl"
@@ -30,18 +30,34 @@ def opened(slice_: Slice, session: str, name: str, ttl_ms: int) -> Commit:
 
 
 def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int], settled_below: int) -> Commit:
-    """Move the session's deadline, raise its low-water mark, and forget answers that its client has."""
-    mark: tuple[Write, ...] = ()
-    if settled_below > slice_.settled_below(session):
-        mark = (Put(session_key(session), SETTLED, str(settled_below)),)
-        slice_.settle_below(session, settled_below)
+    """Move the session's deadline, raise its low-water mark, and forget answers that its client has.
+
+    The mark is compared with the one known here, so that a late sign of life, which another server has overtaken
+    meanwhile, does not lower it: requests whose answers are forgotten would run again.
+    """
     key, deadline_ms = session_key(session), slice_.time.latest_ms + ttl_ms
+    known = slice_.settled_below(session)
+    guards = [Equals(key, LIVE, slice_.incarnation.token)]
+    mark: tuple[Write, ...] = ()
+    if settled_below > known:
+        guards.append(Equals(key, SETTLED, str(known) if known else None))
+        mark = (Put(key, SETTLED, str(settled_below)),)
+        slice_.settle_below(session, settled_below)  # what the batch's later effects will meet
     forget: tuple[Write, ...] = tuple(Drop(results_key(session), str(request)) for request in settled)
     return Commit(
-        guards=(Equals(key, LIVE, slice_.incarnation.token),),
+        guards=tuple(guards),
         writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *mark, *forget),
         show=(key,),
     )
+
+
+def overtaken(slice_: Slice, session: str, outcome: Outcome) -> bool:
+    """Whether a refused `kept` met another low-water mark than was known here; it is known now."""
+    record = outcome.shown.get(session_key(session), {})
+    if outcome.ok or record.get(LIVE) != slice_.incarnation.token:
+        return False
+    slice_.settle_below(session, int(record.get(SETTLED, 0)))
+    return True
 
 
 def confirmed(slice_: Slice, session: str) -> Commit:

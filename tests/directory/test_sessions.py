@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from homenode_directory.errors import DirectoryError
-from homenode_directory.protocol.effects import Denial, Reason
-from homenode_directory.protocol.events import GetM, GetS, Put
+from homenode_directory.protocol.effects import Denial, Done, Reason
+from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Put
 from homenode_directory.store.base import StoreError
 from tests.directory.world import PLACE, TTL_MS, Process, World, reason
 
@@ -149,3 +149,19 @@ async def test_an_artifact_that_nobody_had_names_no_version(server: Process) -> 
     session = await server.session()
     denial = await server.answer("never", GetS(session))
     assert isinstance(denial, Denial) and denial.current is None
+
+
+async def test_a_sign_of_life_that_comes_late_through_another_server_lets_no_settled_request_run_again(
+    world: World, server: Process, other: Process
+) -> None:
+    session = await server.session()
+    await server.keep(session, settled_below=40)
+    await other.keep(session, settled_below=40)
+    assert isinstance(await other.answer("k", Commit(session, world.content("h1"), Base.ANY), 60), Done)
+    await other.keep(session, settled_below=100)  # the client has the answer
+    assert not isinstance(await server.keep(session, settled_below=50), Denial)  # sent before, and held up
+    late = await server.answer("k", Commit(session, world.content("h1"), Base.ANY), 60)
+    assert reason(late) is Reason.INVALID_ARGUMENT
+    assert (await server.read(session)).version.n == 1
+    assert not isinstance(await server.keep(session, settled_below=110), Denial)
+    assert world.data.records[f"x/{session}"]["settled"] == "110"
