@@ -147,9 +147,9 @@ class EventJob:
         incarnation = slice_.incarnation.number
 
         def forward(done: asyncio.Future[StoredAnswer]) -> None:
+            error = done.exception()
             if self.future.done():
                 return
-            error = done.exception()
             if error is not None:
                 self.future.set_exception(error)
                 return

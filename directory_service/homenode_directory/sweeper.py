@@ -7,7 +7,7 @@ replica's sweeper may do any of it: the guards of a commit let only one succeed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -128,16 +128,18 @@ class Sweeper:
         """Cut histories that have grown."""
         grown, slice_.grown = slice_.grown, {}
         for artifact in grown:
-            place, key = fields.split_artifact(artifact)
-            records = await self._directory.versions(place, key)
-            history = [
-                Retained(record.version.n, record.content.hash if record.content else "", "", record.committed_ms)
-                for record in records.values()
-            ]
-            drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
+            (record,) = await self._store.load(slice_.number, [fields.versions_key(artifact)])
+            drop = plan_retention(self._history(record), self.rounds.retention, now_ms=now_ms).drop
             if drop:
-                cut = fields.forget_versions(artifact, {str(n): records[str(n)] for n in drop})
+                gone = {str(n): fields.decode_version(record[str(n)]) for n in drop}
+                cut = fields.forget_versions(artifact, gone)
                 await self._directory.plain(slice_, partial(_as_is, cut))
+
+    def _history(self, record: Mapping[str, str]) -> list[Retained]:
+        if self.rounds.retention.age_ms is None:  # numbers are enough
+            return [Retained(int(name), "", "", 0) for name in record]
+        decoded = {name: fields.decode_version(text) for name, text in record.items()}
+        return [Retained(int(name), "", "", version.committed_ms) for name, version in decoded.items()]
 
     async def _forget_history(self, slice_: Slice, artifact: str, now_ms: int) -> None:
         """The history of a tombstone that is about to be dropped goes first, up to the deleted version."""

@@ -70,7 +70,13 @@ class FaultyStore:
         return call
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         await self._enter()
         faults = self._faults
@@ -79,7 +85,7 @@ class FaultyStore:
             await self._die()
         if faults.hit("store_unknown_before"):
             raise StoreError("the connection broke")
-        outcomes = await self._inner.commit(slice_, incarnation, commits, relief=relief)
+        outcomes = await self._inner.commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
         self._record(commits, outcomes)
         if writes and faults.hit("crash_after"):
             await self._die()

@@ -12,6 +12,9 @@ its first write, and later commits of the call see the writes of earlier ones. T
 `StoreChanged` when the slice's incarnation is not the given one, or when the store may have lost something since
 it was adopted (another process behind the address, wiped memory, an older file).
 
+Guards, writes, commits and outcomes are values, never changed once made; they are not frozen because they are made by
+the dozen for every request, and a frozen dataclass costs three times as much to make.
+
 Time is the store's: milliseconds since the epoch, plus the slice's offset, which a commit may set like any other field
 (`Put(META, OFFSET, text)`; it counts from the next call on). `Outcome.now_ms` is a lower bound of that clock for
 everything that happens later, unless the store's own clock steps back.
@@ -30,7 +33,7 @@ OFFSET = "offset"
 """Field of `META`: milliseconds that the slice's time is ahead of the store's clock."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Equals:
     """The record's field has this text; None: the field is absent."""
 
@@ -39,21 +42,21 @@ class Equals:
     value: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exists:
     """The key exists, in whatever shape."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Before:
     """The store's clock is below this time."""
 
     ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BeforeField:
     """The store's clock is below the integer in this field (an absent field fails)."""
 
@@ -64,7 +67,7 @@ class BeforeField:
 Guard = Equals | Exists | Before | BeforeField
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """Set a record's field."""
 
@@ -73,7 +76,7 @@ class Put:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drop:
     """Remove a record's field."""
 
@@ -81,7 +84,7 @@ class Drop:
     field: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Add:
     """Add to the integer in a record's field (absent counts as 0)."""
 
@@ -90,7 +93,7 @@ class Add:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rank:
     """Put a member into a ranked set, or change its score."""
 
@@ -99,7 +102,7 @@ class Rank:
     score: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unrank:
     """Remove a member from a ranked set."""
 
@@ -107,7 +110,7 @@ class Unrank:
     member: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delete:
     """Remove a key of any shape."""
 
@@ -117,7 +120,7 @@ class Delete:
 Write = Put | Drop | Add | Rank | Unrank | Delete
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Commit:
     """Guards, then writes and log appends, atomically.
 
@@ -137,7 +140,7 @@ class Commit:
 PREDECESSOR = -2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What became of one commit.
 
@@ -202,9 +205,17 @@ class Store(Protocol):
         """
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         """Apply commits in order, in one round trip. `relief` commits free room and work when the store is full.
+
+        `blobs` are kept after the commits as `put_blobs` does, whatever became of the commits.
 
         Raises StoreChanged, StoreFull (nothing applied) or StoreError (outcome unknown).
         """

@@ -3,7 +3,7 @@
 Per slice:
 
   b/<hash>   blob: a line [size, links, chain_bytes, base], then the encoded bytes
-  br/<hash>  record: refs, touched (ms), size, links, chain_bytes, base, and `on/<hash>` for each base it refers to
+  br/<hash>  record: refs, touched (ms), and `on/<hash>` for each base it refers to
   bi         ranked set: hash -> when collection looks at it next, at the earliest
 
 The record is written before the bytes: whatever dies in between is collected. Two writers of one content may encode it
@@ -47,6 +47,7 @@ from homenode_directory.store.coalesce import Coalescer
 INDEX = "bi"
 ON = "on/"
 ROUNDS_MAX = 8
+CONFIRM_AFTER_MS = 60_000
 
 
 def bytes_key(hash_: str) -> str:
@@ -80,8 +81,11 @@ class _Registered(Enum):
 class StoredBlobs:
     """Content's `Blobs` over a store."""
 
-    def __init__(self, store: Store, tokens: Tokens, *, clock: Clock = monotonic_ms) -> None:
-        """`clock`: local milliseconds that never go back."""
+    def __init__(
+        self, store: Store, tokens: Tokens, *, clock: Clock = monotonic_ms, confirm_after_ms: float = CONFIRM_AFTER_MS
+    ) -> None:
+        """`clock`: local milliseconds that never go back. `confirm_after_ms`: well below what collection calls idle."""
+        self._confirm_after_ms = confirm_after_ms
         self._store = store
         self._tokens = tokens
         self._clock = clock
@@ -95,12 +99,18 @@ class StoredBlobs:
         True: nobody else has begun to write it, so what is stored is this.
         """
         blob = Blob(data, size, base, links, chain_bytes)
+        piece = (bytes_key(hash_), _with_header(blob))
         for _ in range(ROUNDS_MAX):
-            registered = await self._register(slice_, hash_, blob)
+            started = self._clock()
+            # What needs no base can follow its record at once; a patch must not be there without its base.
+            registered = await self._register(slice_, hash_, blob, () if base else (piece,))
             if registered is _Registered.STORED:
                 return False
-            await self._slice(slice_).keep((bytes_key(hash_), _with_header(blob)))
-            # Had this writer stalled for long, collection might have taken the record before the bytes came.
+            if base:
+                await self._slice(slice_).keep(piece)
+            if self._clock() - started < self._confirm_after_ms:
+                return registered is _Registered.FIRST
+            # This writer has stalled: collection may have taken the record before the bytes came.
             (there,) = await self._commit(slice_, [Commit((Exists(record_key(hash_)), Exists(bytes_key(hash_))))])
             if there.ok:
                 return registered is _Registered.FIRST
@@ -129,8 +139,11 @@ class StoredBlobs:
         outcomes = await self._commit_all(slice_, [commit for commit, _ in verdicts], relief=True)
         return sum(outcome.ok and deletes for outcome, (_, deletes) in zip(outcomes, verdicts, strict=True))
 
-    async def _register(self, slice_: int, hash_: str, blob: Blob) -> _Registered:
-        """Unless the bytes are stored already, see to it that the record is there and holds on to the blob's base."""
+    async def _register(self, slice_: int, hash_: str, blob: Blob, pieces: Sequence[tuple[str, bytes]]) -> _Registered:
+        """Unless the bytes are stored already, see to it that the record is there and holds on to the blob's base.
+
+        `pieces` are bytes to keep in the same round trip.
+        """
         record, touch = record_key(hash_), _touch(hash_, await self._slice(slice_).now_ms())
         base_there: tuple[Guard, ...] = ()
         hold: tuple[Write, ...] = ()
@@ -138,11 +151,9 @@ class StoredBlobs:
             base_there = (Exists(bytes_key(blob.base)), Exists(record_key(blob.base)))
             hold = (Put(record, ON + blob.base, "1"), Add(record_key(blob.base), "refs", 1))
         holds_not = Equals(record, ON + blob.base, None)
-        fields = {"refs": 0, "size": blob.size, "links": blob.links, "chain_bytes": blob.chain_bytes, "base": blob.base}
-        create = tuple(Put(record, name, str(value)) for name, value in fields.items())
         first = [
             Commit((Exists(bytes_key(hash_)), Exists(record)), touch),
-            Commit((Equals(record, "refs", None), *base_there), (*create, *touch, *hold)),
+            Commit((Equals(record, "refs", None), *base_there), (Put(record, "refs", "0"), *touch, *hold)),
         ]
         # The record of a writer that has not come to its bytes, or never will: hold on to this blob's base as well.
         second = [
@@ -150,7 +161,7 @@ class StoredBlobs:
             Commit((Exists(record), holds_not, *base_there), (*touch, *hold)),
         ]
         for _ in range(ROUNDS_MAX):
-            stored, created = await self._commit(slice_, first)
+            stored, created = await self._commit(slice_, first, pieces)
             if stored.ok or created.ok:
                 return _Registered.STORED if stored.ok else _Registered.FIRST
             if created.failed > 0:
@@ -168,15 +179,24 @@ class StoredBlobs:
             state = self._slices[slice_] = _Slice(self, slice_)
         return state
 
-    async def _commit(self, slice_: int, commits: Sequence[Commit]) -> Sequence[Outcome]:
-        return await self._slice(slice_).commit(commits)
+    async def _commit(
+        self, slice_: int, commits: Sequence[Commit], pieces: Sequence[tuple[str, bytes]] = ()
+    ) -> Sequence[Outcome]:
+        return await self._slice(slice_).commit((commits, pieces))
 
-    async def _commit_all(self, slice_: int, commits: Sequence[Commit], *, relief: bool = False) -> Sequence[Outcome]:
+    async def _commit_all(
+        self,
+        slice_: int,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
+    ) -> Sequence[Outcome]:
         token = (await self._tokens.current(slice_)).token
         for _ in range(ROUNDS_MAX):
             try:
                 asked = self._clock()
-                outcomes = await self._store.commit(slice_, token, commits, relief=relief)
+                outcomes = await self._store.commit(slice_, token, commits, relief=relief, blobs=blobs)
                 self._slice(slice_).time.saw(outcomes[-1].now_ms, asked)
                 return outcomes
             except StoreChanged:
@@ -184,12 +204,20 @@ class StoredBlobs:
         raise StoreError("the store's memory changed again and again")
 
 
+_Call = tuple[Sequence[Commit], Sequence[tuple[str, bytes]]]
+"""Commits, and bytes to keep after them."""
+
+
+def _weight(call: _Call) -> int:
+    return sum(len(data) for _, data in call[1])
+
+
 class _Slice:
     """One slice's calls, coalesced over the contents that are written at the same time, and its clock."""
 
     def __init__(self, blobs: StoredBlobs, slice_: int) -> None:
         self.time = StoreClock(blobs._clock)
-        self.commit: Coalescer[Sequence[Commit], Sequence[Outcome]] = Coalescer(self._commit)
+        self.commit: Coalescer[_Call, Sequence[Outcome]] = Coalescer(self._commit, _weight)
         self.keep: Coalescer[tuple[str, bytes], None] = Coalescer(self._keep, lambda blob: len(blob[1]))
         self._blobs = blobs
         self._number = slice_
@@ -201,9 +229,11 @@ class _Slice:
             self.time.saw(await self._blobs._store.now_ms(), asked)
         return self.time.latest_ms
 
-    async def _commit(self, calls: Sequence[Sequence[Commit]]) -> Sequence[Sequence[Outcome]]:
-        outcomes = iter(await self._blobs._commit_all(self._number, [commit for call in calls for commit in call]))
-        return [[next(outcomes) for _ in call] for call in calls]
+    async def _commit(self, calls: Sequence[_Call]) -> Sequence[Sequence[Outcome]]:
+        commits = [commit for some, _ in calls for commit in some]
+        pieces = [piece for _, some in calls for piece in some]
+        outcomes = iter(await self._blobs._commit_all(self._number, commits, blobs=pieces))
+        return [[next(outcomes) for _ in some] for some, _ in calls]
 
     async def _keep(self, blobs: Sequence[tuple[str, bytes]]) -> Sequence[None]:
         await self._blobs._store.put_blobs(self._number, blobs)

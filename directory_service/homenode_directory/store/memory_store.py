@@ -162,12 +162,21 @@ class MemoryStore:
         return stored
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         """See `Store.commit`. There is no limit to run into, so `relief` changes nothing."""
         data = self._slice(slice_)
         self._check(data, incarnation)
-        return list(apply(data, commits, self._now_ms(data)))
+        outcomes = list(apply(data, commits, self._now_ms(data)))
+        for key, data_ in blobs:
+            data.blobs.setdefault(key, bytes(data_))
+        return outcomes
 
     async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
         """See `Store.load`."""

@@ -116,13 +116,20 @@ class RedisStore:
         return Incarnation(int(reply[0]), reply[1].decode())
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         """See `Store.commit`."""
         call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
         head = (incarnation, slice_, self._channel, self._log_max, len(commits))
         words = (*head, *call.words(commits))
-        return call.outcomes(await self._eval(self._relief if relief else self._commit, call.keys(), words))
+        kept: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
+        return call.outcomes(await self._eval(self._relief if relief else self._commit, call.keys(), words, kept))
 
     async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
         """See `Store.load`."""
@@ -218,11 +225,14 @@ class RedisStore:
         finally:
             await self._links.drop(link)
 
-    async def _eval(self, script: Script, keys: Sequence[str], words: Sequence[str | bytes | int]) -> Any:
-        """Run a script whose first argument is the `run_id` of the process that runs it."""
-        link = await self._links.take()
+    async def _eval(
+        self, script: Script, keys: Sequence[str], words: Sequence[str | bytes | int], then: Sequence[Command] = ()
+    ) -> Any:
+        """Run a script whose first argument is the `run_id` of the process that runs it, and `then` more commands."""
+        links = self._blob_links if then else self._links
+        link = await links.take()
         command: Command = ("EVALSHA", script.digest, len(keys), *keys, link.run_id, *words)
-        reply = (await self._links.run(link, [command]))[0]
+        reply, *others = await links.run(link, [command, *then])
         if isinstance(reply, NoScriptError):
             # The script cache went (a restart, SCRIPT FLUSH). Nothing ran, so this is no repetition.
             link = await self._links.take()
@@ -233,6 +243,9 @@ class RedisStore:
                 raise StoreChanged("the slice's memory is not the one that was adopted")
             _check_room(reply)
             raise StoreError(f"Redis refused a commit: {reply}") from reply
+        for other in others:
+            _check_room(other)
+        raise_errors(others)
         return reply
 
     async def _fix_slices(self) -> int:

@@ -112,7 +112,13 @@ class SqliteStore:
         return adopted
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         """See `Store.commit`."""
 
@@ -121,7 +127,10 @@ class SqliteStore:
             if meta.token != incarnation or meta.identity != self._identity:
                 raise StoreChanged("the slice's memory is not the one that was adopted")
             now_ms = self._clock_ms() + int(overlay.field(META, OFFSET) or "0")
-            return list(apply(overlay, commits, now_ms))
+            outcomes = list(apply(overlay, commits, now_ms))
+            for key, data in blobs:
+                overlay.put_blob(key, data)
+            return outcomes
 
         outcomes: list[Outcome] = await self._submit(slice_, run, commits, relief=relief)
         return outcomes

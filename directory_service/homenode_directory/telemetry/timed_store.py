@@ -42,10 +42,17 @@ class TimedStore:
         return await self._timed("adopt", self._store.adopt(slice_, at_least))
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[Commit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[Commit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         """See `Store`."""
-        return await self._timed("commit", self._store.commit(slice_, incarnation, commits, relief=relief))
+        call = self._store.commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
+        return await self._timed("commit", call)
 
     async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
         """See `Store`."""
