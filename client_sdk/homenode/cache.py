@@ -99,7 +99,7 @@ class CopyPolicy:
 class Line:
     """What the session knows of one artifact."""
 
-    __slots__ = ("copy", "fills", "floor", "key", "known", "policy", "seen")
+    __slots__ = ("copy", "fills", "floor", "forfeited", "key", "known", "policy", "seen")
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -107,6 +107,7 @@ class Line:
         self.floor = NO_VERSION
         self.seen = NO_VERSION
         self.fills = 0  # replies under way; while there are any the floor must be kept
+        self.forfeited = False  # replies that are under way must not be kept as copies
         self.known: list[tuple[Version, bytes]] = []  # hashes of versions, newest first
         self.policy: CopyPolicy | None = None
 
@@ -165,6 +166,7 @@ class Cache:
         line = self._lines.get(key)
         if line is not None and line.fills > 0:
             line.fills -= 1
+            line.forfeited &= line.fills > 0
 
     def may_show(self, key: str, version: Version) -> bool:
         """False for a version older than one that this session has shown or written."""
@@ -189,7 +191,7 @@ class Cache:
             return False
         line = self._line(artifact.key)
         line.policy = policy
-        if version < line.floor:
+        if version < line.floor or line.forfeited:
             return False
         if line.copy is not None:
             if line.copy.version is not None and line.copy.version > version:
@@ -232,6 +234,14 @@ class Cache:
         line = self._lines.get(key)
         if line is not None:
             self._kill(line)
+
+    def forfeit(self, key: str) -> None:
+        """The directory tells of no invalidation of what it has sent of `key`: take the copy, and let none come of the
+        replies that are under way."""
+        line = self._lines.get(key)
+        if line is not None:
+            self._kill(line)
+            line.forfeited = line.fills > 0
 
     def drop_all(self, *, floors: bool = False) -> None:
         """Take every permission; with `floors`, forget what versions were known too (another incarnation)."""

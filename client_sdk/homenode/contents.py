@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from homenode.errors import InternalError, TooLarge
+from homenode.errors import ContentMissing, HomenodeError, InternalError, NotFound, TooLarge
 from homenode.transport import CHUNK_BYTES, Transport
 from homenode_api.patch import PatchError, apply_patches, compress, decompress, make_patch
 from homenode_api.v1 import directory_pb2 as pb
@@ -20,6 +20,14 @@ _PATCH_GOOD_BYTES = 1_024  # a patch as small as this is sent without trying a s
 
 class BodyMissing(Exception):
     """The body that came rests on bytes that are not at hand (any more): ask again, naming none."""
+
+
+class BodyGone(Exception):
+    """The directory has forgotten the version whose body was asked for; `failure` is what it said."""
+
+    def __init__(self, failure: HomenodeError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +109,26 @@ def decode(content: t.Content, held: Mapping[bytes, bytes]) -> tuple[bytes, int,
 
 
 async def download(
-    transport: Transport, request: pb.ReadContentRequest, held: Mapping[bytes, bytes], timeout_s: float
+    transport: Transport, request: pb.ReadContentRequest, hash: bytes, held: Mapping[bytes, bytes], timeout_s: float
 ) -> tuple[bytes, int, bool]:
-    """(bytes, how many came, whether as patches) from a content stream. Raises HomenodeError, BodyMissing."""
+    """(bytes, how many came, whether as patches) of the content `hash` from a content stream.
+
+    Raises HomenodeError, BodyMissing, BodyGone.
+    """
     header: pb.ContentHeader | None = None
     parts: list[bytes] = []
     came = 0
-    async for response in transport.read_content(request, timeout_s):
-        if header is None:
-            header = response.header
-        else:
-            parts.append(response.data)
-            came += len(response.data)
-            if came > header.encoded_size:
-                raise InternalError("the server sent more bytes than it announced")
+    try:
+        async for response in transport.read_content(request, timeout_s):
+            if header is None:
+                header = response.header
+            else:
+                parts.append(response.data)
+                came += len(response.data)
+                if came > header.encoded_size:
+                    raise InternalError("the server sent more bytes than it announced")
+    except (NotFound, ContentMissing) as failure:
+        raise BodyGone(failure) from failure
     if header is None:
         raise InternalError("the server sent no content")
     patched = header.encoding == pb.CONTENT_ENCODING_PATCH
@@ -127,7 +141,7 @@ async def download(
             data = decompress(body, size=header.size, max_size=ARTIFACT_BYTES_MAX)
     except (KeyError, PatchError) as failure:
         raise BodyMissing from failure
-    _verify(data, header.hash)
+    _verify(data, hash)
     return data, came, patched
 
 

@@ -13,6 +13,7 @@ from homenode.clock import NS_PER_MS
 from homenode.contents import (
     ARTIFACT_BYTES_MAX,
     INLINE_BYTES_MAX,
+    BodyGone,
     BodyMissing,
     decode,
     download,
@@ -21,6 +22,8 @@ from homenode.contents import (
 )
 from homenode.errors import (
     ContentMissing,
+    Contended,
+    HomenodeError,
     InternalError,
     LeaseLost,
     NotFound,
@@ -92,12 +95,19 @@ class Core:
         """Ask the directory. Raises NotFound, Stale (only older versions came than were shown), HomenodeError."""
         counters.misses += 1
         name_held = True
+        failure: HomenodeError = Stale("the directory gave an older version than this session has seen")
         for _ in range(FETCHES_MAX):
             self.cache.begin_fill(key)
             try:
                 artifact = await self._fetch(key, counters, version, level, timeout_ms, name_held)
             except BodyMissing:
                 name_held = False
+                failure = InternalError("the content that came does not match its hash")
+                continue
+            except BodyGone as gone:
+                if version is not None:
+                    raise gone.failure from None
+                failure = Contended("new versions came faster than one of them could be read")
                 continue
             except NotFound:
                 if version is None:
@@ -106,11 +116,12 @@ class Core:
             finally:
                 self.cache.end_fill(key)
             assert artifact.version is not None
-            if version is not None or self.cache.may_show(key, artifact.version):
+            if version is not None:
                 return artifact
-        if not name_held:
-            raise InternalError("the content that came does not match its hash")
-        raise Stale("the directory gave an older version than this session has seen")
+            if self.cache.may_show(key, artifact.version):
+                self.cache.saw(key, artifact.version)
+                return artifact
+        raise failure
 
     async def _fetch(
         self,
@@ -145,14 +156,17 @@ class Core:
         counters: Counters,
         timeout_ms: int | None,
     ) -> Artifact:
-        """The artifact that an answer carries; its bytes are remembered. Raises BodyMissing, HomenodeError."""
+        """The artifact that an answer carries; its bytes are remembered.
+
+        Raises BodyMissing, BodyGone, HomenodeError.
+        """
         version, content = version_of(response.version), response.content
         found = decode(content, held)
         if found is None:
             request = pb.ReadContentRequest(session_id=self.session.id, key=key, have=list(held))
             request.version.incarnation, request.version.n = version
             timeout_s = (timeout_ms or self.session.timeout_ms) / 1000
-            found = await download(self.session.link.transport, request, held, timeout_s)
+            found = await download(self.session.link.transport, request, content.hash, held, timeout_s)
         data, came, patched = found
         counters.fetched_bytes += came
         counters.patch_bytes += came if patched else 0
@@ -185,9 +199,14 @@ class Core:
         )
 
     def _still_ours(self, pending: Pending, as_of: Position) -> bool:
-        """Whether an answer came under the session, and after the last resync, that invalidations come for."""
+        """Whether invalidations come for what an answer carries.
+
+        It came under this session and on the stream to which the session is attached now: an attach declares the copies
+        that are held, and the directory tells of no others. And it is not from before the last resync.
+        """
         session = self.session
-        return session.phase is Phase.LIVE and pending.session_id == session.id and as_of >= session.fill_from
+        here = (pending.session_id, pending.attach_id) == (session.id, session.attach_id)
+        return session.phase is Phase.LIVE and here and as_of >= session.fill_from
 
     def _copy_policy(self, policy: t.Policy) -> CopyPolicy:
         return CopyPolicy(
@@ -278,7 +297,11 @@ class Core:
                 else:
                     session.end_lease(lease.lease_id, "released")
 
-        await session.request("commit", request, effect=True, timeout_ms=timeout_ms, on_answer=committed)
+        self.cache.begin_fill(key)
+        try:
+            await session.request("commit", request, effect=True, timeout_ms=timeout_ms, on_answer=committed)
+        finally:
+            self.cache.end_fill(key)
         return done[0]
 
     async def _outgoing(
@@ -315,6 +338,7 @@ class Core:
             self.cache.remember(key, version, hash, data)
             policy = self.cache.policy(key)
             ours = self._still_ours(pending, position_of(message.as_of)) and not pending.resent
+            ours = ours and not pending.abandoned  # else it is no fill that `Cache.forfeit` knows of
             if policy is not None and ours and level == LAZY:
                 self.cache.install(artifact, policy)
         return artifact
@@ -343,6 +367,7 @@ class Core:
                 return
             version = version_of(message.version)
             self.cache.invalidate(key, version)
+            self.cache.saw(key, version)
             record = LeaseRecord(
                 key,
                 lease_id,
@@ -383,6 +408,8 @@ class Core:
             return await self._artifact(key, response, held, pending, counters, timeout_ms)
         except BodyMissing:
             return await self.fetch(key, counters, version=version, timeout_ms=timeout_ms)
+        except BodyGone:  # only with the lease
+            raise LeaseLost("the write lease was lost before its content could be read") from None
 
     async def _assure(self, record: LeaseRecord) -> None:
         """A lease that was long waited for is nearly over by our count, which begins at the request: renew it now."""
@@ -408,6 +435,16 @@ class Core:
         request = pb.ReleaseRequest(key=record.key, lease_id=record.lease_id)
         with contextlib.suppress(LeaseLost):
             await self.session.request("release", request, effect=True, timeout_ms=timeout_ms)
+
+    def give_up_copy(self, key: str) -> None:
+        """Give up the shared copy. Once the directory has heard of it, it tells of no invalidation any more, so nothing
+        that it sent before may be kept then."""
+
+        def gone(*_: object) -> None:
+            self.cache.forfeit(key)
+
+        self.cache.drop(key)
+        self.session.background("release", pb.ReleaseRequest(key=key), effect=True, on_answer=gone, on_error=gone)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

@@ -157,8 +157,7 @@ class ReadLease:
     async def release(self) -> None:
         """Give up the copy, for every agent of the session."""
         if self._core.cache.copy(self.key) is self.artifact:
-            self._core.cache.drop(self.key)
-            self._core.session.release_later(self.key, "")
+            self._core.give_up_copy(self.key)
 
 
 class LeaseContext:

@@ -131,7 +131,7 @@ class Link:
 
     def add(self, endpoint: Endpoint) -> None:
         """Give the session a number that the stream has not seen, and tell it if the stream is up."""
-        self._endpoints.pop(endpoint.number, None)
+        self.remove(endpoint)
         self._number += 1
         endpoint.number = self._number
         self._endpoints[self._number] = endpoint
@@ -191,7 +191,10 @@ class Link:
                 LOG.debug("session stream ended: %s", failure)
             except Exception:
                 LOG.exception("session stream failed; connecting again")
-            await self.transport.next_server()
+            try:
+                await self.transport.next_server()
+            except Exception:
+                LOG.exception("no change to the next server")
             await asyncio.sleep(self._backoff.next_s())
 
     async def _serve(self, stream: Stream) -> None:

@@ -21,14 +21,14 @@ class Pending:
         effect: whether it changes something in the directory, so that its outcome must be resolved, not guessed.
         sent_ns: when it was first sent, on the session's clock; 0: not yet. Permissions count from here.
         resent: whether it was sent on more than one stream: its answer may be older than the stream.
-        session_id: under which session it was sent last.
+        session_id: under which session it was sent last; attach_id: under which of its attaches.
         deadline_ns: when it is given up.
         failure: the last transient refusal, to be told if time runs out.
         waited: whether it takes a place among the link's operations under way.
     """
 
     __slots__ = (
-        "deadline_ns", "effect", "failure", "future", "kind", "message", "on_answer", "on_error", "request_id",
+        "attach_id", "deadline_ns", "effect", "failure", "future", "kind", "message", "on_answer", "on_error", "request_id",
         "resent", "sent_ns", "session_id", "tries", "waited",
     )  # fmt: skip
 
@@ -55,6 +55,7 @@ class Pending:
         self.sent_ns = 0
         self.resent = False
         self.session_id = ""
+        self.attach_id = 0
         self.failure: HomenodeError | None = None
         self.tries = 0
         self.waited = future is not None

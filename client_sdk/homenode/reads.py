@@ -121,7 +121,6 @@ class Reads:
             except (Unavailable, DeadlineExceeded) as failure:
                 self._fail_closed(key, max_age_ms, failure)
                 raise
-            self._core.cache.saw(key, artifact.version or Version(0, 0))
             self._check_steps(artifact)
         else:
             self._view.counters.hits += 1

@@ -37,6 +37,7 @@ class Requests:
         id: the session's; number: on the link's stream.
         pending: requests without an answer, by id, oldest first.
         ready: whether the session is attached to the current stream: only then anything is sent.
+        attach_id: names the last attach.
     """
 
     def __init__(self, link: Link, timeout_ms: int) -> None:
@@ -48,6 +49,7 @@ class Requests:
         self.phase = Phase.NEW
         self.pending: dict[int, Pending] = {}
         self.ready = False
+        self.attach_id = 0
         self._request_id = 0
         self._orphans: OrderedDict[int, tuple[str, str]] = OrderedDict()
 
@@ -116,7 +118,7 @@ class Requests:
             pending.sent_ns = self.link.clock()
         elif pending.session_id:
             pending.resent = True
-        pending.session_id = self.id
+        pending.session_id, pending.attach_id = self.id, self.attach_id
         self.link.send(
             pb.Operation(session=self.number, request_id=pending.request_id, **{pending.kind: pending.message})
         )
@@ -172,5 +174,5 @@ class Requests:
             self.release_later(*orphan)
 
     def release_later(self, key: str, lease_id: str) -> None:
-        """Give up a lease, or with an empty id the shared copy, without waiting for the answer."""
+        """Give up a lease without waiting for the answer."""
         self.background("release", pb.ReleaseRequest(key=key, lease_id=lease_id), effect=True)

@@ -65,7 +65,6 @@ class Session(Requests):
         self.leases: dict[str, LeaseRecord] = {}
         self.watches: dict[int, Feed] = {}
         self.last_failure: HomenodeError | None = None
-        self._attach_id = 0
         self._pinged_ns = 0
         self._attached_ns = 0
         self._fresh = asyncio.Event()
@@ -194,8 +193,8 @@ class Session(Requests):
                 continue
             holding = message.holdings.add(key=key)
             holding.version.incarnation, holding.version.n = version
-        self._attach_id = self.next_id()
-        self.link.send(pb.Operation(session=self.number, request_id=self._attach_id, attach=message))
+        self.attach_id = self.next_id()
+        self.link.send(pb.Operation(session=self.number, request_id=self.attach_id, attach=message))
 
     def _attached(self, answer: pb.Answer) -> None:
         if answer.HasField("error"):
@@ -203,7 +202,7 @@ class Session(Requests):
             if isinstance(self.last_failure, SessionLost):
                 self.lost()
             else:
-                self.loop.call_later(self._backoff.next_s(), self._attach_again, self._attach_id)
+                self.loop.call_later(self._backoff.next_s(), self._attach_again, self.attach_id)
             return
         self._backoff.reset()
         position = position_of(answer.attach.position)
@@ -218,7 +217,7 @@ class Session(Requests):
         self.ping()
 
     def _attach_again(self, attach_id: int) -> None:
-        if self._attach_id == attach_id and self.phase is Phase.LIVE and not self.ready:
+        if self.attach_id == attach_id and self.phase is Phase.LIVE and not self.ready:
             self._attach()
 
     # --- what comes ---------------------------------------------------------------------------------------------------
@@ -250,7 +249,7 @@ class Session(Requests):
             return
         pending = self.pending.get(answer.request_id)
         if pending is None:
-            if answer.request_id == self._attach_id:
+            if answer.request_id == self.attach_id:
                 self._attached(answer)
             elif answer.HasField("acquire"):
                 self.release_orphan(answer.request_id)

@@ -468,10 +468,10 @@ async def test_own_lease_raises_the_floor(directory: ScriptedDirectory) -> None:
     hn, _ = await connect(directory)
     reading = asyncio.create_task(hn.read("a"))
     operation = (await until(lambda: directory.stream.named("read")))[0]
-    await hn.lease("a")
+    lease = await hn.lease("a")
+    directory.hold("a", 4, b"four")
     directory.answer(operation, read=read_response((1, 3), b"three", directory.at()))
-    await reading
-    assert hn.read_cached("a") is None
+    assert (await reading).version == lease.version == Version(1, 4)
     await hn.close()
 
 
@@ -545,4 +545,135 @@ async def test_a_lost_session_serves_nothing_while_there_is_no_other(directory: 
     assert hn.read_cached("a") is None
     directory.reachable = True
     await until(lambda: hn.connected)
+    await hn.close()
+
+
+# --- large contents, which come on another channel --------------------------------------------------------------------
+
+
+class SlowContents(ScriptedDirectory):
+    """Reads are answered at once; their bodies come when the test lets them, in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[pb.ReadContentRequest] = []
+        self.bodies: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+
+    def answer_read(self, operation: pb.Operation) -> dict[str, Any]:
+        answer = super().answer_read(operation)
+        if "read" in answer:
+            answer["read"].content.ClearField("snapshot")
+        return answer
+
+    async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> Any:
+        self.asked.append(request)
+        body = await self.bodies.get()
+        if isinstance(body, Exception):
+            raise body
+        content = content_of(body)
+        yield pb.ReadContentResponse(
+            header=pb.ContentHeader(
+                hash=content.hash,
+                size=content.size,
+                encoding=pb.CONTENT_ENCODING_SNAPSHOT,
+                encoded_size=len(content.snapshot),
+            )
+        )
+        yield pb.ReadContentResponse(data=content.snapshot)
+
+
+async def test_a_copy_whose_body_came_after_a_reattach_is_not_kept() -> None:
+    """The attach did not declare it, so nobody would tell of its invalidation."""
+    directory = SlowContents()
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    reading = asyncio.create_task(hn.read("a"))
+    await until(lambda: directory.asked)
+    directory.stream.cancel()
+    await until(lambda: len(directory.streams) > 1 and hn.connected)
+    assert not directory.stream.named("attach")[0].attach.holdings
+    directory.bodies.put_nowait(b"one")
+    assert (await reading).text == "one"
+    assert hn.read_cached("a") is None
+    directory.bodies.put_nowait(b"one")
+    await hn.read("a")
+    assert hn.read_cached("a") is not None
+    await hn.close()
+
+
+async def test_a_version_that_was_forgotten_while_its_body_was_asked_for_is_read_anew() -> None:
+    directory = SlowContents()
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    reading = asyncio.create_task(hn.read("a", default="nothing"))
+    await until(lambda: directory.asked)
+    directory.hold("a", 40, b"forty")
+    directory.bodies.put_nowait(homenode.NotFound("this version is not retained"))
+    directory.bodies.put_nowait(b"forty")
+    artifact = await reading
+    assert artifact.text == "forty" and artifact.version == Version(1, 40)
+    await hn.close()
+
+
+async def test_a_body_of_another_content_is_not_taken_for_the_one_that_was_named() -> None:
+    directory = SlowContents()
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    directory.bodies.put_nowait(b"two")
+    directory.bodies.put_nowait(b"one")
+    assert (await hn.read("a")).text == "one"
+    await hn.close()
+
+
+async def test_what_a_read_lease_showed_is_not_followed_by_an_older_version() -> None:
+    directory = SlowContents()
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    old = asyncio.create_task(hn.read("a"))
+    await until(lambda: directory.asked)
+    directory.hold("a", 2, b"two")
+    directory.handlers["read"] = lambda operation: ScriptedDirectory.answer_read(directory, operation)
+    lease = await hn.lease("a", "read")
+    assert lease.version == Version(1, 2)
+    directory.bodies.put_nowait(b"one")
+    assert (await old).version == Version(1, 2)
+    await hn.close()
+
+
+async def test_a_body_that_came_after_its_copy_was_given_up_is_not_kept() -> None:
+    directory = SlowContents()
+    directory.hold("a", 1, b"one")
+    directory.handlers["release"] = lambda _: {"release": pb.ReleaseResponse(as_of=directory.at())}
+    hn, _ = await connect(directory)
+    directory.bodies.put_nowait(b"one")
+    lease = await hn.lease("a", "read")
+    reading = asyncio.create_task(hn.read("a", max_age_ms=0))
+    await until(lambda: directory.stream.named("read")[1:])
+    await lease.release()
+    await until(lambda: directory.stream.named("release"))
+    directory.bodies.put_nowait(b"one")
+    await reading
+    await until(lambda: hn.read_cached("a") is None, "the copy is gone")
+    await hn.close()
+
+
+async def test_a_copy_that_was_given_up_while_another_read_was_under_way_is_not_kept(
+    directory: ScriptedDirectory,
+) -> None:
+    """The directory tells of no invalidation after the release, whenever the read was answered."""
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    lease = await hn.lease("a", "read")
+    directory.handlers["read"] = lambda _: None
+    reading = asyncio.create_task(hn.read("a", max_age_ms=0))
+    (_, operation) = await until(lambda: len(directory.stream.named("read")) == 2 and directory.stream.named("read"))
+    await lease.release()
+    release = (await until(lambda: directory.stream.named("release")))[0]
+    directory.answer(operation, read=read_response((1, 1), b"one", directory.at()))
+    await reading
+    directory.answer(release, release=pb.ReleaseResponse(as_of=directory.at()))
+    await until(lambda: hn.read_cached("a") is None, "the copy is gone")
+    directory.hold("a", 1, b"one")
+    await hn.read("a")
+    assert hn.read_cached("a") is not None
     await hn.close()
