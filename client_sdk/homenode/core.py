@@ -21,8 +21,8 @@ from homenode.contents import (
     upload,
 )
 from homenode.errors import (
-    ContentMissing,
     Contended,
+    ContentMissing,
     HomenodeError,
     InternalError,
     LeaseLost,

@@ -28,8 +28,8 @@ class Pending:
     """
 
     __slots__ = (
-        "attach_id", "deadline_ns", "effect", "failure", "future", "kind", "message", "on_answer", "on_error", "request_id",
-        "resent", "sent_ns", "session_id", "tries", "waited",
+        "attach_id", "deadline_ns", "effect", "failure", "future", "kind", "message", "on_answer", "on_error",
+        "request_id", "resent", "sent_ns", "session_id", "tries", "waited",
     )  # fmt: skip
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Mapping
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api.outbox import Outbox
+from homenode_directory.store.base import StoreError
 from tests.api.client import StreamClient, content
 from tests.api.conftest import Served, serve
 from tests.support.ports import wait_until_async
@@ -157,6 +159,28 @@ async def test_resume_replays_what_was_missed_behind_the_answer(served: Served) 
     future = t.Position(incarnation=first.as_of.incarnation, sequence=10_000)
     third = served.stream()
     assert (await third.attach(session, request_id=4, resume=future, holdings=[held])).resync
+
+
+async def test_an_attach_that_the_store_failed_can_be_tried_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await served.open()
+    stream = served.stream()
+    store = served.server.store
+    ranked, failures = store.ranked, [StoreError("cut")]
+
+    async def cut(slice_: int, key: str) -> Mapping[str, int]:
+        if failures:
+            raise failures.pop()
+        return await ranked(slice_, key)
+
+    monkeypatch.setattr(store, "ranked", cut)
+    await stream.send(pb.Operation(session=1, request_id=1, attach=pb.Attach(session_id=session)))
+    assert (await stream.answer(1)).error.reason == t.ERROR_REASON_UNAVAILABLE
+    await stream.send(pb.Operation(session=1, request_id=3, attach=pb.Attach(session_id=session)))
+    assert (await stream.answer(3)).HasField("attach")
+    await stream.send(pb.Operation(session=1, ping=pb.Ping(sent_at=5)))
+    assert (await stream.event("bookmark")).echo == 5
 
 
 async def test_operations_behind_an_attach_wait_for_it(served: Served) -> None:

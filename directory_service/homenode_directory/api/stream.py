@@ -263,19 +263,20 @@ class Stream:
                     raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has left this stream")
                 session.sink.position = resume or Position(0, 0)
                 attached = await parts.delivery.attach(caller.place, caller.session, session.sink, holdings, resume)
-        except BaseException:
+            if self._sessions.get(number) is not session and parts.hub.owner(caller.session) is None:
+                parts.delivery.detach(caller.session)  # it went while it came
+            session.sink.position = max(session.sink.position, attached.position)
+            await parts.directory.redeclare(caller.place, caller.session, () if attached.resync else holdings)
+        except BaseException:  # its client may try again under the same number
             if self._sessions.get(number) is session:
                 self._drop(number)
             raise
-        if self._sessions.get(number) is not session and parts.hub.owner(caller.session) is None:
-            parts.delivery.detach(caller.session)  # it went while it came
-        session.sink.position = max(session.sink.position, attached.position)
-        await parts.directory.redeclare(caller.place, caller.session, () if attached.resync else holdings)
         return pb.AttachResponse(position=wire.position(attached.position), resync=attached.resync)
 
     def _begin(self, session: Carried) -> None:
         """The attach is answered: let events and operations that waited for it go on."""
-        session.sink.begin()
+        if self._sessions.get(session.sink.number) is session:
+            session.sink.begin()
         backlog, session.backlog = session.backlog or [], None
         self._pending -= len(backlog)
         for operation in backlog:
