@@ -343,11 +343,11 @@ class Delivery:
                 self._deliver(cursor, sequence, data)
 
     async def _cursor(self, slice_: int) -> _Cursor:
-        cursor = self._cursors.get(slice_)
-        if cursor is None:
+        while (cursor := self._cursors.get(slice_)) is None:
             incarnation = await self._incarnations.current(slice_)
             head = await self._head(slice_, incarnation)
-            cursor = self._cursors.setdefault(slice_, _Cursor(Position(incarnation.number, head), incarnation.token))
+            if self._incarnations.known(slice_) == incarnation:  # else it changed meanwhile, and nobody is told again
+                self._cursors.setdefault(slice_, _Cursor(Position(incarnation.number, head), incarnation.token))
         return cursor
 
     async def _head(self, slice_: int, incarnation: Incarnation) -> int:
@@ -514,12 +514,11 @@ class Delivery:
             state.sink.push(SessionOver(session, over))
 
     def _resync(self, cursor: _Cursor, position: Position) -> None:
-        """Entries are gone: every session starts anew from `position`."""
+        """Entries are gone: every session starts anew from `position`, and drops what it holds.
+
+        Interest stays: an answer that holds as of `position` may be on its way still.
+        """
         cursor.position = position
         for session, state in cursor.sessions.items():
-            expected = self._expecting(session, state.place)
-            for artifact in state.interest - expected:
-                self._uninterest(cursor, artifact, session)
-            state.interest &= expected
             state.sink.push(Resync(session, position))
             self._observer.resync()

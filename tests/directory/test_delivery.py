@@ -10,7 +10,7 @@ from homenode_directory.delivery import Bookmark, Change, Invalidation, LeaseLos
 from homenode_directory.place import Position
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS
 from homenode_directory.protocol.model import Cause
-from homenode_directory.store.base import LogTrimmed
+from homenode_directory.store.base import Incarnation, LogTrimmed
 from tests.directory.world import PLACE, Inbox, Process, World
 
 
@@ -176,9 +176,9 @@ async def test_a_log_that_was_trimmed_before_it_was_read_is_a_resync_for_all(
     await server.poll()
     for inbox in (one, two):
         assert [item.position for item in inbox.items if isinstance(item, Resync)] == [head]
-    await other.commit(writer, "y")
+    last = await other.commit(writer, "y")
     await server.poll()
-    assert told(one) == told(two) == []  # what was held is dropped, so there is nothing to tell of
+    assert told(one) == told(two) == [("k", last.n)]  # what is on its way, as of the same place, may be kept
 
 
 async def test_a_bookmark_answers_a_ping_after_everything_before_it(server: Process, other: Process) -> None:
@@ -206,6 +206,31 @@ async def test_no_bookmark_where_the_store_cannot_be_asked(server: Process) -> N
     assert inbox.of(Bookmark) == []
     await server.bookmark()
     assert inbox.bookmark.echo == 77
+
+
+async def test_memory_that_is_lost_while_the_slice_is_looked_up_first_holds_nothing_up(
+    world: World, server: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await server.session()
+    head = server.delivery._head
+    losses = [1]
+
+    async def lose(slice_: int, incarnation: Incarnation) -> int:
+        found = await head(slice_, incarnation)
+        if losses:
+            losses.pop()
+            world.memory.wipe()
+            world.later(1_000)
+            await server.incarnations.renew(slice_, incarnation.token)
+        return found
+
+    monkeypatch.setattr(server.delivery, "_head", lose)
+    await server.attach(session)
+    fresh = await server.session()
+    inbox = await server.attach(fresh)
+    server.delivery.ping(fresh, 3)
+    await server.bookmark()
+    assert inbox.bookmark.echo == 3
 
 
 async def test_lost_memory_ends_every_session_and_begins_a_new_incarnation(world: World, server: Process) -> None:
