@@ -7,6 +7,7 @@ replica's sweeper may do any of it: the guards of a commit let only one succeed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,8 @@ from homenode_directory.sessions import CLEARED, forgotten
 from homenode_directory.slice import Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Store, StoreError
+
+LOG = logging.getLogger("homenode.sweeper")
 
 Collect = Callable[[int], Awaitable[int]]
 """Deletes unreferenced content of a slice; returns how many contents."""
@@ -77,6 +80,8 @@ class Sweeper:
                     await self._tidy(slice_)
             except (StoreError, DirectoryError):
                 continue
+            except Exception:  # a mistake in one slice must not let leases and sessions of all others live for ever
+                LOG.exception("slice %d was not swept whole", number)
 
     async def _sweep_slice(self, slice_: Slice) -> None:
         asked = slice_.time.clock()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from homenode_directory.content.retention import RetentionPolicy
 from homenode_directory.protocol.effects import Denial, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, GetM
@@ -110,3 +112,21 @@ async def test_after_the_memory_was_set_back_the_sessions_in_it_are_over(world: 
     assert reason(await server.keep(a)) is Reason.SESSION_LOST
     answer = await server.answer("k", GetM(fresh, "F", 1_000), 1)
     assert isinstance(answer, Grant)
+
+
+async def test_a_mistake_in_one_slice_does_not_end_the_sweeping(
+    world: World, server: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await server.session()
+    sound = server.store.by_score
+
+    async def broken(slice_: int, key: str, limit: int) -> tuple[list[tuple[str, int]], int]:
+        if slice_ != world.number:
+            raise ValueError("not a number")
+        return await sound(slice_, key, limit)
+
+    monkeypatch.setattr(server.store, "by_score", broken)
+    world.later(31_000)
+    for _ in range(2):
+        await server.sweep()
+    assert reason(await server.keep(session)) is Reason.SESSION_LOST
