@@ -23,6 +23,7 @@ LOG = logging.getLogger("homenode")
 
 FRAME_OPERATIONS_MAX = 512
 FRAME_BYTES_MAX = 1 << 20
+_LARGE = ("attach", "ack", "commit")  # operations that may have many bytes
 TICK_S = 0.25
 BACKOFF_MS = (20, 2_000)
 #: A stream on which nothing comes for this long is given up, in intervals between bookmarks.
@@ -245,6 +246,9 @@ class Link:
         except HomenodeError as failure:
             LOG.debug("session stream broke: %s", failure)
             stream.cancel()  # the reader sees it and starts over
+        except Exception:
+            LOG.exception("session stream cannot be written to")
+            stream.cancel()
 
     def _frame(self) -> pb.SessionRequest:
         self._sent += 1
@@ -252,7 +256,7 @@ class Link:
         operations, out, size = frame.operations, self._out, 0
         while out and len(operations) < FRAME_OPERATIONS_MAX and size < FRAME_BYTES_MAX:
             operation = out.popleft()
-            if operation.HasField("commit"):
+            if operation.WhichOneof("what") in _LARGE:
                 size += operation.ByteSize()
             operations.append(operation)
         return frame

@@ -49,11 +49,14 @@ async def open_session(session: Session) -> None:
 
 async def reopen(session: Session) -> None:
     """Resolve what was under way in the lost session, then open another one."""
-    try:
-        await _reopen(session)
-    except Exception:
-        LOG.exception("no other session could be opened")
-        raise
+    backoff = Backoff(session.link.rng)
+    while True:
+        try:
+            await _reopen(session)
+            return
+        except Exception:  # a mistake, but nobody else would open another session
+            LOG.exception("no other session could be opened; trying again")
+        await asyncio.sleep(backoff.next_s())
 
 
 async def _reopen(session: Session) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from typing import Any
 
 import pytest
 
 import homenode
+from homenode.link import Link
 from homenode.versions import Version
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
@@ -676,4 +679,39 @@ async def test_a_copy_that_was_given_up_while_another_read_was_under_way_is_not_
     directory.hold("a", 1, b"one")
     await hn.read("a")
     assert hn.read_cached("a") is not None
+    await hn.close()
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_many_sessions_hold_is_declared_in_frames_that_a_server_takes() -> None:
+    directory = ScriptedDirectory()
+    link = Link(directory, clock=time.monotonic_ns, rng=random.Random(1))
+    for session in range(64):
+        attach = pb.Attach(session_id=f"main~{session}")
+        for n in range(3_000):
+            attach.holdings.add(key=f"notes/of/a/project/{n}", version=t.Version(incarnation=1, n=n))
+        link._out.append(pb.Operation(session=session, attach=attach))
+    frames = []
+    while link._out:
+        frames.append(link._frame())
+    assert sum(len(frame.operations) for frame in frames) == 64
+    assert max(frame.ByteSize() for frame in frames) < 3 << 20
+
+
+async def test_a_failure_that_nobody_foresaw_does_not_end_the_recovery(directory: ScriptedDirectory) -> None:
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    call, failures = directory.call, [ValueError("unforeseen")]
+
+    async def fail_once(method: str, request: Any, timeout_s: float) -> Any:
+        if failures:
+            raise failures.pop()
+        return await call(method, request, timeout_s)
+
+    directory.call = fail_once  # type: ignore[method-assign]
+    directory.event(session_ended=pb.SessionEnded(error=SESSION_LOST))
+    await until(lambda: directory.opened == 2)
+    assert (await hn.read("a")).text == "one"
     await hn.close()
