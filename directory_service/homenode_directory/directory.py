@@ -335,6 +335,8 @@ class Directory:
             task = asyncio.ensure_future(self._fetch_answer(slice_, session, request, sequence))
             self._fetching.add(task)
             task.add_done_callback(self._fetching.discard)
+        else:
+            slice_.announce(session, request)
 
     async def _fetch_answer(self, slice_: Slice, session: str, request: int, sequence: int) -> None:
         try:

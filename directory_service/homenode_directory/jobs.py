@@ -92,6 +92,8 @@ class EventJob:
         if outcome.ok:
             if self.decision.entry is not self.entry:
                 slice_.keep(self.artifact, self.decision.entry)
+            if isinstance(self.decision.answer, Waiting) and self._effect and slice_.announced(*self._effect):
+                return False  # another process has answered it meanwhile: the next round meets the stored answer
             if self.decision.guards.content:
                 slice_.count_commit(self.artifact)
             for result in self.decision.results:

@@ -35,6 +35,7 @@ from homenode_directory.store.base import (
 ROUNDS_MAX = 8
 RETRY_PAUSE_S = 0.05
 BATCH_MAX = 512
+ANNOUNCED_MAX = 4_096
 
 
 class Job(Protocol):
@@ -112,6 +113,7 @@ class Slice:
         self.dead: OrderedDict[str, None] = OrderedDict()
         self.buried = 0  # how many sessions were found to be over
         self.waiting: dict[tuple[str, int], list[asyncio.Future[StoredAnswer]]] = {}
+        self._announced: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._settled: OrderedDict[str, int] = OrderedDict()  # session -> low-water mark of its request ids
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._store = store
@@ -201,6 +203,16 @@ class Slice:
             future.set_exception(Overloaded("too many requests wait", retry_after_ms=1_000))
             return
         self.waiting.setdefault((session, request), []).append(future)
+
+    def announce(self, session: str, request: int) -> None:
+        """The log says that a queued request is answered, but nobody waits for it here, or not yet."""
+        self._announced[session, request] = None
+        if len(self._announced) > ANNOUNCED_MAX:
+            self._announced.popitem(last=False)
+
+    def announced(self, session: str, request: int) -> bool:
+        """Whether `announce` was called, with which the log has overtaken the answer that the request is queued."""
+        return self._announced.pop((session, request), 0) is None
 
     def answer_waiting(self, session: str, request: int, answer: StoredAnswer) -> None:
         """A stored answer exists now; whoever waits for it gets it."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from homenode_directory.errors import DirectoryError
 from homenode_directory.protocol.effects import Denial, Done, Reason
@@ -72,6 +75,29 @@ async def test_a_grant_by_another_process_reaches_who_waits_here(server: Process
     await asyncio.sleep(0.01)
     await server.release(a)
     await other.poll()
+    reply = await asyncio.wait_for(waiting, 2)
+    assert reply is not None and reason(reply.answer) is None
+
+
+async def test_a_grant_that_is_heard_of_before_the_queuing_is_answered_reaches_who_waits(
+    server: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await server.session(), await other.session()
+    await server.lease(a)
+    await other.attach(b)
+    commit, released = other.store.commit, []
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        outcomes = await commit(*args, **more)
+        if not released:
+            released.append(True)
+            await server.release(a)
+            await other.poll()
+        return outcomes
+
+    await other.answer("k", GetS(b))  # so that it knows of the lease
+    monkeypatch.setattr(other.store, "commit", slow)
+    waiting = other.directory.submit(PLACE, "k", GetM(b, "LB", 5_000, 900_000, True), 1, "d")
     reply = await asyncio.wait_for(waiting, 2)
     assert reply is not None and reason(reply.answer) is None
 
