@@ -16,9 +16,9 @@ class Odds:
     frame_swap: float = 0.01
     frame_late: float = 0.03
     stream_cut: float = 0.003
-    call_lost: float = 0.01
-    reply_lost: float = 0.02
-    call_double: float = 0.02
+    call_lost: float = 0.04
+    reply_lost: float = 0.04
+    call_double: float = 0.06
     call_late: float = 0.1
     store_unknown_before: float = 0.003
     store_unknown_after: float = 0.003
