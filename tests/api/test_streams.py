@@ -72,11 +72,13 @@ async def test_a_slow_consumer_is_resynced_and_nobody_else() -> None:
             await stream.send(pb.Operation(session=1, request_id=2, watch=pb.WatchRequest(prefix="slow/")))
             await stream.answer(2)
         commits = 1_500
+        end = quick.until(lambda i: i.WhichOneof("what") == "change" and i.change.version.n == commits)
+        reading = asyncio.create_task(end)
         for number in range(1, commits + 1):
             request = _commit(key)
             request.session_id, request.request_id = writer, number
             await served.stub.Commit(request)
-        last = await quick.until(lambda i: i.WhichOneof("what") == "change" and i.change.version.n == commits)
+        last = await reading
         changes = [item.change.version.n for item in quick.items if item.WhichOneof("what") == "change"]
         assert changes == list(range(1, commits + 1)), "who reads misses nothing"
         position = (await slow.event("resync")).position
