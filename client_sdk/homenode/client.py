@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,11 +15,11 @@ from homenode.change import TokenCounter, estimate_tokens
 from homenode.clock import Clock
 from homenode.draft import WriteContext
 from homenode.edits import ATTEMPTS, edit
-from homenode.errors import InvalidArgument
+from homenode.errors import AlreadyExists, InvalidArgument
 from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings
 from homenode.reads import NO_DEFAULT, Reads
-from homenode.values import Meta, Stat, Value, VersionInfo, encode, meta, name, policy
+from homenode.values import Meta, Stat, Value, VersionInfo, duration, encode, meta, name, policy
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
 from homenode.watch import Watch
@@ -65,9 +66,14 @@ class Homenode(Reads):
         old = seen.artifact if seen is not None else None
         kept = Meta(old.metadata, old.tags, old.media_type) if old is not None else Meta()
         new_meta = meta(metadata, tags, media_type or own_type or None, kept=kept)
-        artifact = await self._core.commit(
-            key, data, self._base(key, base), new_meta, self._view.counters, timeout_ms=timeout_ms
-        )
+        wanted = self._base(key, base)
+        try:
+            artifact = await self._core.commit(key, data, wanted, new_meta, self._view.counters, timeout_ms=timeout_ms)
+        except AlreadyExists as refusal:
+            if base is not None:
+                raise
+            hint = f"{key!r} exists and this agent has not read it: read it first, or say base=homenode.ANY"
+            raise AlreadyExists(hint, current=refusal.current) from None
         self._view.wrote(artifact)
         return artifact
 
@@ -130,7 +136,13 @@ class Homenode(Reads):
         version that this agent had not seen, LeaseLost and StaleFence with the cause, Unknown.
         """
         return WriteContext(
-            self._core, self._view, key, create=create, ttl_ms=ttl_ms, wait_ms=wait_ms, timeout_ms=timeout_ms
+            self._core,
+            self._view,
+            key,
+            create=create,
+            ttl_ms=duration(ttl_ms, "ttl_ms"),
+            wait_ms=duration(wait_ms, "wait_ms"),
+            timeout_ms=timeout_ms,
         )
 
     def lease(
@@ -151,7 +163,14 @@ class Homenode(Reads):
         if mode not in ("read", "write"):
             raise InvalidArgument(f"a lease is for read or write, not {mode!r}")
         return LeaseContext(
-            self._core, self._view, key, mode, ttl_ms=ttl_ms, wait_ms=wait_ms, create=create, timeout_ms=timeout_ms
+            self._core,
+            self._view,
+            key,
+            mode,
+            ttl_ms=duration(ttl_ms, "ttl_ms"),
+            wait_ms=duration(wait_ms, "wait_ms"),
+            create=create,
+            timeout_ms=timeout_ms,
         )
 
     # --- questions ----------------------------------------------------------------------------------------------------
@@ -317,8 +336,7 @@ def connect(
 
     Raises (when it is awaited or entered) InvalidArgument for a wrong address, Unavailable, HomenodeError.
     """
-    try:
-        chosen = Settings(**settings)
-    except TypeError as failure:
-        raise InvalidArgument(str(failure)) from None
-    return Connecting(url, agent, chosen, count_tokens)
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for unknown in settings.keys() - set(known):
+        raise InvalidArgument(f"connect has no setting {unknown!r}; there are {', '.join(known)}")
+    return Connecting(url, agent, Settings(**settings), count_tokens)

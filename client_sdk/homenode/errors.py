@@ -10,6 +10,9 @@ from typing import Any, Protocol
 from homenode.versions import Version
 from homenode_api.v1 import types_pb2 as t
 
+#: Most characters of an artifact's name in a message.
+NAME_SHOWN = 80
+
 
 class HomenodeError(Exception):
     """Anything that went wrong with the directory. `message` is for people."""
@@ -17,6 +20,13 @@ class HomenodeError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         self.message = message
+
+    def about(self, key: str) -> None:
+        """Put the artifact's name before a message that leaves it out: the directory's own do."""
+        shown = repr(key if len(key) <= NAME_SHOWN else f"{key[:NAME_SHOWN]}…")
+        if key and self.message and shown not in self.message:
+            self.message = f"{shown}: {self.message}"
+            self.args = (self.message,)
 
 
 class VersionConflict(HomenodeError):
@@ -200,7 +210,7 @@ def from_wire(error: t.Error) -> HomenodeError:
     if reason in _LEASE_DENIED:
         return LeaseDenied(message, reason=_LEASE_DENIED[reason], holder=error.holder, retry_after=retry_after)
     if reason == t.ERROR_REASON_VERSION_CONFLICT:
-        return VersionConflict(message, current=current)
+        return VersionConflict(f"{message}, {current}" if current else message, current=current)
     if reason == t.ERROR_REASON_ALREADY_EXISTS:
         return AlreadyExists(message, current=current)
     if reason == t.ERROR_REASON_STALE_FENCE:
@@ -225,7 +235,6 @@ class RpcFailure(Protocol):
 _STATUS: dict[str, type[HomenodeError]] = {
     "CANCELLED": Unavailable,
     "INVALID_ARGUMENT": InvalidArgument,
-    "DEADLINE_EXCEEDED": DeadlineExceeded,
     "NOT_FOUND": NotFound,
     "PERMISSION_DENIED": PermissionDenied,
     "RESOURCE_EXHAUSTED": Overloaded,
@@ -247,6 +256,8 @@ def from_rpc(failure: RpcFailure) -> HomenodeError:
             if error is not None:
                 return from_wire(error)
     name = failure.code().name
+    if name == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded("no answer in time")
     return _STATUS.get(name, Unavailable)(failure.details() or name)
 
 

@@ -133,7 +133,9 @@ class Requests:
         """The answer to a request is known."""
         what = answer.WhichOneof("what")
         if what == "error":
-            self.finish(pending).fail(from_wire(answer.error))
+            failure = from_wire(answer.error)
+            failure.about(getattr(pending.message, "key", ""))
+            self.finish(pending).fail(failure)
         elif what is not None:
             self.finish(pending).answer(getattr(answer, what))
 

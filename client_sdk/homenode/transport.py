@@ -80,6 +80,8 @@ def parse(url: str) -> Target:
     workspace `main` where nothing is said. IPv6 in brackets. `embedded://path[?workspace=name]` or `embedded://` for a
     directory in memory of the process's life. Raises InvalidArgument.
     """
+    if not isinstance(url, str):
+        raise InvalidArgument(f"the address of a directory is a string, not {type(url).__name__}")
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "embedded":
         path, _, query = rest.partition("?")

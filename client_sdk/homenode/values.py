@@ -98,6 +98,13 @@ def name(key: str) -> str:
     return key
 
 
+def duration(value: int, what: str) -> int:
+    """Milliseconds as they can be sent; the directory judges the rest. Raises InvalidArgument."""
+    if not isinstance(value, int) or not 0 <= value < 2**32:
+        raise InvalidArgument(f"{what} is a whole number of milliseconds from 0, not {value!r}")
+    return value
+
+
 def consistency(value: str | None) -> t.Consistency:
     """The wire's word for "lazy" or "strict". Raises InvalidArgument."""
     if value is None:

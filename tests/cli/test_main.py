@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import socket
 import subprocess
@@ -101,6 +102,14 @@ def test_a_reader_that_leaves_is_no_error(cli: Cli, url: str) -> None:
     command.stdout.close()
     assert command.stderr.read() == b""
     assert command.wait(30) == 0
+
+
+def test_names_that_the_terminal_cannot_show(cli: Cli, url: str) -> None:
+    cli("put", "ключ", stdin="x")
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ls = subprocess.run([*COMMAND, "ls", "--url", url], env=environ, capture_output=True, text=True, timeout=60)
+    assert (ls.returncode, ls.stderr) == (0, "")
+    assert "\\u043a\\u043b" in ls.stdout
 
 
 def test_ctrl_c_ends_without_a_traceback() -> None:

@@ -251,6 +251,22 @@ async def test_watch_sees_changes_and_deletes_in_order(url: str) -> None:
         assert seen[0].by == a.session_id
 
 
+async def test_refusals_name_the_artifact_and_say_what_to_do(url: str) -> None:
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        with pytest.raises(homenode.NotFound, match=r"^'plan': there is no such artifact$"):
+            await a.read("plan")
+        first = await b.put("plan", "1")
+        with pytest.raises(homenode.AlreadyExists, match="'plan' exists and this agent has not read it: read it first"):
+            await a.put("plan", "2")
+        with pytest.raises(homenode.AlreadyExists, match="'plan': the artifact exists"):
+            await a.put("plan", "2", base=homenode.ABSENT)
+        second = await b.put("plan", "2")
+        with pytest.raises(homenode.VersionConflict, match=rf"'plan': .*another version, {second.version}"):
+            await a.put("plan", "3", base=first.version)
+        with pytest.raises(homenode.InvalidArgument, match=r"^'p{80}…': key is longer"):
+            await a.read("p" * 600)
+
+
 async def test_policies_of_copies(url: str) -> None:
     async with homenode.connect(url, agent="a") as a:
         await a.put("k", "x")
@@ -386,8 +402,14 @@ async def test_wrong_arguments_are_refused() -> None:
         for name in ("a" * 129, ""):
             with pytest.raises(homenode.InvalidArgument):
                 await homenode.connect("embedded://", agent=name)
-        with pytest.raises(homenode.InvalidArgument):
+        with pytest.raises(homenode.InvalidArgument, match="no setting 'colour'; there are timeout_ms"):
             homenode.connect("embedded://", colour="blue")
+        with pytest.raises(homenode.InvalidArgument):
+            await homenode.connect(None)  # type: ignore[arg-type]
+        with pytest.raises(homenode.InvalidArgument):
+            a.write("k", wait_ms=-1)
+        with pytest.raises(homenode.InvalidArgument):
+            a.lease("k", ttl_ms=1.5)  # type: ignore[arg-type]
         with pytest.raises(homenode.InvalidArgument):
             a.watch("\ud800")
         with pytest.raises(homenode.InvalidArgument):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import importlib.util
 import inspect
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from homenode.cli import demo, doctor, edit, files, look, serve, top, watch
 from homenode.cli.exits import CliError, Exit, epilog, exit_of, fields_of
 from homenode.cli.output import Output
 from homenode.cli.session import installed_version
-from homenode.errors import HomenodeError, Unavailable
+from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable
 
 DEFAULT_URL = "homenode://127.0.0.1:7400/main"
 DEFAULT_TIMEOUT_S = 10.0
@@ -94,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
     out = Output(as_json=args.json)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of artifacts that the terminal's encoding cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _need_rich()
         result = args.run(args, out)
@@ -111,14 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except OSError as error:
-        out.error("OSError", f"{error.filename}: {error.strerror}" if error.filename else str(error), {})
+        name = error.filename2 or error.filename  # of a rename, the name that the user gave
+        out.error("OSError", f"{name}: {error.strerror}" if name else str(error), {})
         return Exit.ERROR
 
 
 def _text(error: HomenodeError, args: argparse.Namespace) -> str:
     """The error's message; with the artifact's name, where the command is about one and the message leaves it out."""
-    text, key = error.message or type(error).__name__, getattr(args, "key", "")
-    return f"{key}: {text}" if key and key not in text and not isinstance(error, Unavailable) else text
+    if not isinstance(error, Unavailable | DeadlineExceeded):
+        error.about(getattr(args, "key", ""))
+    return error.message or type(error).__name__
 
 
 def _need_rich() -> None:

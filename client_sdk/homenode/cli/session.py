@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from homenode.cli.exits import CliError, Exit
-from homenode.errors import NotFound, Unavailable
+from homenode.errors import DeadlineExceeded, NotFound, Unavailable
 from homenode.versions import Version
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ async def connected(args: argparse.Namespace, agent: str = "cli") -> AsyncIterat
             yield hn
     except Unavailable as error:
         raise Unavailable(f"{error.message or 'the directory does not answer'} ({args.url})") from error
+    except DeadlineExceeded as error:
+        raise DeadlineExceeded(f"{error.message} ({args.url})") from error
 
 
 def credentials(args: argparse.Namespace) -> Any:
@@ -80,7 +82,7 @@ async def resolve(hn: Homenode, key: str, wanted: tuple[int | None, int]) -> Ver
     if not known:
         raise NotFound(f"there is no artifact {key!r}")
     kept = ", ".join(str(version.n) for version in sorted(known)[-10:])
-    raise NotFound(f"{key} has no version {n}; kept are {kept}")
+    raise NotFound(f"{key!r} has no version {n}; kept are {kept}")
 
 
 def read_input(source: str) -> bytes:
