@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -94,12 +95,25 @@ def test_somebody_was_faster_than_the_editor(
     kept.unlink()
 
 
-def test_an_editor_that_fails_writes_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_text_is_kept_and_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("put", "a", stdin="one")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "path.write_bytes(b'\\xff')"))
+    result = cli("edit", "a")
+    assert result.code == 1
+    kept = Path(result.err.split()[-1])
+    assert kept.read_bytes() == b"\xff"
+    kept.unlink()
+    assert cli("cat", "a").out == "one"
+
+
+def test_an_editor_that_fails_writes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     cli("put", "a", stdin="one")
     monkeypatch.setenv("EDITOR", "false")
     assert "ended with 1; nothing was written" in cli("edit", "a").err
     monkeypatch.setenv("EDITOR", "/no/such/editor")
     assert "cannot start the editor" in cli("edit", "a").err
+    assert not list(tmp_path.glob("homenode-*-a"))[1:], "nothing was written, so nothing is kept"
     assert cli("stat", "a").out.count("version    1 ") == 1
 
 

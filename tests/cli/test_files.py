@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import homenode
 from tests.cli.conftest import Cli
 
 
@@ -54,6 +55,22 @@ def test_get_writes_a_file_at_once_and_names_the_version(cli: Cli, tmp_path: Pat
     target.chmod(0o640)
     cli("get", "a", "-o", str(target))
     assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_get_names_the_file_that_cannot_be_replaced(cli: Cli, tmp_path: Path) -> None:
+    cli("put", "a", stdin="text\n")
+    (tmp_path / "folder").mkdir()
+    result = cli("get", "a", "-o", str(tmp_path / "folder"))
+    assert (result.code, result.err) == (1, f"homenode: {tmp_path / 'folder'}: Is a directory\n")
+
+
+def test_put_names_the_writer_that_holds_the_artifact(cli: Cli, url: str) -> None:
+    cli("put", "a", stdin="1")
+    with homenode.connect_sync(url, agent="holder") as hn, hn.lease("a"):
+        refused = cli("--json", "put", "a", "--force", stdin="2")
+        assert refused.code == 4
+        assert refused.error["holder"] == hn.session_id
+        assert f"a is being written by {hn.session_id}; try again in" in cli("put", "a", "--force", stdin="2").err
 
 
 def test_get_reads_earlier_versions_in_both_forms(cli: Cli) -> None:

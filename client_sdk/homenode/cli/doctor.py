@@ -13,7 +13,7 @@ from typing import Any
 from homenode.cli.exits import Exit
 from homenode.cli.output import Output
 from homenode.cli.session import Commands, connected, credentials, installed_version
-from homenode.errors import HomenodeError, InvalidArgument, Overloaded, Unavailable
+from homenode.errors import DeadlineExceeded, HomenodeError, InvalidArgument, Overloaded, Unavailable
 
 OK, NOTE, WARN, FAULT = "ok", "note", "warn", "FAULT"
 CALLS = 20
@@ -92,6 +92,8 @@ async def examine(args: argparse.Namespace) -> AsyncIterator[Finding]:
 def _advice(args: argparse.Namespace, error: HomenodeError) -> str:
     if isinstance(error, Overloaded):
         return "the server turns requests away: see its load, or raise --streams-max and --stream-in-flight"
+    if isinstance(error, DeadlineExceeded):
+        return "does the server's store answer? say --store URL to look at it; or see the server's log"
     if isinstance(error, Unavailable):
         return (
             f"is a server running behind {args.url}? `homenode serve` starts one on 127.0.0.1:7400. If it runs: see "

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shlex
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,10 @@ async def _in_editor(hn: Any, args: argparse.Namespace) -> Any:
         base, before = homenode.ABSENT, ""
     draft = _draft_file(args.key, before)
     await _open_editor(draft)
-    after = need_text(draft.read_bytes(), args.key)
+    try:
+        after = draft.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise CliError(f"what the editor wrote is not text (UTF-8); nothing was written, it is in {draft}") from None
     if after == before:
         draft.unlink()
         return None
@@ -106,7 +110,7 @@ async def _in_editor(hn: Any, args: argparse.Namespace) -> Any:
     except VersionConflict as conflict:
         raise _kept(args.key, draft, base, conflict) from None
     except BaseException:
-        print(f"homenode: your text is kept in {draft}", flush=True)
+        print(f"homenode: your text is kept in {draft}", file=sys.stderr, flush=True)
         raise
     draft.unlink()
     return written.version
@@ -125,6 +129,7 @@ async def _open_editor(path: Path) -> None:
     try:
         process = await asyncio.create_subprocess_exec(*shlex.split(editor), str(path))
     except (OSError, ValueError) as error:
+        path.unlink()
         raise CliError(f"cannot start the editor {editor!r}: {error}; set EDITOR") from None
     # Ctrl-C is the editor's while it runs: text must not be thrown away because of it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

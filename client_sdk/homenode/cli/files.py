@@ -76,6 +76,8 @@ async def _put(args: argparse.Namespace, data: bytes, out: Output) -> int:
             written = await hn.put(args.key, data, base=base)
         except VersionConflict as conflict:
             raise _refusal(args, conflict) from None
+        except LeaseDenied as error:
+            raise held(error, args.key) from None
     if out.json:
         out.value({"key": args.key, **version_fields(written.version), "size": len(data)})
     else:
@@ -183,5 +185,9 @@ def held(error: LeaseDenied, key: str) -> CliError:
     """Another writer has the artifact."""
     wait = f"; try again in {error.retry_after:.1f} s" if error.retry_after else ""
     return CliError(
-        f"{key} is being written by {error.holder or 'another session'}{wait}", Exit.CONFLICT, kind="LeaseDenied"
+        f"{key} is being written by {error.holder or 'another session'}{wait}",
+        Exit.CONFLICT,
+        kind="LeaseDenied",
+        holder=error.holder,
+        retry_after=error.retry_after,
     )
