@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(f.default, bool):
             parser.add_argument(flag, action="store_true", default=None, help=f.metadata["help"])
         else:
-            metavar = {int: "N", str: "TEXT"}[type(f.default)]
+            metavar = "|".join(f.metadata["choices"]) or {int: "N", str: "TEXT"}[type(f.default)]
             text = f"{f.metadata['help']} (default {f.default})" if f.default != "" else f.metadata["help"]
             parser.add_argument(flag, metavar=metavar, default=None, help=text.replace("%", "%%"))
 
@@ -153,7 +154,8 @@ def dump(settings: Settings) -> str:
 
 
 def hide_password(url: str) -> str:
-    """An address without its password."""
+    """An address without its password, which may stand before the host or in the query."""
+    url = re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     user, at, host = authority.rpartition("@")

@@ -41,6 +41,7 @@ def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
 def test_printed_addresses_have_no_password() -> None:
     assert 'store = "redis://me:***@host:6379/0"' in config.dump(_load("--store", "redis://me:hunter2@host:6379/0"))
     assert config.hide_password("redis://:hunter2@host/0") == "redis://:***@host/0"
+    assert config.hide_password("redis://host/0?db=1&password=hunter2") == "redis://host/0?db=1&password=***"
     assert config.hide_password("sqlite:///a@b:c") == "sqlite:///a@b:c"
 
 

@@ -1,13 +1,19 @@
-"""A store that tells an observer how long its calls take."""
+"""A store that tells an observer how long its calls take, and the log when it fails and when it is back."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from homenode_directory.clock import Clock
 from homenode_directory.observer import Observer
-from homenode_directory.store.base import Commit, Incarnation, Outcome, Store
+from homenode_directory.store.base import Commit, Incarnation, LogTrimmed, Outcome, Store, StoreChanged, StoreError
+
+TEXT_MAX = 200
+QUIET_MS = 5_000.0
+
+LOG = logging.getLogger("homenode.store")
 
 T = TypeVar("T")
 
@@ -19,14 +25,36 @@ class TimedStore:
         self._store = store
         self._observer = observer
         self._clock = clock
+        self._failing_since: float | None = None
+        self._told = -QUIET_MS
         self.slices = store.slices
 
     async def _timed(self, kind: str, call: Awaitable[T]) -> T:
         started = self._clock()
         try:
-            return await call
+            done = await call
+        except (StoreChanged, LogTrimmed):  # it answers
+            raise
+        except StoreError as failure:
+            self._fails(kind, failure)
+            raise
         finally:
             self._observer.store_call(kind, (self._clock() - started) / 1_000)
+        if self._failing_since is not None:
+            self._is_back()
+        return done
+
+    def _fails(self, kind: str, failure: StoreError) -> None:
+        """One line for each time that it fails, not for each call, and not many."""
+        now = self._clock()
+        if self._failing_since is None and now - self._told >= QUIET_MS and kind != "open":  # that one ends the server
+            self._failing_since = self._told = now
+            LOG.warning("the store fails: %s", str(failure)[:TEXT_MAX], extra={"method": kind})
+
+    def _is_back(self) -> None:
+        failed_ms = self._clock() - (self._failing_since or 0)
+        self._failing_since = None
+        LOG.warning("the store answers again", extra={"took_ms": round(failed_ms)})
 
     async def open(self) -> None:
         """See `Store`."""
