@@ -380,6 +380,8 @@ class Core:
             granted.append(record)
 
         total_ms = (timeout_ms or session.timeout_ms) + wait_ms
+        if wait_ms:
+            await session.link.queueing.enter()
         try:
             response, pending = await session.request(
                 "acquire", request, effect=True, timeout_ms=total_ms, on_answer=on_grant
@@ -392,6 +394,9 @@ class Core:
             if granted:
                 session.release_later(key, lease_id)
             raise
+        finally:
+            if wait_ms:
+                session.link.queueing.leave()
         return granted[0], artifact
 
     async def _leased(

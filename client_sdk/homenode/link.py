@@ -15,7 +15,8 @@ from collections import deque
 from typing import Protocol
 
 from homenode.clock import NS_PER_MS, Clock
-from homenode.errors import HomenodeError, Overloaded, Unavailable
+from homenode.errors import HomenodeError, Unavailable
+from homenode.places import Places
 from homenode.transport import Stream, Transport
 from homenode_api.v1 import directory_pb2 as pb
 
@@ -29,7 +30,6 @@ BACKOFF_MS = (20, 2_000)
 #: A stream on which nothing comes for this long is given up, in intervals between bookmarks.
 SILENT_INTERVALS = 5
 SILENT_MS_MIN = 2_000
-WAITING_MAX = 65_536
 
 
 class Endpoint(Protocol):
@@ -77,6 +77,8 @@ class Link:
 
     Attributes:
         in_flight_max: most operations under way, of all sessions; bookmark_ms: how often each session pings.
+        queueing: places for those that wait until somebody else is done. They take at most half of the room, so that
+            whoever they wait for has some.
         users: connections that share it; the last one closes it.
     """
 
@@ -94,8 +96,8 @@ class Link:
         self._heard_ns = 0
         self._sent = 0  # frames on the current stream
         self._backoff = Backoff(rng)
-        self._in_flight = 0
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._places = Places(lambda: self.in_flight_max)
+        self.queueing = Places(lambda: self.in_flight_max // 2)
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = False
         self.users = 0
@@ -159,28 +161,11 @@ class Link:
 
     async def enter(self) -> None:
         """Wait for room for one more operation under way. Raises Overloaded when too many wait already."""
-        if self._in_flight >= self.in_flight_max:
-            if len(self._room) >= WAITING_MAX:
-                raise Overloaded("too many operations wait in this process", retry_after=0.1)
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append(room)
-            try:
-                await room
-            except asyncio.CancelledError:
-                if room.done() and not room.cancelled():
-                    self.leave()  # it was given room in the same tick
-                raise
-            return
-        self._in_flight += 1
+        await self._places.enter()
 
     def leave(self) -> None:
         """An operation is over."""
-        while self._room:
-            room = self._room.popleft()
-            if not room.done():
-                room.set_result(None)  # its place passes on
-                return
-        self._in_flight -= 1
+        self._places.leave()
 
     # --- the stream ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from homenode.link import Link
 from homenode.versions import Version
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
-from tests.client.scripted import ScriptedDirectory, connect, content_of, read_response, until
+from tests.client.scripted import WAIT_S, ScriptedDirectory, connect, content_of, read_response, until
 
 
 @pytest.fixture
@@ -291,6 +291,19 @@ async def test_operations_under_way_are_bounded_and_the_rest_waits(directory: Sc
     for operation in directory.stream.named("read"):
         directory.answer(operation, **directory.answer_read(operation))
     await asyncio.gather(*reads)
+    await hn.close()
+
+
+async def test_writers_that_queue_leave_room_for_whoever_they_wait_for(directory: ScriptedDirectory) -> None:
+    directory.in_flight = 32
+    hn, _ = await connect(directory)
+    queued = [asyncio.ensure_future(hn.lease("a", wait_ms=60_000)) for _ in range(64)]
+    await until(lambda: directory.stream.named("acquire"))
+    directory.handlers["commit"] = lambda _: {"commit": commit_response(directory, 1)}
+    await asyncio.wait_for(hn.put("b", "done"), WAIT_S)
+    for task in queued:
+        task.cancel()
+    await asyncio.gather(*queued, return_exceptions=True)
     await hn.close()
 
 
