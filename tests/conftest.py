@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,8 +22,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """Puts the environment's tools on PATH, as make does: `homenode`, and `node` where the machine has none."""
+    """Makes runs alike: tools on PATH as make does, Ctrl-C heard in background jobs too, no noise of gRPC's."""
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger("asyncio").addFilter(_not_grpc_poller)
+
+
+def _not_grpc_poller(record: logging.LogRecord) -> bool:
+    """grpc.aio's one poller reports to an event loop that an earlier test of the same process has closed."""
+    return "PollerCompletionQueue" not in record.getMessage()
 
 
 @pytest.fixture(scope="session")

@@ -285,7 +285,6 @@ class Slice:
     def _forget(self) -> None:
         """What was assumed about the store may be wrong."""
         self._entries.clear()
-        self._settled.clear()
         self.floor = 0
 
     async def _try(self, batch: list[Queued], *, relief: bool) -> list[Queued]:
