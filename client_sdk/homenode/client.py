@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from homenode import opening
 from homenode.artifact import Artifact
@@ -311,6 +311,12 @@ class Connecting:
 
     def __await__(self) -> Any:
         return self._open().__await__()
+
+    if not TYPE_CHECKING:  # a type checker says it without
+
+        def __getattr__(self, name: str) -> Any:
+            hint = "; await it, or use it in `async with`" if hasattr(Homenode, name) else ""
+            raise AttributeError(f"homenode.connect(…) has no attribute {name!r}{hint}", name=name, obj=self)
 
     async def __aenter__(self) -> Homenode:
         self._homenode = await self._open()

@@ -32,6 +32,21 @@ class Draft:
         committed: the artifact that came of it, after the `with` block; None when nothing was written.
     """
 
+    # Without a __dict__, so that a misspelt `draft.txt = …` is an error and not a commit of nothing.
+    __slots__ = (
+        "_data",
+        "_json",
+        "_lease",
+        "_looked",
+        "_meta_before",
+        "_seen",
+        "_view",
+        "committed",
+        "media_type",
+        "metadata",
+        "tags",
+    )
+
     def __init__(self, lease: WriteLease, seen: Version | None, view: View) -> None:
         self._lease = lease
         self._view = view

@@ -410,6 +410,11 @@ async def test_wrong_arguments_are_refused() -> None:
             a.write("k", wait_ms=-1)
         with pytest.raises(homenode.InvalidArgument):
             a.lease("k", ttl_ms=1.5)  # type: ignore[arg-type]
+        with pytest.raises(AttributeError, match="has no attribute 'put'; await it"):
+            homenode.connect("embedded://").put  # type: ignore[attr-defined]  # noqa: B018
+        with pytest.raises(AttributeError, match="txt"):
+            async with a.write("k") as draft:
+                draft.txt = "misspelt"  # type: ignore[attr-defined]
         with pytest.raises(homenode.InvalidArgument):
             a.watch("\ud800")
         with pytest.raises(homenode.InvalidArgument):
