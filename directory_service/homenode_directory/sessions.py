@@ -32,15 +32,16 @@ def opened(slice_: Slice, session: str, name: str, ttl_ms: int) -> Commit:
 def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int], settled_below: int) -> Commit:
     """Move the session's deadline, raise its low-water mark, and forget answers that its client has.
 
-    The mark is compared with the one known here, so that a late sign of life, which another server has overtaken
-    meanwhile, does not lower it: requests whose answers are forgotten would run again.
+    The mark is compared with the one known here, which may never have been stored, or which another server has raised
+    meanwhile: were it lower than what is forgotten, requests would run again.
     """
     key, deadline_ms = session_key(session), slice_.time.latest_ms + ttl_ms
     known = slice_.settled_below(session)
     guards = [Equals(key, LIVE, slice_.incarnation.token)]
     mark: tuple[Write, ...] = ()
-    if settled_below > known:
+    if settled_below:
         guards.append(Equals(key, SETTLED, str(known) if known else None))
+    if settled_below > known:
         mark = (Put(key, SETTLED, str(settled_below)),)
         slice_.settle_below(session, settled_below)  # what the batch's later effects will meet
     forget: tuple[Write, ...] = tuple(Drop(results_key(session), str(request)) for request in settled)

@@ -191,3 +191,16 @@ async def test_a_sign_of_life_that_comes_late_through_another_server_lets_no_set
     assert (await server.read(session)).version.n == 1
     assert not isinstance(await server.keep(session, settled_below=110), Denial)
     assert world.data.records[f"x/{session}"]["settled"] == "110"
+
+
+async def test_answers_are_forgotten_only_with_the_mark_that_keeps_their_requests_from_running_again(
+    world: World, server: Process
+) -> None:
+    session = await server.session()
+    assert isinstance(await server.answer("k", Commit(session, world.content("h1"), Base.ANY), 60), Done)
+    server.store.faults = ["before"]
+    assert not isinstance(await server.keep(session, settled_below=100), Denial)
+    assert world.data.records[f"x/{session}"]["settled"] == "100"
+    again = await server.answer("k", Commit(session, world.content("h1"), Base.ANY), 60)
+    assert reason(again) is Reason.INVALID_ARGUMENT
+    assert (await server.read(session)).version.n == 1
