@@ -41,7 +41,7 @@ def _typed_errors() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as failure:
         raise from_rpc(failure) from None
-    except grpc.aio.UsageError as failure:  # the call or the channel has ended in between
+    except (grpc.aio.UsageError, asyncio.InvalidStateError) as failure:  # the call or the channel has ended in between
         raise Unavailable("the connection is over") from failure
     except asyncio.CancelledError:
         # grpc.aio raises this too when the call, and not the waiting task, was cancelled.

@@ -163,6 +163,7 @@ class Directory:
                 slice_, lambda s: sessions.kept(s, session, ttl_ms, settled, settled_below), relief=True
             )
             if not sessions.overtaken(slice_, session, outcome):
+                sessions.mark_stored(slice_, session, settled_below, outcome)
                 break
         else:
             raise Contended("another server raised the session's mark each time")

@@ -43,13 +43,18 @@ def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int], settl
         guards.append(Equals(key, SETTLED, str(known) if known else None))
     if settled_below > known:
         mark = (Put(key, SETTLED, str(settled_below)),)
-        slice_.settle_below(session, settled_below)  # what the batch's later effects will meet
     forget: tuple[Write, ...] = tuple(Drop(results_key(session), str(request)) for request in settled)
     return Commit(
         guards=tuple(guards),
         writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *mark, *forget),
         show=(key,),
     )
+
+
+def mark_stored(slice_: Slice, session: str, settled_below: int, outcome: Outcome) -> None:
+    """Remember the low-water mark that a `kept` has raised."""
+    if outcome.ok and settled_below > slice_.settled_below(session):
+        slice_.settle_below(session, settled_below)
 
 
 def overtaken(slice_: Slice, session: str, outcome: Outcome) -> bool:
