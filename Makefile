@@ -78,6 +78,7 @@ faults: tools ## the kill, restart and network runs: real processes, real Redis;
 	@$(PYTEST) tests/faults $(ARGS)
 
 bench: tools ## figures: stores, reads, throughput beside other systems
+	@$(SETUP) etcd
 	@for file in tests/bench/*_bench.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean: ## removes caches and build outputs, keeps the environments

@@ -5,6 +5,7 @@
 #   setup.sh gen      .gen with the pinned protobuf generator, apart because it pins an older protobuf
 #   setup.sh redis    a real redis-server
 #   setup.sh node     node and the npm packages of deploy/dev/node
+#   setup.sh etcd     etcd, which the benchmarks compare with
 #
 # As root it installs missing Debian packages and says so; otherwise it names what is missing and ends.
 # pip, npm and apt keep the configuration that the machine gives them. PYTHON names an interpreter to use.
@@ -98,6 +99,11 @@ setup_redis() {
     die "redis-server 7.0 or later (install redis-server)"
 }
 
+setup_etcd() {
+  command -v etcd >/dev/null || { apt_install "the benchmarks compare with etcd" etcd-server && command -v etcd >/dev/null; } ||
+    die "etcd (install etcd-server)"
+}
+
 node_ok() { command -v node >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; }
 
 # Without a Node of the machine's own, the one in a wheel goes into .venv: no root, and far less than Debian's npm.
@@ -129,7 +135,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      env | gen | redis | node) "setup_$step" ;;
+      env | gen | redis | node | etcd) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done
