@@ -9,10 +9,10 @@ import pytest
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api import frames
 from homenode_directory.api.outbox import Outbox, QueueBounds
-from homenode_directory.delivery import Bookmark, Invalidation
 from homenode_directory.observer import SILENT
 from homenode_directory.place import Position
 from homenode_directory.protocol.model import Version
+from homenode_directory.sinks import Bookmark, Invalidation
 
 BOUNDS = QueueBounds(session_events=10, session_bytes=100_000, stream_events=25, stream_bytes=200_000)
 

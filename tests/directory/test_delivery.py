@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from homenode_directory.delivery import Bookmark, Change, Invalidation, LeaseLost, Resync, SessionOver
 from homenode_directory.place import Position
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS
 from homenode_directory.protocol.model import Cause
+from homenode_directory.sinks import Bookmark, Change, Invalidation, LeaseLost, Resync, SessionOver
 from homenode_directory.store.base import Incarnation, LogTrimmed
 from tests.directory.world import PLACE, Inbox, Process, World
 

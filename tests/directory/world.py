@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from homenode_directory.delivery import Bookmark, Delivery, DeliveryEvent, Pace
+from homenode_directory.delivery import Delivery, Pace
 from homenode_directory.directory import Directory, Opened, Settings
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.jobs import Reply
@@ -15,6 +15,7 @@ from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, Event, GetM, GetS, Put
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Content, Version
+from homenode_directory.sinks import Bookmark, DeliveryEvent
 from homenode_directory.slice import Limits
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit as StoreCommit

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.outbox import Outbox
-from homenode_directory.delivery import Bookmark, DeliveryEvent, Resync, SessionOver
 from homenode_directory.place import Position
+from homenode_directory.sinks import Bookmark, DeliveryEvent, Resync, SessionOver
 
 
 class SessionSink:
-    """Puts a session's events into its stream's outbox; see `delivery.Sink`.
+    """Puts a session's events into its stream's outbox; see `sinks.Sink`.
 
     What comes while the session is being attached waits for the answer to that, so that the client knows where the
     events go on from before it gets them.

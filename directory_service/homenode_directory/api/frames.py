@@ -12,7 +12,7 @@ from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api import wire
-from homenode_directory.delivery import Bookmark, Change, DeliveryEvent, Invalidation, LeaseLost, Resync, SessionOver
+from homenode_directory.sinks import Bookmark, Change, DeliveryEvent, Invalidation, LeaseLost, Resync, SessionOver
 
 
 def _varint(value: int) -> bytes:

@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from homenode_directory.api import frames
-from homenode_directory.delivery import DeliveryEvent, SessionOver
-from homenode_directory.delivery import Resync as ResyncEvent
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
+from homenode_directory.sinks import DeliveryEvent, SessionOver
+from homenode_directory.sinks import Resync as ResyncEvent
 
 FRAME_ITEMS_MAX = 512
 FRAME_BYTES_MAX = 1024 * 1024

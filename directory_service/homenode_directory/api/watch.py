@@ -11,8 +11,8 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import frames, validate, wire
 from homenode_directory.api.errors import Rejected, rejected
 from homenode_directory.api.parts import Parts
-from homenode_directory.delivery import Bookmark, Change, DeliveryEvent, Resync, SessionOver
 from homenode_directory.place import Position
+from homenode_directory.sinks import Bookmark, Change, DeliveryEvent, Resync, SessionOver
 
 WATCH_ID = 1
 
@@ -32,7 +32,7 @@ class Watch:
         self._wake = asyncio.Event()
 
     def push(self, item: DeliveryEvent) -> None:
-        """See `delivery.Sink`: at most as many changes wait as a stream's session may have."""
+        """See `sinks.Sink`: at most as many changes wait as a stream's session may have."""
         if isinstance(item, SessionOver):
             self._stop(Rejected(wire.error(item.denial)))
         elif isinstance(item, Bookmark):

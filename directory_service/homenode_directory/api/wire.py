@@ -14,12 +14,12 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate
 from homenode_directory.api.errors import Rejected, invalid
-from homenode_directory.delivery import SessionOver
 from homenode_directory.directory import Gone, Reply, Stat, VersionRecord
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Put, Renew, SetPolicy
 from homenode_directory.protocol.model import Cause, Content, Level, Policy, Push, State, Version
+from homenode_directory.sinks import SessionOver
 
 T = TypeVar("T")
 Sign = Position | Denial

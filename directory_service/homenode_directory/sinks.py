@@ -1,0 +1,83 @@
+"""What delivery hands to the sessions on this server's streams, and where it hands it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from homenode_directory.place import Position
+from homenode_directory.protocol.effects import Denial
+from homenode_directory.protocol.model import Cause, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    """Copies of `key` below `version` are obsolete."""
+
+    session: str
+    key: str
+    version: Version
+    fence: int
+    sequence: int
+    by: str
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The session's write lease ended without its doing."""
+
+    session: str
+    key: str
+    lease: str
+    cause: Cause
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Everything up to `position` has been sent; it was the head after the ping `echo` had arrived."""
+
+    session: str
+    position: Position
+    echo: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """Events were lost: drop everything held, go on from `position`."""
+
+    session: str
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change under a watched prefix."""
+
+    session: str
+    watch: int
+    key: str
+    version: Version
+    deleted: bool
+    by: str
+    sequence: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOver:
+    """The session is over."""
+
+    session: str
+    denial: Denial
+
+
+DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | SessionOver
+
+
+class Sink(Protocol):
+    """Where a session's events go. It bounds itself: when it overflows it leaves one Resync in their place."""
+
+    def push(self, item: DeliveryEvent) -> None:
+        """Take an event; never blocks, never raises."""
