@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from homenode_directory import sessions
 from homenode_directory.clock import Clock
-from homenode_directory.errors import Contended, Unavailable
+from homenode_directory.errors import Contended, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob, repeated
 from homenode_directory.observer import SILENT, Observer
@@ -72,6 +72,7 @@ class Settings:
 
     result_retention_ms: int = 600_000
     settled_per_call_max: int = 4_096
+    unsettled_max: int = 65_536  # answers kept for a session that does not say which it has
     terms: Terms = field(default_factory=Terms)
     limits: Limits = field(default_factory=Limits)
 
@@ -239,9 +240,12 @@ class Directory:
         """
         future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
         slice_ = self.slice_of(place)
-        slice_.submit(EventJob(fields.artifact_of(place, key), event, future, request, digest))
+        # Of a session that was seen alive here the answers are known; else its end forgets them.
         answered = self._answered.get(getattr(event, "session", "")) if request else None
-        if answered is not None:  # of a session that was seen alive here; else its end forgets the answer
+        if answered is not None and len(answered) >= self.settings.unsettled_max:
+            raise Overloaded("too many answers are kept for the session; it has to settle some", retry_after_ms=1_000)
+        slice_.submit(EventJob(fields.artifact_of(place, key), event, future, request, digest))
+        if answered is not None:
             answered.append(request)
         return future
 

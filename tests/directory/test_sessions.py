@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from homenode_directory.errors import DirectoryError
+from homenode_directory.errors import DirectoryError, Overloaded
 from homenode_directory.protocol.effects import Denial, Done, Reason
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Put
 from homenode_directory.store.base import StoreError
@@ -40,6 +41,17 @@ async def test_a_session_that_lost_its_stream_leaves_no_copies_behind_either(wor
     stat = await server.directory.stat(PLACE, a, "k")
     assert not isinstance(stat, Denial)
     assert b not in stat.entry.sharers
+
+
+async def test_a_session_that_settles_nothing_is_slowed_and_goes_on_when_it_does(server: Process) -> None:
+    server.directory.settings = replace(server.directory.settings, unsettled_max=2)
+    a = await server.session()
+    for request in (1, 2):
+        await server.answer("k", Put(a, "none"), request)
+    with pytest.raises(Overloaded):
+        await server.answer("k", Put(a, "none"), 3)
+    await server.directory.keep_alive(PLACE, a, TTL_MS, settled_below=3)
+    await server.answer("k", Put(a, "none"), 3)
 
 
 async def test_a_waiting_request_is_answered_when_its_session_ends(server: Process) -> None:
