@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from homenode_directory.store.base import Incarnation, Store
+
+LOG = logging.getLogger("homenode.store")
 
 ECHO_AHEAD_MS = 86_400_000
 """Incarnations are never far ahead of the clock (they start from it), so an echo beyond this is no incarnation."""
@@ -41,6 +44,7 @@ class Incarnations:
             fresh = await self._store.adopt(slice_, self._at_least.get(slice_, 0))
             self._known[slice_] = fresh
             if known is not None and known.token != fresh.token:
+                LOG.warning("the store may have lost something", extra={"slice": slice_, "incarnation": fresh.number})
                 for listener in self.listeners:
                     listener(slice_, fresh)
             return fresh

@@ -7,7 +7,9 @@ import logging
 import sys
 import time
 
-EXTRA = ("incident", "method", "outcome", "took_ms", "address", "store", "slices", "port", "version")
+EXTRA = (
+    "incident", "method", "outcome", "took_ms", "address", "store", "slices", "slice", "incarnation", "port", "version",
+)  # fmt: skip
 
 
 class JsonLines(logging.Formatter):
