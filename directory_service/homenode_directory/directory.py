@@ -16,13 +16,14 @@ from homenode_directory import sessions
 from homenode_directory.clock import Clock
 from homenode_directory.errors import Contended, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
-from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob, repeated
+from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import SESSION_SEPARATOR, Place, Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck, Put
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Cause, Entry, Version
+from homenode_directory.protocol.transitions import repeated
 from homenode_directory.slice import ROUNDS_MAX, Deliver, Limits, Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Outcome, Store, StoreError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Answer, Decision, Denial, Done, Grant, Reason, Waiting
@@ -12,7 +13,7 @@ from homenode_directory.protocol.events import Commit as CommitEvent
 from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, GetS, InvAck, Put, Renew, SetPolicy
 from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import Entry
-from homenode_directory.protocol.transitions import step
+from homenode_directory.protocol.transitions import repeated, step
 from homenode_directory.slice import Slice, StoredAnswer
 from homenode_directory.store import fields
 from homenode_directory.store.base import META, PREDECESSOR, Commit, Equals, Exists, Outcome
@@ -26,8 +27,28 @@ class Reply:
     as_of: Position
 
 
+class _Awaited:
+    """What jobs share: somebody awaits `future`."""
+
+    __slots__ = ()
+    future: asyncio.Future[Any]
+
+    def fail(self, error: Exception) -> None:
+        """End without a confirmed outcome."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def _learn(slice_: Slice, artifact: str, outcome: Outcome) -> Entry:
+    """The entry that a refusal shows, which the slice knows from now on."""
+    shown = outcome.shown
+    entry = fields.decode_entry(shown.get(fields.entry_key(artifact)), shown.get(fields.sharers_key(artifact)))
+    slice_.keep(artifact, entry)
+    return entry
+
+
 @dataclass(slots=True)
-class EventJob:
+class EventJob(_Awaited):
     """Judge one event of one artifact and commit the decision.
 
     `future` resolves to a `Reply`, or to None where nobody asked (deadlines, acks, ended sessions).
@@ -102,13 +123,7 @@ class EventJob:
             return True
         if outcome.failed == PREDECESSOR:
             return False
-        shown = outcome.shown
-        slice_.keep(
-            self.artifact,
-            fields.decode_entry(
-                shown.get(fields.entry_key(self.artifact)), shown.get(fields.sharers_key(self.artifact))
-            ),
-        )
+        _learn(slice_, self.artifact, outcome)
         return self._refused(slice_, commit, outcome)
 
     def _refused(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
@@ -162,21 +177,9 @@ class EventJob:
         session = self.event.session  # type: ignore[union-attr]
         slice_.await_result(session, self.request, stored)
 
-    def fail(self, error: Exception) -> None:
-        """End without a confirmed outcome."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-def repeated(stored_digest: str, digest: str, answer: Grant | Done | Denial) -> Grant | Done | Denial:
-    """The same request gets the same answer; the same id with another request is a mistake."""
-    if stored_digest != digest:
-        return Denial(Reason.INVALID_ARGUMENT, "this request id was used for another request")
-    return answer
-
 
 @dataclass(slots=True)
-class StatJob:
+class StatJob(_Awaited):
     """Confirm the entry as known here, or learn it; changes nothing. Resolves to (entry, head)."""
 
     artifact: str
@@ -197,24 +200,15 @@ class StatJob:
         if outcome.failed == PREDECESSOR:
             return False
         if not outcome.ok:
-            shown = outcome.shown
-            self.entry = fields.decode_entry(
-                shown.get(fields.entry_key(self.artifact)), shown.get(fields.sharers_key(self.artifact))
-            )
-            slice_.keep(self.artifact, self.entry)
+            self.entry = _learn(slice_, self.artifact, outcome)
         assert self.entry is not None
         if not self.future.done():
             self.future.set_result((self.entry, outcome.head))
         return True
 
-    def fail(self, error: Exception) -> None:
-        """End without a confirmed outcome."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
 
 @dataclass(slots=True)
-class CommitJob:
+class CommitJob(_Awaited):
     """A plain commit, made anew each round.
 
     Resolves to the store's outcome, applied or refused, and the place in the log that it speaks of.
@@ -233,8 +227,3 @@ class CommitJob:
         if not self.future.done():
             self.future.set_result((outcome, Position(slice_.incarnation.number, outcome.head)))
         return True
-
-    def fail(self, error: Exception) -> None:
-        """End without a confirmed outcome."""
-        if not self.future.done():
-            self.future.set_exception(error)

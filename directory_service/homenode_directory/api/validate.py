@@ -28,7 +28,6 @@ HAVE_MAX = 8
 LIST_MAX = 1_000
 HOLDINGS_MAX = 16_384
 RESOLVE_MAX = 1_024
-PATCHES_MAX = 16
 EXACT_MAX = 2**53  # numbers at and above this lose digits in a Lua number
 
 _WORKSPACE = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -119,6 +119,17 @@ class Pending:
     waits: tuple[tuple[str, int], ...]
 
 
+def state_of(pending: Pending | None, holder: Holder | None, sharers: Mapping[str, int]) -> State:
+    """The coherence state that these fields make."""
+    if pending is not None:
+        return State.P
+    if holder is not None:
+        return State.M
+    if not sharers:
+        return State.I
+    return State.E if len(sharers) == 1 else State.S
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """The directory's record of one artifact.
@@ -147,13 +158,7 @@ class Entry:
     @property
     def state(self) -> State:
         """The coherence state, derived so that it cannot disagree with the fields."""
-        if self.pending is not None:
-            return State.P
-        if self.holder is not None:
-            return State.M
-        if not self.sharers:
-            return State.I
-        return State.E if len(self.sharers) == 1 else State.S
+        return state_of(self.pending, self.holder, self.sharers)
 
     @property
     def exists(self) -> bool:

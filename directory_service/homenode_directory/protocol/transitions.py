@@ -19,6 +19,8 @@ Tokens. The fence rises with every grant, commit, release and expiry, so a token
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from homenode_directory.protocol.draft import Draft
 from homenode_directory.protocol.effects import (
     Answer,
@@ -41,8 +43,10 @@ from homenode_directory.protocol.events import (
     SetPolicy,
 )
 from homenode_directory.protocol.facts import Facts
-from homenode_directory.protocol.model import Cause, Entry, State
+from homenode_directory.protocol.model import Cause, Entry, state_of
 from homenode_directory.protocol.rules import RULES, missing, wait_only_for
+
+A = TypeVar("A", bound=Answer)
 
 
 def step(entry: Entry, event: Event, facts: Facts) -> Decision:
@@ -57,7 +61,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
         The new entry with everything that must be committed with it. Never raises for what a client can send.
     """
     if facts.stored is not None:
-        return Decision(entry, _repeat(facts, facts.stored.digest, facts.stored.answer))
+        return Decision(entry, repeated(facts.stored.digest, facts.digest, facts.stored.answer))
     if 0 < facts.request < facts.settled_below:
         return Decision(entry, Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten"))
     draft = Draft(entry, facts)
@@ -67,7 +71,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
             return Decision(entry, Denial(Reason.SESSION_LOST, "the session is over"))
         draft.live.append(session)
     _lapse(draft)
-    state = _state(draft)
+    state = state_of(draft.pending, draft.holder, draft.sharers)
     answer = _under_way(draft, session)
     if answer is None:
         answer = RULES[state, type(event)].judge(draft, event)
@@ -77,9 +81,9 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
     return _settle(draft, event, answer)
 
 
-def _repeat(facts: Facts, digest: str, answer: Answer) -> Answer:
+def repeated(stored_digest: str, digest: str, answer: A) -> A | Denial:
     """The same request gets the same answer; the same id with another request is a mistake."""
-    if digest == facts.digest:
+    if stored_digest == digest:
         return answer
     return Denial(Reason.INVALID_ARGUMENT, "this request id was used for another request")
 
@@ -92,23 +96,13 @@ def _under_way(draft: Draft, session: str) -> Answer | None:
     named = (session, facts.request)
     for result in draft.results:
         if (result.session, result.request) == named:
-            return _repeat(facts, result.digest, result.answer)
+            return repeated(result.digest, facts.digest, result.answer)
     for waiter in draft.waiters:
         if (waiter.session, waiter.request) == named:
-            return _repeat(facts, waiter.digest, Waiting())
+            return repeated(waiter.digest, facts.digest, Waiting())
     if pending is not None and (pending.session, pending.request) == named:
-        return _repeat(facts, pending.digest, Waiting())
+        return repeated(pending.digest, facts.digest, Waiting())
     return None
-
-
-def _state(draft: Draft) -> State:
-    if draft.pending is not None:
-        return State.P
-    if draft.holder is not None:
-        return State.M
-    if not draft.sharers:
-        return State.I
-    return State.E if len(draft.sharers) == 1 else State.S
 
 
 # --- lapse and settle ---------------------------------------------------------------------------------------------
