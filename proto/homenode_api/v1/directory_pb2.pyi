@@ -277,28 +277,32 @@ class AttachResponse(_message.Message):
     def __init__(self, position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., resync: bool = ...) -> None: ...
 
 class Invalidation(_message.Message):
-    __slots__ = ("key", "version", "fence", "sequence", "by", "deleted")
+    __slots__ = ("key", "version", "fence", "sequence", "by", "deleted", "prepared")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
     key: str
     version: _types_pb2.Version
     fence: int
     sequence: int
     by: str
     deleted: bool
-    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ..., sequence: _Optional[int] = ..., by: _Optional[str] = ..., deleted: bool = ...) -> None: ...
+    prepared: bool
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ..., sequence: _Optional[int] = ..., by: _Optional[str] = ..., deleted: bool = ..., prepared: bool = ...) -> None: ...
 
 class Bookmark(_message.Message):
-    __slots__ = ("position", "echo")
+    __slots__ = ("position", "echo", "lease_ms")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     ECHO_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     position: _types_pb2.Position
     echo: int
-    def __init__(self, position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., echo: _Optional[int] = ...) -> None: ...
+    lease_ms: int
+    def __init__(self, position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., echo: _Optional[int] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class LeaseEnded(_message.Message):
     __slots__ = ("key", "lease_id", "cause", "sequence")
