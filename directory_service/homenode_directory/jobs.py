@@ -101,7 +101,14 @@ class EventJob(_Awaited):
             slice_.floor = self.decision.floor  # what the batch's later creations and drops will meet
         after = slice_.written.get(self.artifact, -1)
         commit = fields.encode_decision(
-            self.artifact, entry, self.decision, slice_.incarnation.token, effect, after, settled_below
+            self.artifact,
+            entry,
+            self.decision,
+            slice_.incarnation.token,
+            effect,
+            after,
+            settled_below,
+            facts.now_ms,
         )
         if self.decision.entry is not entry:
             slice_.keep(self.artifact, self.decision.entry)

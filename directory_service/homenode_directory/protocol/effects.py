@@ -77,13 +77,19 @@ Answer = Grant | Done | Denial | Waiting
 
 @dataclass(frozen=True, slots=True)
 class Inv:
-    """Copies older than `version` are obsolete; `fence` names the round. Watchers take it as the change event."""
+    """Copies older than `version` are obsolete; `fence` names the round. Watchers take it as the change event.
+
+    `lease` names the write lease that it was committed under, "" for a compare-and-set without one. `waits` is the
+    frozen wait-set of a prepared commit: sessions and the store times after which their copies are dead.
+    """
 
     version: Version
     fence: int
     content: Content | None  # None: deleted
     session: str  # the committer
     prepared: bool = False  # strict: this version is not published yet
+    lease: str = ""
+    waits: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

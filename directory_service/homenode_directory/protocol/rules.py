@@ -231,7 +231,7 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
     if draft.strict:
         waits = tuple((s, facts.deadlines[s]) for s in sorted(draft.sharers) if _must_wait(s, event, facts))
         if waits:
-            draft.log.append(Inv(version, fence, event.content, event.session, prepared=True))
+            draft.log.append(Inv(version, fence, event.content, event.session, True, event.lease, waits))
             draft.deadlines = waits
             draft.pending = Pending(
                 event.session, facts.request, facts.digest, event.content, version, fence, event.keep, waits
@@ -239,7 +239,7 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
             return Waiting()
     draft.version, draft.content = version, event.content
     draft.committed_ms = max(draft.committed_ms, facts.now_ms)
-    draft.log.append(Inv(version, fence, event.content, event.session))
+    draft.log.append(Inv(version, fence, event.content, event.session, lease=event.lease))
     if draft.strict:
         draft.unshare(lambda session, _: session != event.session)
     if event.content is not None:
@@ -280,9 +280,9 @@ def _ack_prepared(draft: Draft, event: Event) -> None:
     assert isinstance(event, InvAck)
     pending = draft.pending
     assert pending is not None
+    _ack(draft, event)  # first: the log says who acknowledged before it says that the version is published
     if event.fence == pending.fence:
         wait_only_for(draft, pending, tuple((s, ms) for s, ms in pending.waits if s not in event.sessions))
-    _ack(draft, event)
 
 
 def _nothing(draft: Draft, event: Event) -> None:

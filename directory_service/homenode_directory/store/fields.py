@@ -78,11 +78,16 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One log entry: what one commit did to one artifact."""
+    """One log entry: what one commit did to one artifact.
+
+    `at_ms` is the store's time as it was known when the commit was judged, `incarnation` the slice's number.
+    """
 
     artifact: str
     rev: int
     events: tuple[LogEvent, ...]
+    at_ms: int = 0
+    incarnation: int = 0
 
 
 _pack_version = packer(VersionRecord)
@@ -177,13 +182,19 @@ def decode_version(text: str) -> VersionRecord:
 
 def encode_log(record: LogRecord) -> bytes:
     """A log entry as bytes."""
-    return dumps([record.artifact, record.rev, [_pack_event(event) for event in record.events]]).encode()
+    events = [_pack_event(event) for event in record.events]
+    return dumps([record.artifact, record.rev, events, record.at_ms, record.incarnation]).encode()
 
 
 def decode_log(data: bytes) -> LogRecord:
     """The inverse of `encode_log`."""
-    artifact, rev, events = loads(data)
-    return LogRecord(artifact, rev, tuple(_unpack_event(event) for event in events))
+    artifact, rev, events, *since_when = loads(data)
+    return LogRecord(artifact, rev, tuple(_unpack_event(event) for event in events), *since_when)
+
+
+def incarnation_of(token: str) -> int:
+    """The number of an incarnation, from its token."""
+    return int(token.partition("-")[0])
 
 
 def encode_decision(
@@ -194,6 +205,7 @@ def encode_decision(
     request: tuple[str, int] | None,
     after: int,
     settled_below: int = 0,
+    at_ms: int = 0,
 ) -> Commit:
     """The generic commit that applies a decision.
 
@@ -205,6 +217,7 @@ def encode_decision(
         request: (session, request id) of an effectful request, whose answer must not be stored yet.
         after: index in the call of the commit that wrote `old`, or -1.
         settled_below: the session's low-water mark that `request` was judged on.
+        at_ms: the store's time that it was judged at, for the log.
     """
     entry = entry_key(artifact)
     guards = tuple(_guards(entry, old, decision, token, request, settled_below))
@@ -212,7 +225,7 @@ def encode_decision(
     log: tuple[bytes, ...] = ()
     if decision.log:
         rev = decision.entry.rev if decision.entry is not None else old.rev + 1
-        log = (encode_log(LogRecord(artifact, rev, decision.log)),)
+        log = (encode_log(LogRecord(artifact, rev, decision.log, at_ms, incarnation_of(token))),)
     return Commit(guards, writes, log, after, (entry, sharers_key(artifact)))
 
 
