@@ -7,11 +7,24 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class GateVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GATE_VERDICT_UNSPECIFIED: _ClassVar[GateVerdict]
+    GATE_VERDICT_HOLDS: _ClassVar[GateVerdict]
+    GATE_VERDICT_MOVED: _ClassVar[GateVerdict]
+    GATE_VERDICT_DELETED: _ClassVar[GateVerdict]
+    GATE_VERDICT_LEASE_LOST: _ClassVar[GateVerdict]
+
 class ContentEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONTENT_ENCODING_UNSPECIFIED: _ClassVar[ContentEncoding]
     CONTENT_ENCODING_SNAPSHOT: _ClassVar[ContentEncoding]
     CONTENT_ENCODING_PATCH: _ClassVar[ContentEncoding]
+GATE_VERDICT_UNSPECIFIED: GateVerdict
+GATE_VERDICT_HOLDS: GateVerdict
+GATE_VERDICT_MOVED: GateVerdict
+GATE_VERDICT_DELETED: GateVerdict
+GATE_VERDICT_LEASE_LOST: GateVerdict
 CONTENT_ENCODING_UNSPECIFIED: ContentEncoding
 CONTENT_ENCODING_SNAPSHOT: ContentEncoding
 CONTENT_ENCODING_PATCH: ContentEncoding
@@ -133,7 +146,7 @@ class SessionResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch")
+    __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +164,11 @@ class Operation(_message.Message):
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
     UNWATCH_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_MANY_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    HANDOFF_FIELD_NUMBER: _ClassVar[int]
     session: int
     request_id: int
     attach: Attach
@@ -168,7 +186,12 @@ class Operation(_message.Message):
     history: HistoryRequest
     watch: WatchRequest
     unwatch: UnwatchRequest
-    def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ...) -> None: ...
+    snapshot: SnapshotRequest
+    release_snapshot: ReleaseSnapshotRequest
+    commit_many: CommitManyRequest
+    gate: GateRequest
+    handoff: HandoffRequest
+    def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotRequest, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyRequest, _Mapping]] = ..., gate: _Optional[_Union[GateRequest, _Mapping]] = ..., handoff: _Optional[_Union[HandoffRequest, _Mapping]] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("session_id", "resume", "holdings")
@@ -217,7 +240,7 @@ class AckedKey(_message.Message):
     def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("session", "answer", "invalidation", "bookmark", "lease_ended", "resync", "change", "session_ended", "draining")
+    __slots__ = ("session", "answer", "invalidation", "bookmark", "lease_ended", "resync", "change", "session_ended", "draining", "pushed", "lease_offered")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     INVALIDATION_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +250,8 @@ class Item(_message.Message):
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    PUSHED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_OFFERED_FIELD_NUMBER: _ClassVar[int]
     session: int
     answer: Answer
     invalidation: Invalidation
@@ -236,10 +261,12 @@ class Item(_message.Message):
     change: Change
     session_ended: SessionEnded
     draining: Draining
-    def __init__(self, session: _Optional[int] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., invalidation: _Optional[_Union[Invalidation, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., lease_ended: _Optional[_Union[LeaseEnded, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ...) -> None: ...
+    pushed: Pushed
+    lease_offered: LeaseOffered
+    def __init__(self, session: _Optional[int] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., invalidation: _Optional[_Union[Invalidation, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., lease_ended: _Optional[_Union[LeaseEnded, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., pushed: _Optional[_Union[Pushed, _Mapping]] = ..., lease_offered: _Optional[_Union[LeaseOffered, _Mapping]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("request_id", "error", "attach", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch")
+    __slots__ = ("request_id", "error", "attach", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +280,11 @@ class Answer(_message.Message):
     LIST_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_MANY_FIELD_NUMBER: _ClassVar[int]
+    GATE_FIELD_NUMBER: _ClassVar[int]
+    HANDOFF_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     error: _types_pb2.Error
     attach: AttachResponse
@@ -266,7 +298,12 @@ class Answer(_message.Message):
     list: ListResponse
     history: HistoryResponse
     watch: WatchAck
-    def __init__(self, request_id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., attach: _Optional[_Union[AttachResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., commit: _Optional[_Union[CommitResponse, _Mapping]] = ..., acquire: _Optional[_Union[AcquireResponse, _Mapping]] = ..., renew: _Optional[_Union[RenewResponse, _Mapping]] = ..., release: _Optional[_Union[ReleaseResponse, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyResponse, _Mapping]] = ..., stat: _Optional[_Union[StatResponse, _Mapping]] = ..., list: _Optional[_Union[ListResponse, _Mapping]] = ..., history: _Optional[_Union[HistoryResponse, _Mapping]] = ..., watch: _Optional[_Union[WatchAck, _Mapping]] = ...) -> None: ...
+    snapshot: SnapshotResponse
+    release_snapshot: ReleaseSnapshotResponse
+    commit_many: CommitManyResponse
+    gate: GateResponse
+    handoff: HandoffResponse
+    def __init__(self, request_id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., attach: _Optional[_Union[AttachResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., commit: _Optional[_Union[CommitResponse, _Mapping]] = ..., acquire: _Optional[_Union[AcquireResponse, _Mapping]] = ..., renew: _Optional[_Union[RenewResponse, _Mapping]] = ..., release: _Optional[_Union[ReleaseResponse, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyResponse, _Mapping]] = ..., stat: _Optional[_Union[StatResponse, _Mapping]] = ..., list: _Optional[_Union[ListResponse, _Mapping]] = ..., history: _Optional[_Union[HistoryResponse, _Mapping]] = ..., watch: _Optional[_Union[WatchAck, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotResponse, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotResponse, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyResponse, _Mapping]] = ..., gate: _Optional[_Union[GateResponse, _Mapping]] = ..., handoff: _Optional[_Union[HandoffResponse, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
     __slots__ = ("position", "resync")
@@ -323,7 +360,7 @@ class Resync(_message.Message):
     def __init__(self, position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
 
 class Change(_message.Message):
-    __slots__ = ("watch_id", "key", "version", "deleted", "by", "sequence", "size")
+    __slots__ = ("watch_id", "key", "version", "deleted", "by", "sequence", "size", "by_name")
     WATCH_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +368,7 @@ class Change(_message.Message):
     BY_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    BY_NAME_FIELD_NUMBER: _ClassVar[int]
     watch_id: int
     key: str
     version: _types_pb2.Version
@@ -338,7 +376,32 @@ class Change(_message.Message):
     by: str
     sequence: int
     size: int
-    def __init__(self, watch_id: _Optional[int] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., deleted: bool = ..., by: _Optional[str] = ..., sequence: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+    by_name: str
+    def __init__(self, watch_id: _Optional[int] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., deleted: bool = ..., by: _Optional[str] = ..., sequence: _Optional[int] = ..., size: _Optional[int] = ..., by_name: _Optional[str] = ...) -> None: ...
+
+class Pushed(_message.Message):
+    __slots__ = ("key", "read")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    read: ReadResponse
+    def __init__(self, key: _Optional[str] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ...) -> None: ...
+
+class LeaseOffered(_message.Message):
+    __slots__ = ("key", "by", "by_name", "agent", "remaining_ms", "sequence")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    BY_NAME_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_MS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    by: str
+    by_name: str
+    agent: str
+    remaining_ms: int
+    sequence: int
+    def __init__(self, key: _Optional[str] = ..., by: _Optional[str] = ..., by_name: _Optional[str] = ..., agent: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class SessionEnded(_message.Message):
     __slots__ = ("error",)
@@ -353,7 +416,7 @@ class Draining(_message.Message):
     def __init__(self, within_ms: _Optional[int] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
-    __slots__ = ("session_id", "request_id", "key", "version", "have", "share", "consistency")
+    __slots__ = ("session_id", "request_id", "key", "version", "have", "share", "consistency", "snapshot")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +424,7 @@ class ReadRequest(_message.Message):
     HAVE_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_id: int
     key: str
@@ -368,7 +432,8 @@ class ReadRequest(_message.Message):
     have: _containers.RepeatedScalarFieldContainer[bytes]
     share: bool
     consistency: _types_pb2.Consistency
-    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., have: _Optional[_Iterable[bytes]] = ..., share: bool = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., have: _Optional[_Iterable[bytes]] = ..., share: bool = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class ReadResponse(_message.Message):
     __slots__ = ("version", "content", "metadata", "committed_at_ms", "level", "cacheable", "policy", "as_of")
@@ -543,7 +608,7 @@ class StatRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
 
 class StatResponse(_message.Message):
-    __slots__ = ("key", "state", "version", "size", "hash", "committed_at_ms", "sharers", "holder", "holder_remaining_ms", "waiters", "fence", "policy", "metadata", "as_of")
+    __slots__ = ("key", "state", "version", "size", "hash", "committed_at_ms", "sharers", "holder", "holder_remaining_ms", "waiters", "fence", "policy", "metadata", "as_of", "holder_name")
     KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -558,6 +623,7 @@ class StatResponse(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_NAME_FIELD_NUMBER: _ClassVar[int]
     key: str
     state: _types_pb2.State
     version: _types_pb2.Version
@@ -572,7 +638,8 @@ class StatResponse(_message.Message):
     policy: _types_pb2.Policy
     metadata: _types_pb2.Metadata
     as_of: _types_pb2.Position
-    def __init__(self, key: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.State, str]] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., size: _Optional[int] = ..., hash: _Optional[bytes] = ..., committed_at_ms: _Optional[int] = ..., sharers: _Optional[int] = ..., holder: _Optional[str] = ..., holder_remaining_ms: _Optional[int] = ..., waiters: _Optional[int] = ..., fence: _Optional[int] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
+    holder_name: str
+    def __init__(self, key: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.State, str]] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., size: _Optional[int] = ..., hash: _Optional[bytes] = ..., committed_at_ms: _Optional[int] = ..., sharers: _Optional[int] = ..., holder: _Optional[str] = ..., holder_remaining_ms: _Optional[int] = ..., waiters: _Optional[int] = ..., fence: _Optional[int] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., holder_name: _Optional[str] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ("session_id", "prefix", "after", "limit")
@@ -611,7 +678,7 @@ class HistoryResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ...) -> None: ...
 
 class HistoryEntry(_message.Message):
-    __slots__ = ("version", "hash", "size", "committed_at_ms", "by", "deleted", "metadata")
+    __slots__ = ("version", "hash", "size", "committed_at_ms", "by", "deleted", "metadata", "by_name")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HASH_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -619,6 +686,7 @@ class HistoryEntry(_message.Message):
     BY_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    BY_NAME_FIELD_NUMBER: _ClassVar[int]
     version: _types_pb2.Version
     hash: bytes
     size: int
@@ -626,7 +694,8 @@ class HistoryEntry(_message.Message):
     by: str
     deleted: bool
     metadata: _types_pb2.Metadata
-    def __init__(self, version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., hash: _Optional[bytes] = ..., size: _Optional[int] = ..., committed_at_ms: _Optional[int] = ..., by: _Optional[str] = ..., deleted: bool = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ...) -> None: ...
+    by_name: str
+    def __init__(self, version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., hash: _Optional[bytes] = ..., size: _Optional[int] = ..., committed_at_ms: _Optional[int] = ..., by: _Optional[str] = ..., deleted: bool = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ..., by_name: _Optional[str] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("session_id", "prefix", "after")
@@ -660,17 +729,189 @@ class WatchResponse(_message.Message):
     started: WatchAck
     def __init__(self, change: _Optional[_Union[Change, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., started: _Optional[_Union[WatchAck, _Mapping]] = ...) -> None: ...
 
+class SnapshotRequest(_message.Message):
+    __slots__ = ("session_id", "request_id", "keys", "prefix", "ttl_ms")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    request_id: int
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    prefix: str
+    ttl_ms: int
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., prefix: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class SnapshotResponse(_message.Message):
+    __slots__ = ("snapshot", "entries", "as_of", "ttl_ms")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    snapshot: str
+    entries: _containers.RepeatedCompositeFieldContainer[SnapshotEntry]
+    as_of: _types_pb2.Position
+    ttl_ms: int
+    def __init__(self, snapshot: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[SnapshotEntry, _Mapping]]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class SnapshotEntry(_message.Message):
+    __slots__ = ("key", "version", "hash", "size", "committed_at_ms", "metadata")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    version: _types_pb2.Version
+    hash: bytes
+    size: int
+    committed_at_ms: int
+    metadata: _types_pb2.Metadata
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., hash: _Optional[bytes] = ..., size: _Optional[int] = ..., committed_at_ms: _Optional[int] = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ...) -> None: ...
+
+class ReleaseSnapshotRequest(_message.Message):
+    __slots__ = ("session_id", "snapshot")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    snapshot: str
+    def __init__(self, session_id: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...
+
+class ReleaseSnapshotResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CommitManyRequest(_message.Message):
+    __slots__ = ("session_id", "request_id", "items")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    request_id: int
+    items: _containers.RepeatedCompositeFieldContainer[CommitItem]
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., items: _Optional[_Iterable[_Union[CommitItem, _Mapping]]] = ...) -> None: ...
+
+class CommitItem(_message.Message):
+    __slots__ = ("key", "version", "absent", "any", "content", "metadata", "token")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    ANY_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    version: _types_pb2.Version
+    absent: bool
+    any: bool
+    content: _types_pb2.Content
+    metadata: _types_pb2.Metadata
+    token: Token
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., absent: bool = ..., any: bool = ..., content: _Optional[_Union[_types_pb2.Content, _Mapping]] = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
+
+class CommitManyResponse(_message.Message):
+    __slots__ = ("items", "as_of", "level")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[CommittedItem]
+    as_of: _types_pb2.Position
+    level: _types_pb2.Consistency
+    def __init__(self, items: _Optional[_Iterable[_Union[CommittedItem, _Mapping]]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., level: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+
+class CommittedItem(_message.Message):
+    __slots__ = ("key", "version", "token")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    version: _types_pb2.Version
+    token: Token
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
+
+class GateRequest(_message.Message):
+    __slots__ = ("session_id", "items")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    items: _containers.RepeatedCompositeFieldContainer[GateItem]
+    def __init__(self, session_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[GateItem, _Mapping]]] = ...) -> None: ...
+
+class GateItem(_message.Message):
+    __slots__ = ("key", "version", "token")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    version: _types_pb2.Version
+    token: Token
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
+
+class GateResponse(_message.Message):
+    __slots__ = ("findings", "as_of")
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    findings: _containers.RepeatedCompositeFieldContainer[GateFinding]
+    as_of: _types_pb2.Position
+    def __init__(self, findings: _Optional[_Iterable[_Union[GateFinding, _Mapping]]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
+
+class GateFinding(_message.Message):
+    __slots__ = ("key", "verdict", "current", "cause", "writer", "writer_name", "prepared")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    WRITER_FIELD_NUMBER: _ClassVar[int]
+    WRITER_NAME_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    verdict: GateVerdict
+    current: _types_pb2.Version
+    cause: _types_pb2.LeaseEnd
+    writer: str
+    writer_name: str
+    prepared: bool
+    def __init__(self, key: _Optional[str] = ..., verdict: _Optional[_Union[GateVerdict, str]] = ..., current: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., cause: _Optional[_Union[_types_pb2.LeaseEnd, str]] = ..., writer: _Optional[str] = ..., writer_name: _Optional[str] = ..., prepared: bool = ...) -> None: ...
+
+class HandoffRequest(_message.Message):
+    __slots__ = ("session_id", "request_id", "key", "token", "to", "agent", "ttl_ms")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    request_id: int
+    key: str
+    token: Token
+    to: str
+    agent: str
+    ttl_ms: int
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., key: _Optional[str] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., to: _Optional[str] = ..., agent: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class HandoffResponse(_message.Message):
+    __slots__ = ("as_of",)
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    as_of: _types_pb2.Position
+    def __init__(self, as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
+
 class ReadContentRequest(_message.Message):
-    __slots__ = ("session_id", "key", "version", "have")
+    __slots__ = ("session_id", "key", "version", "have", "snapshot")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HAVE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     key: str
     version: _types_pb2.Version
     have: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, session_id: _Optional[str] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., have: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, session_id: _Optional[str] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., have: _Optional[_Iterable[bytes]] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class ReadContentResponse(_message.Message):
     __slots__ = ("header", "data")

@@ -115,6 +115,31 @@ class DirectoryServiceStub(object):
                 request_serializer=homenode__api_dot_v1_dot_directory__pb2.WatchRequest.SerializeToString,
                 response_deserializer=homenode__api_dot_v1_dot_directory__pb2.WatchResponse.FromString,
                 _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/Snapshot',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+        self.ReleaseSnapshot = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/ReleaseSnapshot',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.ReleaseSnapshotRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.ReleaseSnapshotResponse.FromString,
+                _registered_method=True)
+        self.CommitMany = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/CommitMany',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.CommitManyRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.CommitManyResponse.FromString,
+                _registered_method=True)
+        self.Gate = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/Gate',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.GateRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.GateResponse.FromString,
+                _registered_method=True)
+        self.Handoff = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/Handoff',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.HandoffRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.HandoffResponse.FromString,
+                _registered_method=True)
         self.ReadContent = channel.unary_stream(
                 '/homenode_api.v1.DirectoryService/ReadContent',
                 request_serializer=homenode__api_dot_v1_dot_directory__pb2.ReadContentRequest.SerializeToString,
@@ -227,6 +252,40 @@ class DirectoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Snapshot(self, request, context):
+        """Several artifacts at one place in the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitMany(self, request, context):
+        """Several artifacts, all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Gate(self, request, context):
+        """Whether what was read still holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Handoff(self, request, context):
+        """A write lease to a named successor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadContent(self, request, context):
         """Bodies over 32 KiB, apart from the session stream so that they hold up no invalidation.
         """
@@ -317,6 +376,31 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=homenode__api_dot_v1_dot_directory__pb2.WatchRequest.FromString,
                     response_serializer=homenode__api_dot_v1_dot_directory__pb2.WatchResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.SnapshotRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'ReleaseSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseSnapshot,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.ReleaseSnapshotRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.ReleaseSnapshotResponse.SerializeToString,
+            ),
+            'CommitMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitMany,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.CommitManyRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.CommitManyResponse.SerializeToString,
+            ),
+            'Gate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Gate,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.GateRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.GateResponse.SerializeToString,
+            ),
+            'Handoff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Handoff,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.HandoffRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.HandoffResponse.SerializeToString,
             ),
             'ReadContent': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadContent,
@@ -740,6 +824,141 @@ class DirectoryService(object):
             '/homenode_api.v1.DirectoryService/Watch',
             homenode__api_dot_v1_dot_directory__pb2.WatchRequest.SerializeToString,
             homenode__api_dot_v1_dot_directory__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/Snapshot',
+            homenode__api_dot_v1_dot_directory__pb2.SnapshotRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/ReleaseSnapshot',
+            homenode__api_dot_v1_dot_directory__pb2.ReleaseSnapshotRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.ReleaseSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/CommitMany',
+            homenode__api_dot_v1_dot_directory__pb2.CommitManyRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.CommitManyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Gate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/Gate',
+            homenode__api_dot_v1_dot_directory__pb2.GateRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.GateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Handoff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/Handoff',
+            homenode__api_dot_v1_dot_directory__pb2.HandoffRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.HandoffResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
     ERROR_REASON_UNKNOWN: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+    ERROR_REASON_SUCCESSOR_LOST: _ClassVar[ErrorReason]
 
 class LeaseEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -61,6 +62,7 @@ class LeaseEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEASE_END_EXPIRED: _ClassVar[LeaseEnd]
     LEASE_END_REVOKED: _ClassVar[LeaseEnd]
     LEASE_END_SESSION_LOST: _ClassVar[LeaseEnd]
+    LEASE_END_HANDED_OFF: _ClassVar[LeaseEnd]
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_LAZY: Consistency
 CONSISTENCY_STRICT: Consistency
@@ -97,11 +99,13 @@ ERROR_REASON_UNAVAILABLE: ErrorReason
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason
 ERROR_REASON_UNKNOWN: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
+ERROR_REASON_SUCCESSOR_LOST: ErrorReason
 LEASE_END_UNSPECIFIED: LeaseEnd
 LEASE_END_RELEASED: LeaseEnd
 LEASE_END_EXPIRED: LeaseEnd
 LEASE_END_REVOKED: LeaseEnd
 LEASE_END_SESSION_LOST: LeaseEnd
+LEASE_END_HANDED_OFF: LeaseEnd
 
 class Version(_message.Message):
     __slots__ = ("incarnation", "n")
@@ -173,17 +177,29 @@ class Metadata(_message.Message):
     def __init__(self, values: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Iterable[str]] = ..., media_type: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("reason", "message", "current", "holder", "retry_after_ms", "cause")
+    __slots__ = ("reason", "message", "current", "holder", "retry_after_ms", "cause", "holder_name", "keys")
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     HOLDER_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_NAME_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     reason: ErrorReason
     message: str
     current: Version
     holder: str
     retry_after_ms: int
     cause: LeaseEnd
-    def __init__(self, reason: _Optional[_Union[ErrorReason, str]] = ..., message: _Optional[str] = ..., current: _Optional[_Union[Version, _Mapping]] = ..., holder: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., cause: _Optional[_Union[LeaseEnd, str]] = ...) -> None: ...
+    holder_name: str
+    keys: _containers.RepeatedCompositeFieldContainer[KeyRefusal]
+    def __init__(self, reason: _Optional[_Union[ErrorReason, str]] = ..., message: _Optional[str] = ..., current: _Optional[_Union[Version, _Mapping]] = ..., holder: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., cause: _Optional[_Union[LeaseEnd, str]] = ..., holder_name: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[KeyRefusal, _Mapping]]] = ...) -> None: ...
+
+class KeyRefusal(_message.Message):
+    __slots__ = ("key", "error")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    error: Error
+    def __init__(self, key: _Optional[str] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
