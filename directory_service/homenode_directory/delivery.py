@@ -17,8 +17,7 @@ after the session's ping had arrived. Heads are read by a compare-only commit, s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from homenode_directory.incarnations import Incarnations
@@ -89,7 +88,7 @@ class Delivery:
         self._observer = observer
         self._cursors: dict[int, _Cursor] = {}
         self._slice_of: dict[str, int] = {}  # session -> slice
-        self._expected: dict[str, dict[str, int]] = {}  # session, attached or not -> key -> requests under way
+        self._expected: dict[str, dict[str, int]] = {}  # session, attached or not -> artifact -> requests under way
         self.answered: Answered | None = None
         self._tasks: list[asyncio.Task[None]] = []
         incarnations.listeners.append(self._new_incarnation)
@@ -135,7 +134,7 @@ class Delivery:
         self._slice_of[session] = slice_
         if attached.resync:
             state.interest.clear()
-        state.interest |= self._expecting(session, place)
+        state.interest.update(self._expected.get(session, ()))
         for artifact in state.interest:
             cursor.interested.setdefault(artifact, set()).add(session)
         self._observer.gauge("sessions", len(self._slice_of))
@@ -161,55 +160,43 @@ class Delivery:
         state = self._state(session)
         return sorted(state.interest) if state is not None else ()
 
-    @contextmanager
-    def expecting(self, session: str, key: str) -> Iterator[None]:
-        """Around a request that may make the session a sharer of `key`: its interest begins before the commit."""
-        self.expect(session, key)
-        try:
-            yield
-        finally:
-            self.settle(session, key)
-
-    def expect(self, session: str, key: str) -> None:
-        """Interest in `key` begins, for a request under way; a session attached meanwhile has it too."""
-        under_way = self._expected.setdefault(session, {})
-        under_way[key] = under_way.get(key, 0) + 1
+    def expect(self, session: str, artifact: str) -> None:
+        """Interest begins, for a request under way; a session attached meanwhile has it too."""
+        under_way = self._expected.get(session)
+        if under_way is None:
+            under_way = self._expected[session] = {}
+        under_way[artifact] = under_way.get(artifact, 0) + 1
         state = self._state(session)
-        if state is None:
-            return
-        artifact = fields.artifact_of(state.place, key)
-        if artifact not in state.interest:
+        if state is not None and artifact not in state.interest:
             state.interest.add(artifact)
             state.hoped.add(artifact)
             self._cursors[self._slice_of[session]].interested.setdefault(artifact, set()).add(session)
 
-    def settle(self, session: str, key: str, *, held: bool = True) -> None:
+    def settle(self, session: str, artifact: str, *, held: bool = True) -> None:
         """The request is answered. Interest stays until the session drops its copy, or ends if it never got one."""
-        under_way = self._expected.get(session, {})
         state = self._state(session)
         if held and state is not None:
-            state.hoped.discard(fields.artifact_of(state.place, key))
-        if under_way.get(key, 0) > 1:
-            under_way[key] -= 1
-            return
-        under_way.pop(key, None)
-        if not under_way:
-            self._expected.pop(session, None)
-        if state is not None and fields.artifact_of(state.place, key) in state.hoped:
-            self.drop(session, key)
-
-    def _expecting(self, session: str, place: Place) -> set[str]:
-        """Artifacts of the requests under way."""
-        return {fields.artifact_of(place, key) for key in self._expected.get(session, ())}
+            state.hoped.discard(artifact)
+        under_way = self._expected.get(session)
+        if under_way is not None:
+            left = under_way.pop(artifact, 1) - 1
+            if left > 0:
+                under_way[artifact] = left
+                return
+            if not under_way:
+                del self._expected[session]
+        if state is not None and artifact in state.hoped:
+            self._drop(session, state, artifact)
 
     def drop(self, session: str, key: str) -> None:
         """The session holds no copy of `key` any more."""
         state = self._state(session)
-        if state is None:
-            return
-        if key in self._expected.get(session, ()):
-            return
-        artifact = fields.artifact_of(state.place, key)
+        if state is not None:
+            artifact = fields.artifact_of(state.place, key)
+            if artifact not in self._expected.get(session, ()):
+                self._drop(session, state, artifact)
+
+    def _drop(self, session: str, state: _Session, artifact: str) -> None:
         state.interest.discard(artifact)
         state.hoped.discard(artifact)
         self._uninterest(self._cursors[self._slice_of[session]], artifact, session)
@@ -300,7 +287,7 @@ class Delivery:
                 missed = await self._between(slice_, cursor, resume.sequence)
             except LogTrimmed:
                 return Attached(at, True)
-            state.interest |= self._expecting(session, state.place)
+            state.interest.update(self._expected.get(session, ()))
             for sequence, record in missed:
                 for event in record.events:
                     self._tell(session, state, record, event, sequence)

@@ -16,7 +16,7 @@ from homenode_directory import sessions
 from homenode_directory.clock import Clock
 from homenode_directory.errors import Contended, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
-from homenode_directory.jobs import CommitJob, EventJob, Reply, StatJob
+from homenode_directory.jobs import UNHEARD, CommitJob, EventJob, StatJob
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import SESSION_SEPARATOR, Place, Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
@@ -24,7 +24,7 @@ from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Cause, Entry, Version
 from homenode_directory.protocol.transitions import repeated
-from homenode_directory.slice import ROUNDS_MAX, Deliver, Limits, Slice
+from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Limits, Reply, Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Outcome, Store, StoreError
 from homenode_directory.store.fields import VersionRecord
@@ -231,23 +231,31 @@ class Directory:
 
     # --- artifacts ----------------------------------------------------------------------------------------------
 
+    def post(
+        self, slice_: Slice, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = ""
+    ) -> None:
+        """Queue an event of an artifact (by its name in the slice); `heard` gets the confirmed `Reply`.
+
+        A queued GetM is answered when it is granted or its wait is over. `request` and `digest` name an effect, which
+        is stored with its answer and never runs twice. Raises Overloaded, Unavailable.
+        """
+        if not request:
+            slice_.submit(EventJob(artifact, event, heard))
+            return
+        # Of a session that was seen alive here the answers are known; else its end forgets them.
+        answered = self._answered.get(getattr(event, "session", ""))
+        if answered is not None and len(answered) >= self.settings.unsettled_max:
+            raise Overloaded("too many answers are kept for the session; it has to settle some", retry_after_ms=1_000)
+        slice_.submit(EventJob(artifact, event, heard, request, digest))
+        if answered is not None:
+            answered.append(request)
+
     def submit(
         self, place: Place, key: str, event: Event, request: int = 0, digest: str = ""
     ) -> asyncio.Future[Reply | None]:
-        """Queue an event of an artifact; the future resolves to the confirmed answer.
-
-        A queued GetM resolves when it is granted or its wait is over. `request` and `digest` name an effect, which
-        is stored with its answer and never runs twice.
-        """
+        """`post` for who awaits the answer."""
         future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
-        slice_ = self.slice_of(place)
-        # Of a session that was seen alive here the answers are known; else its end forgets them.
-        answered = self._answered.get(getattr(event, "session", "")) if request else None
-        if answered is not None and len(answered) >= self.settings.unsettled_max:
-            raise Overloaded("too many answers are kept for the session; it has to settle some", retry_after_ms=1_000)
-        slice_.submit(EventJob(fields.artifact_of(place, key), event, future, request, digest))
-        if answered is not None:
-            answered.append(request)
+        self.post(self.slice_of(place), fields.artifact_of(place, key), event, future, request, digest)
         return future
 
     async def request(self, place: Place, key: str, event: Event, request: int = 0, digest: str = "") -> Reply:
@@ -271,8 +279,10 @@ class Directory:
         rounds: dict[tuple[str, int, int], list[str]] = {}
         for key, session, n, fence in acked:
             rounds.setdefault((key, n, fence), []).append(session)
+        slice_ = self.slice_of(place)
         for (key, n, fence), who in rounds.items():
-            self.submit(place, key, InvAck(tuple(sorted(who)), n, fence)).add_done_callback(_ignore)
+            # Nobody waits: a lost ack is made up for by the next read or the session's end.
+            self.post(slice_, fields.artifact_of(place, key), InvAck(tuple(sorted(who)), n, fence), UNHEARD)
 
     async def redeclare(self, place: Place, session: str, keys: Collection[str]) -> None:
         """The session holds copies of `keys` only: it leaves the sharer sets of all other artifacts."""
@@ -281,7 +291,7 @@ class Directory:
         declared = {fields.artifact_of(place, key) for key in keys}
         for artifact in sorted(set(held) - declared):
             if session in slice_.entry(artifact).sharers or artifact not in slice_:
-                slice_.submit(EventJob(artifact, Put(session), _unheard()))
+                slice_.submit(EventJob(artifact, Put(session), UNHEARD))
 
     async def stat(self, place: Place, session: str, key: str) -> Stat | Denial:
         """One artifact; NOT_FOUND where it does not exist."""
@@ -351,7 +361,7 @@ class Directory:
             return  # the caller's own deadline ends its wait; the same request id finds the answer
         text = results.get(str(request))
         answer = fields.decode_answer(session, request, text).answer if text else SESSION_OVER
-        slice_.answer_waiting(session, request, (answer, sequence))
+        slice_.answer_waiting(session, request, answer, sequence)
 
     # --- for the sweeper ----------------------------------------------------------------------------------------
 
@@ -381,10 +391,10 @@ class Directory:
     async def _stats(self, place: Place, keys: Sequence[str]) -> Sequence[Stat]:
         slice_ = self.slice_of(place)
         loop = asyncio.get_running_loop()
-        jobs = [StatJob(fields.artifact_of(place, key), loop.create_future()) for key in keys]
-        for job in jobs:
-            slice_.submit(job)
-        found = await asyncio.gather(*(job.future for job in jobs))
+        waiting: list[asyncio.Future[tuple[Entry, int]]] = [loop.create_future() for _ in keys]
+        for key, future in zip(keys, waiting, strict=True):
+            slice_.submit(StatJob(fields.artifact_of(place, key), future))
+        found = await asyncio.gather(*waiting)
         incarnation, now_ms = slice_.incarnation.number, slice_.time.now_ms
         return [
             Stat(key, entry, Position(incarnation, head), now_ms)
@@ -396,16 +406,3 @@ class Directory:
             return await call
         except StoreError as error:
             raise Unavailable(str(error)) from error
-
-
-def _unheard() -> asyncio.Future[Reply | None]:
-    """For an event that nobody waits for."""
-    future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(_ignore)
-    return future
-
-
-def _ignore(future: asyncio.Future[Reply | None]) -> None:
-    """Nobody waits for an ack's commit; a lost one is made up for by the next read or the session's end."""
-    if not future.cancelled():
-        future.exception()

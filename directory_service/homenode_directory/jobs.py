@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from homenode_directory.place import Position
-from homenode_directory.protocol.effects import Answer, Decision, Denial, Done, Grant, Reason, Waiting
+from homenode_directory.protocol.effects import Answer, Decision, Denial, Grant, Reason, Waiting
 from homenode_directory.protocol.events import Commit as CommitEvent
 from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, GetS, InvAck, Put, Renew, SetPolicy
 from homenode_directory.protocol.facts import Facts
-from homenode_directory.protocol.model import Entry
+from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
 from homenode_directory.protocol.transitions import repeated, step
-from homenode_directory.slice import Slice, StoredAnswer
+from homenode_directory.slice import Heard, Reply, Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import META, PREDECESSOR, Commit, Equals, Exists, Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer and the place in the log as of which it holds."""
+class _Unheard:
+    """Nobody waits."""
 
-    answer: Grant | Done | Denial
-    as_of: Position
+    def done(self) -> bool:
+        """See `Heard`."""
+        return True
+
+    def set_result(self, result: Any, /) -> None:
+        """See `Heard`."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """See `Heard`."""
+
+
+UNHEARD: Heard = _Unheard()
 
 
 class _Awaited:
-    """What jobs share: somebody awaits `future`."""
+    """What jobs share: somebody hears of their end."""
 
-    __slots__ = ()
-    future: asyncio.Future[Any]
+    __slots__ = ("rounds", "since")
+    heard: Heard
+
+    def __init__(self) -> None:
+        self.since = 0.0
+        self.rounds = 0
 
     def fail(self, error: Exception) -> None:
         """End without a confirmed outcome."""
-        if not self.future.done():
-            self.future.set_exception(error)
+        if not self.heard.done():
+            self.heard.set_exception(error)
 
 
 def _learn(slice_: Slice, artifact: str, outcome: Outcome) -> Entry:
@@ -47,34 +59,40 @@ def _learn(slice_: Slice, artifact: str, outcome: Outcome) -> Entry:
     return entry
 
 
-@dataclass(slots=True)
+_EFFECTS = frozenset({GetM, CommitEvent, SetPolicy, Put})  # their answers are stored
+_FREEING = frozenset({GetS, Put, Renew, Expire, EndSession, InvAck})
+
+
+_UNDECIDED = Decision(None)
+
+
 class EventJob(_Awaited):
     """Judge one event of one artifact and commit the decision.
 
-    `future` resolves to a `Reply`, or to None where nobody asked (deadlines, acks, ended sessions).
+    `heard` gets a `Reply`, or None where nobody asked (deadlines, acks, ended sessions).
     """
 
-    artifact: str
-    event: Event
-    future: asyncio.Future[Reply | None]
-    request: int = 0
-    digest: str = ""
-    decision: Decision = field(default_factory=lambda: Decision(None))
-    entry: Entry | None = None
-    uncached: bool = False
+    __slots__ = ("_effect", "artifact", "decision", "digest", "entry", "event", "heard", "request", "uncached")
+
+    def __init__(self, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = "") -> None:
+        super().__init__()
+        self.artifact = artifact
+        self.event = event
+        self.heard = heard
+        self.request = request
+        self.digest = digest
+        self.uncached = False
+        self.entry: Entry = ABSENT_ENTRY
+        self.decision = _UNDECIDED
+        # (session, request id) of an event whose answer is stored
+        self._effect: tuple[str, int] | None = None
+        if request and type(event) in _EFFECTS:
+            self._effect = event.session, request  # type: ignore[union-attr]
 
     @property
     def relief(self) -> bool:
         """Whether it frees room or takes none: such events go through when the store is full."""
-        return isinstance(self.event, GetS | Put | Renew | Expire | EndSession | InvAck)
-
-    @property
-    def _effect(self) -> tuple[str, int] | None:
-        """(session, request id) of an event whose answer is stored."""
-        event = self.event
-        if self.request and isinstance(event, GetM | CommitEvent | SetPolicy | Put):
-            return event.session, self.request
-        return None
+        return type(self.event) in _FREEING
 
     def build(self, slice_: Slice, index: int) -> Commit:
         """Judge on the entry as the slice knows it."""
@@ -125,7 +143,7 @@ class EventJob(_Awaited):
             if self.decision.guards.content:
                 slice_.count_commit(self.artifact)
             for result in self.decision.results:
-                slice_.answer_waiting(result.session, result.request, (result.answer, outcome.head))
+                slice_.answer_waiting(result.session, result.request, result.answer, outcome.head)
             self._answer(slice_, self.decision.answer, outcome.head)
             return True
         if outcome.failed == PREDECESSOR:
@@ -155,44 +173,29 @@ class EventJob(_Awaited):
         return False
 
     def _answer(self, slice_: Slice, answer: Answer | None, head: int) -> None:
-        if self.future.done():
+        if self.heard.done():
             return
         if answer is None:
-            self.future.set_result(None)
+            self.heard.set_result(None)
         elif isinstance(answer, Waiting):
-            self._wait(slice_)
+            slice_.await_result(self.event.session, self.request, self.heard)  # type: ignore[union-attr]
         else:
             if self.uncached and isinstance(answer, Grant):
                 answer = replace(answer, cacheable=False)
-            self.future.set_result(Reply(answer, Position(slice_.incarnation.number, head)))
-
-    def _wait(self, slice_: Slice) -> None:
-        stored: asyncio.Future[StoredAnswer] = self.future.get_loop().create_future()
-        incarnation = slice_.incarnation.number
-
-        def forward(done: asyncio.Future[StoredAnswer]) -> None:
-            error = done.exception()
-            if self.future.done():
-                return
-            if error is not None:
-                self.future.set_exception(error)
-                return
-            answer, head = done.result()
-            self.future.set_result(Reply(answer, Position(incarnation, head)))
-
-        stored.add_done_callback(forward)
-        session = self.event.session  # type: ignore[union-attr]
-        slice_.await_result(session, self.request, stored)
+            self.heard.set_result(Reply(answer, Position(slice_.incarnation.number, head)))
 
 
-@dataclass(slots=True)
 class StatJob(_Awaited):
-    """Confirm the entry as known here, or learn it; changes nothing. Resolves to (entry, head)."""
+    """Confirm the entry as known here, or learn it; changes nothing. `heard` gets (entry, head)."""
 
-    artifact: str
-    future: asyncio.Future[tuple[Entry, int]]
-    relief: bool = True
-    entry: Entry | None = None
+    __slots__ = ("artifact", "entry", "heard")
+    relief = True
+
+    def __init__(self, artifact: str, heard: Heard) -> None:
+        super().__init__()
+        self.artifact = artifact
+        self.heard = heard
+        self.entry: Entry = ABSENT_ENTRY
 
     def build(self, slice_: Slice, index: int) -> Commit:
         """A comparison with what is known, behind the batch's own changes."""
@@ -208,22 +211,24 @@ class StatJob(_Awaited):
             return False
         if not outcome.ok:
             self.entry = _learn(slice_, self.artifact, outcome)
-        assert self.entry is not None
-        if not self.future.done():
-            self.future.set_result((self.entry, outcome.head))
+        if not self.heard.done():
+            self.heard.set_result((self.entry, outcome.head))
         return True
 
 
-@dataclass(slots=True)
 class CommitJob(_Awaited):
     """A plain commit, made anew each round.
 
-    Resolves to the store's outcome, applied or refused, and the place in the log that it speaks of.
+    `heard` gets the store's outcome, applied or refused, and the place in the log that it speaks of.
     """
 
-    make: Callable[[Slice], Commit]
-    future: asyncio.Future[tuple[Outcome, Position]]
-    relief: bool = False
+    __slots__ = ("heard", "make", "relief")
+
+    def __init__(self, make: Callable[[Slice], Commit], heard: Heard, relief: bool = False) -> None:
+        super().__init__()
+        self.make = make
+        self.heard = heard
+        self.relief = relief
 
     def build(self, slice_: Slice, index: int) -> Commit:
         """The commit, from what the slice knows now."""
@@ -231,6 +236,6 @@ class CommitJob(_Awaited):
 
     def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
         """One round is enough: the caller judges a refusal."""
-        if not self.future.done():
-            self.future.set_result((outcome, Position(slice_.incarnation.number, outcome.head)))
+        if not self.heard.done():
+            self.heard.set_result((outcome, Position(slice_.incarnation.number, outcome.head)))
         return True

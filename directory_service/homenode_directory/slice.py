@@ -12,12 +12,13 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from homenode_directory.clock import Clock, StoreClock
 from homenode_directory.errors import Contended, Full, OutcomeUnknown, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.observer import Observer
+from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Denial, Done, Grant
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
@@ -38,8 +39,27 @@ BATCH_MAX = 512
 ANNOUNCED_MAX = 4_096
 
 
+class Heard(Protocol):
+    """Who is told what came of a job: a future, or what is cheaper than one where nobody awaits it."""
+
+    def done(self) -> bool:
+        """Whether nothing more is to be told."""
+
+    def set_result(self, result: Any, /) -> None:
+        """The answer."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """There will be no answer."""
+
+
 class Job(Protocol):
-    """One thing to commit. `build` judges, `settle` hears what the store said, `fail` ends it."""
+    """One thing to commit. `build` judges, `settle` hears what the store said, `fail` ends it.
+
+    The slice notes in it since when it waits (local milliseconds) and how often it was refused.
+    """
+
+    since: float
+    rounds: int
 
     @property
     def relief(self) -> bool:
@@ -67,20 +87,16 @@ class Limits:
     history_look_every: int = 8  # commits of an artifact
 
 
-@dataclass(slots=True)
-class Queued:
-    """A job in the queue: how often it was judged, and since when it waits (local milliseconds)."""
-
-    job: Job
-    since: float
-    rounds: int = 0
-
-
 Deliver = Callable[[int, int, list[tuple[int, bytes]]], None]
 """Takes (slice, incarnation number, [(sequence, log entry)]) of what this process has just committed, in order."""
 
-StoredAnswer = tuple[Grant | Done | Denial, int]
-"""A stored answer and the log sequence as of which it is told."""
+
+@dataclass(slots=True)
+class Reply:
+    """An answer and the place in the log as of which it holds. Never changed once made."""
+
+    answer: Grant | Done | Denial
+    as_of: Position
 
 
 class Slice:
@@ -112,7 +128,7 @@ class Slice:
         self._commits: OrderedDict[str, int] = OrderedDict()  # artifact -> commits since its history was looked at
         self.dead: OrderedDict[str, None] = OrderedDict()
         self.buried = 0  # how many sessions were found to be over
-        self.waiting: dict[tuple[str, int], list[asyncio.Future[StoredAnswer]]] = {}
+        self.waiting: dict[tuple[str, int], list[Heard]] = {}
         self._announced: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._settled: OrderedDict[str, int] = OrderedDict()  # session -> low-water mark of its request ids
         self._entries: OrderedDict[str, Entry] = OrderedDict()
@@ -121,7 +137,7 @@ class Slice:
         self._clock = clock
         self._observer = observer
         self._deliver = deliver
-        self._queue: deque[Queued] = deque()
+        self._queue: deque[Job] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -132,7 +148,8 @@ class Slice:
             raise Unavailable("the directory is stopping")
         if len(self._queue) >= self.limits.queue_max:
             raise Overloaded("the slice's queue is full")
-        self._queue.append(Queued(job, self._clock()))
+        job.since = self._clock()
+        self._queue.append(job)
         self.used = True
         self._wake.set()
         if self._task is None:
@@ -197,12 +214,12 @@ class Slice:
         while len(self._settled) > self.limits.dead_sessions_max:
             self._settled.popitem(last=False)
 
-    def await_result(self, session: str, request: int, future: asyncio.Future[StoredAnswer]) -> None:
-        """The future gets the answer of a queued request when a later transition stores it."""
+    def await_result(self, session: str, request: int, heard: Heard) -> None:
+        """`heard` gets the answer of a queued request when a later transition stores it."""
         if len(self.waiting) >= self.limits.waiting_max:
-            future.set_exception(Overloaded("too many requests wait", retry_after_ms=1_000))
+            heard.set_exception(Overloaded("too many requests wait", retry_after_ms=1_000))
             return
-        self.waiting.setdefault((session, request), []).append(future)
+        self.waiting.setdefault((session, request), []).append(heard)
 
     def announce(self, session: str, request: int) -> None:
         """The log says that a queued request is answered, but nobody waits for it here, or not yet."""
@@ -214,23 +231,23 @@ class Slice:
         """Whether `announce` was called, with which the log has overtaken the answer that the request is queued."""
         return self._announced.pop((session, request), 0) is None
 
-    def answer_waiting(self, session: str, request: int, answer: StoredAnswer) -> None:
-        """A stored answer exists now; whoever waits for it gets it."""
-        for future in self.waiting.pop((session, request), ()):
-            if not future.done():
-                future.set_result(answer)
+    def answer_waiting(self, session: str, request: int, answer: Grant | Done | Denial, sequence: int) -> None:
+        """A stored answer exists now, as of a place in the log; whoever waits for it gets it."""
+        for heard in self.waiting.pop((session, request), ()):
+            if not heard.done():
+                heard.set_result(Reply(answer, Position(self.incarnation.number, sequence)))
 
     def refuse_waiting(self, session: str, denial: Denial) -> None:
         """A session is over: none of its queued requests gets another answer."""
         for named in [named for named in self.waiting if named[0] == session]:
-            self.answer_waiting(*named, (denial, 0))
+            self.answer_waiting(*named, denial, 0)
 
     def _abandon_waiting(self, why: str) -> None:
         waiting, self.waiting = self.waiting, {}
-        for futures in waiting.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(Unavailable(why))
+        for some in waiting.values():
+            for heard in some:
+                if not heard.done():
+                    heard.set_exception(Unavailable(why))
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -245,12 +262,12 @@ class Slice:
                 again = await self._commit(batch)
             except Exception as error:  # a mistake in one batch must not stop the slice for good
                 self._forget()
-                for queued in batch:
-                    queued.job.fail(error)
+                for job in batch:
+                    job.fail(error)
                 continue
             self._queue.extendleft(reversed(again))
 
-    async def _commit(self, batch: list[Queued]) -> list[Queued]:
+    async def _commit(self, batch: list[Job]) -> list[Job]:
         """One store call; returns the jobs to judge again."""
         try:
             await self._prepare()
@@ -287,58 +304,58 @@ class Slice:
         self._entries.clear()
         self.floor = 0
 
-    async def _try(self, batch: list[Queued], *, relief: bool) -> list[Queued]:
+    async def _try(self, batch: list[Job], *, relief: bool) -> list[Job]:
         self.written.clear()
         commits: list[Commit] = []
-        for queued in batch:
-            commits.append(queued.job.build(self, len(commits)))
+        for job in batch:
+            commits.append(job.build(self, len(commits)))
         asked = self._clock()
         outcomes = await self._store.commit(self.number, self.incarnation.token, commits, relief=relief)
         self._observer.batch(len(batch), (self._clock() - asked) / 1_000)
         self.time.saw(outcomes[-1].now_ms, asked)
-        again: list[Queued] = []
+        again: list[Job] = []
         logged: list[tuple[int, bytes]] = []
-        for queued, commit, outcome in zip(batch, commits, outcomes, strict=True):
+        for job, commit, outcome in zip(batch, commits, outcomes, strict=True):
             if outcome.ok and commit.log:
                 first = outcome.head - len(commit.log) + 1
                 logged.extend((first + i, data) for i, data in enumerate(commit.log))
             buried = self.buried
-            if not queued.job.settle(self, commit, outcome):
+            if not job.settle(self, commit, outcome):
                 # No contention: behind a refused job of its artifact it was not compared with what is there (and each
                 # round takes at least the first of them away), or a dead session was found (each is found once).
-                queued.rounds += outcome.failed != PREDECESSOR and self.buried == buried
-                again.append(queued)
+                job.rounds += outcome.failed != PREDECESSOR and self.buried == buried
+                again.append(job)
         if logged:
             self._deliver(self.number, self.incarnation.number, logged)
-        return [queued for queued in again if self._patient(queued)]
+        return [job for job in again if self._patient(job)]
 
-    def _patient(self, queued: Queued) -> bool:
-        if queued.rounds >= ROUNDS_MAX:
-            queued.job.fail(Contended(f"refused in {queued.rounds} rounds"))
+    def _patient(self, job: Job) -> bool:
+        if job.rounds >= ROUNDS_MAX:
+            job.fail(Contended(f"refused in {job.rounds} rounds"))
             return False
-        if self._clock() - queued.since >= self.limits.retry_for_ms:
+        if self._clock() - job.since >= self.limits.retry_for_ms:
             # Never compared, it may be the repetition of a request that took effect long ago.
-            queued.job.fail(OutcomeUnknown("not judged in time"))
+            job.fail(OutcomeUnknown("not judged in time"))
             return False
         return True
 
-    def _retriable(self, batch: list[Queued], error: StoreError) -> list[Queued]:
+    def _retriable(self, batch: list[Job], error: StoreError) -> list[Job]:
         """Jobs that may be tried again after the store failed: a stored result keeps them from running twice."""
         again = []
-        for queued in batch:
-            if self._clock() - queued.since < self.limits.retry_for_ms and not self._closing:
-                again.append(queued)
+        for job in batch:
+            if self._clock() - job.since < self.limits.retry_for_ms and not self._closing:
+                again.append(job)
             else:
                 changed = isinstance(error, StoreChanged)
-                queued.job.fail(Unavailable(str(error)) if changed else OutcomeUnknown(str(error)))
+                job.fail(Unavailable(str(error)) if changed else OutcomeUnknown(str(error)))
         return again
 
-    async def _relieve(self, batch: list[Queued], error: StoreFull) -> list[Queued]:
+    async def _relieve(self, batch: list[Job], error: StoreFull) -> list[Job]:
         """The store is full: what frees room, or takes none, goes alone; the rest is refused whole."""
-        freeing = [queued for queued in batch if queued.job.relief]
-        for queued in batch:
-            if not queued.job.relief:
-                queued.job.fail(Full(str(error)))
+        freeing = [job for job in batch if job.relief]
+        for job in batch:
+            if not job.relief:
+                job.fail(Full(str(error)))
         self.full = True
         try:
             for _ in range(ROUNDS_MAX):  # here, because what a round learns is forgotten when the store is full again

@@ -23,7 +23,7 @@ async def reader(server: Process, key: str = "k") -> tuple[str, Inbox]:
     """A session that is attached and holds a copy."""
     session = await server.session("reader")
     inbox = await server.attach(session)
-    with server.delivery.expecting(session, key):
+    with server.expecting(session, key):
         await server.read(session, key)
     return session, inbox
 
@@ -73,7 +73,7 @@ async def test_a_copy_that_is_on_its_way_is_told_of(server: Process) -> None:
     writer, session = await server.session(), await server.session()
     await server.commit(writer, "h1")
     inbox = await server.attach(session)
-    with server.delivery.expecting(session, "k"):
+    with server.expecting(session, "k"):
         read = server.directory.submit(PLACE, "k", GetS(session))
         write = server.directory.submit(PLACE, "k", Commit(writer, server.world.content("h2"), Base.ANY), 77, "d")
         await asyncio.gather(read, write)
@@ -84,7 +84,7 @@ async def test_a_drop_does_not_end_the_interest_of_a_read_under_way(server: Proc
     writer = await server.session()
     await server.commit(writer, "h1")
     session, inbox = await reader(server)
-    with server.delivery.expecting(session, "k"):
+    with server.expecting(session, "k"):
         server.delivery.drop(session, "k")
         await server.read(session)
     await server.commit(writer, "h2")
@@ -94,7 +94,7 @@ async def test_a_drop_does_not_end_the_interest_of_a_read_under_way(server: Proc
 async def test_a_read_that_began_before_the_session_was_attached_is_told_of(server: Process) -> None:
     writer, session = await server.session(), await server.session()
     await server.commit(writer, "h1")
-    with server.delivery.expecting(session, "k"):
+    with server.expecting(session, "k"):
         inbox = await server.attach(session)
         await server.read(session)
     await server.commit(writer, "h2")

@@ -19,7 +19,7 @@ async def test_the_end_of_a_session_takes_its_lease_copies_and_places_in_queues(
     a, b = await server.session(), await server.session()
     await server.commit(a, "h1")
     await server.attach(b)
-    with server.delivery.expecting(b, "k"):
+    with server.expecting(b, "k"):
         await server.read(b)
     await server.lease(b)
     await server.directory.end_session(PLACE, b)
@@ -33,7 +33,7 @@ async def test_a_session_that_lost_its_stream_leaves_no_copies_behind_either(wor
     a, b = await server.session(ttl_ms=900_000), await server.session()
     await server.commit(a, "h1")
     await server.attach(b)
-    with server.delivery.expecting(b, "k"):
+    with server.expecting(b, "k"):
         await server.read(b)
     server.delivery.detach(b)
     world.later(TTL_MS + 1)

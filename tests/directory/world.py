@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from homenode_directory.delivery import Delivery, Pace
 from homenode_directory.directory import Directory, Opened, Settings
 from homenode_directory.incarnations import Incarnations
-from homenode_directory.jobs import Reply
 from homenode_directory.place import Place, Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, Event, GetM, GetS, Put
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Content, Version
 from homenode_directory.sinks import Bookmark, DeliveryEvent
-from homenode_directory.slice import Limits
+from homenode_directory.slice import Limits, Reply
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit as StoreCommit
 from homenode_directory.store.base import Outcome, StoreError
@@ -147,6 +147,14 @@ class Process:
         )
         self.delivery.answered = self.directory.answered
         self.sweeper = Sweeper(self.directory, rounds=rounds or Rounds(idle_every=1), collect=collect)
+
+    @contextmanager
+    def expecting(self, session: str, key: str) -> Iterator[None]:
+        """Around a request that may make the session a sharer."""
+        artifact = fields.artifact_of(PLACE, key)
+        self.delivery.expect(session, artifact)
+        yield
+        self.delivery.settle(session, artifact)
 
     async def close(self) -> None:
         await self.directory.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
@@ -17,42 +18,109 @@ from homenode_directory.api import pages, validate, wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.delivery import Delivery
-from homenode_directory.directory import Directory, Reply
+from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place
+from homenode_directory.protocol.events import Event
+from homenode_directory.slice import Reply, Slice
+from homenode_directory.store.fields import artifact_of
 
 LIST_DEFAULT = 100
 READ_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
 class Caller:
     """A session, and the workspace that it belongs to."""
 
-    place: Place
-    session: str
+    __slots__ = ("place", "prefix", "session", "slice_")
+
+    def __init__(self, place: Place, session: str) -> None:
+        self.place = place
+        self.session = session
+        self.prefix = artifact_of(place, "")
+        self.slice_: Slice | None = None  # looked up once
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """An operation that the directory has got. `finish` makes its answer of the reply, or a coroutine that does."""
+@dataclass(slots=True)
+class Asked:
+    """An event for the directory. `finish` makes the answer's message of its reply, or a coroutine that does.
 
-    future: asyncio.Future[Any]
-    finish: Callable[[Any], Any]
+    `expecting`: the session may become a sharer, so its interest begins before the event is judged.
+    """
+
+    key: str
+    event: Event
+    finish: Callable[[Reply], Any]
+    request: int = 0
+    digest: str = ""
+    expecting: bool = False
 
 
-Step = Submitted | Coroutine[Any, Any, Any]
+class Hearing:
+    """Who hears what the directory says to an event (a `slice.Heard`): settles the session's interest, then goes on.
+
+    Subclasses say how, in `answered` and `failed`, which must not raise.
+    """
+
+    __slots__ = ("_artifact", "_delivery", "_session")
+
+    def __init__(self) -> None:
+        self._artifact = ""
+
+    def expect(self, delivery: Delivery, session: str, artifact: str) -> None:
+        """The session may become a sharer of the artifact, from now on."""
+        self._delivery, self._session, self._artifact = delivery, session, artifact
+        delivery.expect(session, artifact)
+
+    def done(self) -> bool:
+        """Never: even where nobody waits any more, the interest has to be settled."""
+        return False
+
+    def set_result(self, reply: Any, /) -> None:
+        """See `Heard`."""
+        if self._artifact:
+            self._delivery.settle(self._session, self._artifact, held=not wire.refused(reply))
+        self.answered(reply)
+
+    def set_exception(self, error: Exception, /) -> None:
+        """See `Heard`."""
+        if self._artifact:  # an unknown outcome counts as a copy
+            self._delivery.settle(self._session, self._artifact, held=True)
+        self.failed(error)
+
+    def answered(self, reply: Reply) -> None:
+        """The reply came."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """There will be none."""
+        raise NotImplementedError
+
+
+class _Awaiting(Hearing):
+    """Somebody awaits the reply."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Reply]) -> None:
+        super().__init__()
+        self._future = future
+
+    def answered(self, reply: Reply) -> None:
+        """See `Hearing`."""
+        if not self._future.done():
+            self._future.set_result(reply)
+
+    def failed(self, error: Exception) -> None:
+        """See `Hearing`."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+Step = Asked | Coroutine[Any, Any, Any]
 """How an operation goes on: without a task of its own where nothing but the directory has to be waited for."""
 
 Call = Callable[[Caller, int, Any], Step]
-
-
-async def result(step: Step) -> Any:
-    """Wait for an operation's answer. Raises Rejected, DirectoryError."""
-    if not isinstance(step, Submitted):
-        return await step
-    answer = step.finish(await step.future)
-    return await answer if asyncio.iscoroutine(answer) else answer
 
 
 class Calls:
@@ -98,7 +166,7 @@ class Calls:
                 return wire.read_response(grant, reply.as_of, content, share=share)
             return self._read_body(caller, key, event, reply, have, share)
 
-        return Submitted(self._submit(caller, key, event, expecting=share), finish)
+        return Asked(key, event, finish, expecting=share)
 
     async def _read_body(
         self, caller: Caller, key: str, event: Any, reply: Reply, have: tuple[str, ...], share: bool
@@ -112,7 +180,7 @@ class Calls:
                 # Newer versions may have pushed this one out of retention meanwhile.
                 if attempt == READ_ATTEMPTS - 1:
                     raise
-                reply = await self._submit(caller, key, event, expecting=share)
+                reply = await self.reply(caller, Asked(key, event, wire.granted, expecting=share))
         raise AssertionError("unreachable")
 
     async def _read_version(
@@ -129,8 +197,7 @@ class Calls:
         event, digest = wire.commit_event(caller.session, m, self._bounds)
         if event.content is not None:
             return self._commit_content(caller, request, m, key, event, digest)
-        future = self._submit(caller, key, event, request, digest, expecting=True)
-        return Submitted(future, lambda reply: self._committed(reply, event.lease))
+        return Asked(key, event, partial(self._committed, event.lease), request, digest, expecting=True)
 
     async def _commit_content(
         self, caller: Caller, request: int, m: pb.CommitRequest, key: str, event: Any, digest: str
@@ -142,10 +209,10 @@ class Calls:
             if stored is None:
                 raise failure
             return wire.commit_response(wire.done(stored), stored.as_of, event.lease)
-        reply = await self._submit(caller, key, event, request, digest, expecting=True)
-        return self._committed(reply, event.lease)
+        asked = Asked(key, event, partial(self._committed, event.lease), request, digest, expecting=True)
+        return self._committed(event.lease, await self.reply(caller, asked))
 
-    def _committed(self, reply: Reply, lease: str) -> pb.CommitResponse:
+    def _committed(self, lease: str, reply: Reply) -> pb.CommitResponse:
         response = wire.commit_response(wire.done(reply), reply.as_of, lease)
         self._observer.committed()
         return response
@@ -162,7 +229,7 @@ class Calls:
                 return self._acquire_body(caller, reply, event.lease, have)
             return wire.acquire_response(grant, reply.as_of, event.lease, content)
 
-        return Submitted(self._submit(caller, key, event, request, digest, expecting=True), finish)
+        return Asked(key, event, finish, request, digest, expecting=True)
 
     async def _acquire_body(
         self, caller: Caller, reply: Reply, lease: str, have: tuple[str, ...]
@@ -174,11 +241,11 @@ class Calls:
     def renew(self, caller: Caller, request: int, m: pb.RenewRequest) -> Step:
         """A later deadline for a write lease."""
         event, digest = wire.renew_event(caller.session, m, self._bounds)
-        future = self._submit(caller, validate.key(m.key), event, 0, digest)
-        return Submitted(
-            future,
-            lambda reply: pb.RenewResponse(ttl_ms=wire.done(reply).ttl_ms, as_of=wire.position(reply.as_of)),
-        )
+
+        def finish(reply: Reply) -> pb.RenewResponse:
+            return pb.RenewResponse(ttl_ms=wire.done(reply).ttl_ms, as_of=wire.position(reply.as_of))
+
+        return Asked(validate.key(m.key), event, finish, 0, digest)
 
     def release(self, caller: Caller, request: int, m: pb.ReleaseRequest) -> Step:
         """The end of a write lease, or of a shared copy."""
@@ -191,7 +258,7 @@ class Calls:
                 self._delivery.drop(caller.session, key)
             return pb.ReleaseResponse(as_of=wire.position(reply.as_of))
 
-        return Submitted(self._submit(caller, key, event, request, digest), finish)
+        return Asked(key, event, finish, request, digest)
 
     def set_policy(self, caller: Caller, request: int, m: pb.SetPolicyRequest) -> Step:
         """The artifact's own policy."""
@@ -202,7 +269,7 @@ class Calls:
             wire.done(reply)
             return pb.SetPolicyResponse(as_of=wire.position(reply.as_of))
 
-        return Submitted(self._submit(caller, key, event, request, digest), finish)
+        return Asked(key, event, finish, request, digest)
 
     async def stat(self, caller: Caller, request: int, m: pb.StatRequest) -> pb.StatResponse:
         """What the directory knows of an artifact."""
@@ -225,25 +292,30 @@ class Calls:
             wire.accept(await self._directory.history(caller.place, caller.session, validate.key(m.key)))
         )
 
-    def _submit(
-        self, caller: Caller, key: str, event: Any, request: int = 0, digest: str = "", *, expecting: bool = False
-    ) -> asyncio.Future[Any]:
-        """Queue an event; `expecting`: its session may become a sharer, so its interest begins now."""
-        if not expecting:
-            return self._directory.submit(caller.place, key, event, request, digest)
-        session, delivery = caller.session, self._delivery
-        delivery.expect(session, key)
+    async def result(self, caller: Caller, step: Step) -> Any:
+        """Wait for an operation's answer. Raises Rejected, DirectoryError."""
+        if not isinstance(step, Asked):
+            return await step
+        answer = step.finish(await self.reply(caller, step))
+        return await answer if asyncio.iscoroutine(answer) else answer
+
+    async def reply(self, caller: Caller, asked: Asked) -> Reply:
+        """The directory's reply to what is asked. Raises DirectoryError."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.ask(caller, asked, _Awaiting(future))
+        return await future
+
+    def ask(self, caller: Caller, asked: Asked, hearing: Hearing) -> None:
+        """Queue what is asked; `hearing` gets the reply. Raises DirectoryError."""
+        slice_ = caller.slice_
+        if slice_ is None:
+            slice_ = caller.slice_ = self._directory.slice_of(caller.place)
+        artifact = caller.prefix + asked.key
+        if asked.expecting:
+            hearing.expect(self._delivery, caller.session, artifact)
         try:
-            future = self._directory.submit(caller.place, key, event, request, digest)
+            self._directory.post(slice_, artifact, asked.event, hearing, asked.request, asked.digest)
         except BaseException:
-            delivery.settle(session, key)
+            if asked.expecting:
+                self._delivery.settle(caller.session, artifact)
             raise
-        future.add_done_callback(lambda done: delivery.settle(session, key, held=_gives_copy(done)))
-        return future
-
-
-def _gives_copy(done: asyncio.Future[Any]) -> bool:
-    """Whether the session may hold a copy after this answer; an unknown outcome counts as yes."""
-    if done.cancelled() or done.exception() is not None:
-        return True
-    return not wire.refused(done.result())

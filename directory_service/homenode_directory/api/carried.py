@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.calls import Caller
@@ -56,12 +55,3 @@ class Carried:
     backlog: list[pb.Operation] | None = field(default_factory=list)
     keeping_alive: bool = False
     watches: set[int] = field(default_factory=set)
-
-
-class Ticket(NamedTuple):
-    """What an answer needs of its operation."""
-
-    number: int
-    request_id: int
-    name: str
-    started: float

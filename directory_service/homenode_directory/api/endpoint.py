@@ -8,7 +8,7 @@ from typing import Any
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate, wire
-from homenode_directory.api.calls import Caller, result
+from homenode_directory.api.calls import Caller
 from homenode_directory.api.errors import invalid, outcome_of, rejected
 from homenode_directory.api.parts import Parts
 from homenode_directory.api.sessions import Sessions
@@ -90,10 +90,13 @@ class Endpoint:
             raise rejected(t.ERROR_REASON_OVERLOADED, "too many streams are open", retry_after_ms=1_000)
 
     def _operation(self, name: str) -> Unary:
+        calls = self.parts.calls
+
         async def call(m: Any) -> Any:
             place = validate.session(self.parts.tenant, m.session_id)
             request_id = getattr(m, "request_id", 0)
-            return await result(self.parts.calls.by_name[name](Caller(place, m.session_id), request_id, m))
+            caller = Caller(place, m.session_id)
+            return await calls.result(caller, calls.by_name[name](caller, request_id, m))
 
         return call
 

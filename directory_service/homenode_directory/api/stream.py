@@ -17,12 +17,60 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import frames, validate, wire
 from homenode_directory.api.acks import Acks
-from homenode_directory.api.calls import Caller, Step, Submitted
-from homenode_directory.api.carried import Carried, SessionSink, Ticket
+from homenode_directory.api.calls import Asked, Caller, Hearing, Step
+from homenode_directory.api.carried import Carried, SessionSink
 from homenode_directory.api.errors import Rejected, error_of, invalid, outcome_name, rejected
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.api.parts import Parts
 from homenode_directory.place import Position
+
+
+class Ticket(Hearing):
+    """An operation under way: what its answer needs, and the way there, until it is answered."""
+
+    __slots__ = ("_stream", "finish", "name", "number", "request_id", "started")
+
+    def __init__(self, stream: Stream, number: int, request_id: int, name: str) -> None:
+        super().__init__()
+        self._stream: Stream | None = stream
+        self.number = number
+        self.request_id = request_id
+        self.name = name
+        self.started = stream._loop.time()
+        self.finish: Callable[[Any], Any] = _as_is
+
+    def answered(self, reply: Any) -> None:
+        """The directory has answered: make the message."""
+        if self._stream is None:
+            return
+        try:
+            message = self.finish(reply)
+            if asyncio.iscoroutine(message):
+                self._stream._run(self, message)
+                return
+        except BaseException as failure:
+            self.failed(failure)
+            return
+        self.succeeded(message)
+
+    def succeeded(self, message: Any) -> None:
+        """The answer's message is there."""
+        self._leave("ok", self.name, message)
+
+    def failed(self, failure: BaseException) -> None:
+        """The answer is an error."""
+        error = error_of(failure, during=self.name)
+        self._leave(outcome_name(error), "error", error)
+
+    def _leave(self, outcome: str, field: str, message: Any) -> None:
+        stream, self._stream = self._stream, None
+        self.finish = _as_is
+        if stream is not None:
+            stream._answered(self, outcome, frames.answer(self.number, self.request_id, field, message))
+
+
+def _as_is(message: Any) -> Any:
+    return message
 
 
 class Stream:
@@ -35,7 +83,7 @@ class Stream:
         self._sessions: dict[int, Carried] = {}
         self._numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waits: set[asyncio.Future[Any]] = set()  # for a write lease; nobody misses them
+        self._waits: set[Ticket] = set()  # for a write lease; nobody misses them
         self._pending = 0  # operations accepted and not answered
         self._acks = Acks(parts.directory, parts.limits.pending_acks)
         self._received = 0
@@ -100,7 +148,7 @@ class Stream:
         self.outbox.close()
         self._parts.hub.leave(self)
         for wait in list(self._waits):
-            wait.cancel()
+            wait.failed(asyncio.CancelledError())
 
     def drain(self, within_ms: int) -> None:
         """See `hub.Owner`."""
@@ -149,35 +197,24 @@ class Stream:
 
     def _start(self, session: Carried, operation: pb.Operation, name: str) -> None:
         message, request_id = getattr(operation, name), operation.request_id
-        ticket = Ticket(operation.session, request_id, name, self._loop.time())
+        ticket = Ticket(self, operation.session, request_id, name)
+        calls, caller = self._parts.calls, session.caller
+        self._pending += 1
         try:
             if name == "watch":
                 step: Step = self._watch(session, request_id, message)
             else:
-                step = self._parts.calls.by_name[name](session.caller, request_id, message)
+                step = calls.by_name[name](caller, request_id, message)
+            if type(step) is Asked:
+                ticket.finish = step.finish
+                calls.ask(caller, step, ticket)
+            else:
+                self._run(ticket, step)  # type: ignore[arg-type]
         except Exception as failure:
-            self._answer_failure(ticket, failure)
+            ticket.failed(failure)
             return
-        self._pending += 1
-        if isinstance(step, Submitted):
-            step.future.add_done_callback(partial(self._submitted, ticket, step.finish))
-            if name == "acquire" and message.wait_ms:
-                self._waits.add(step.future)
-                step.future.add_done_callback(self._waits.discard)
-        else:
-            self._run(ticket, step)
-
-    def _submitted(self, ticket: Ticket, finish: Callable[[Any], Any], future: asyncio.Future[Any]) -> None:
-        """The directory has answered an operation."""
-        try:
-            answer = finish(future.result())
-        except BaseException as failure:
-            self._done(ticket, None, failure)
-            return
-        if asyncio.iscoroutine(answer):
-            self._run(ticket, answer)
-        else:
-            self._done(ticket, answer, None)
+        if name == "acquire" and message.wait_ms:
+            self._waits.add(ticket)
 
     def _run(self, ticket: Ticket, call: Coroutine[Any, Any, Any], then: Callable[[], None] = lambda: None) -> None:
         """Finish an operation in a task; `then` runs behind its answer."""
@@ -189,23 +226,19 @@ class Stream:
     def _ran(self, ticket: Ticket, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
-        self._done(ticket, None if failure else task.result(), failure)
-
-    def _done(self, ticket: Ticket, answer: Any, failure: BaseException | None) -> None:
-        self._pending -= 1
         if failure is not None:
-            self._answer_failure(ticket, failure)
+            ticket.failed(failure)
         else:
-            number, request_id, name, started = ticket
-            self.outbox.answer(number, frames.answer(number, request_id, name, answer))
-            self._parts.observer.request(name, "ok", self._loop.time() - started)
-        self._end_if_done()
+            ticket.succeeded(task.result())
 
-    def _answer_failure(self, ticket: Ticket, failure: BaseException) -> None:
-        number, request_id, name, started = ticket
-        error = error_of(failure, during=name)
-        self.outbox.answer(number, frames.answer(number, request_id, "error", error))
-        self._parts.observer.request(name, outcome_name(error), self._loop.time() - started)
+    def _answered(self, ticket: Ticket, outcome: str, piece: bytes) -> None:
+        """An operation's answer is known."""
+        self._pending -= 1
+        self._waits.discard(ticket)
+        self.outbox.answer(ticket.number, piece)
+        self._parts.observer.request(ticket.name, outcome, self._loop.time() - ticket.started)
+        if self._finished:
+            self._end_if_done()
 
     def _refuse(self, operation: pb.Operation, name: str, refusal: Rejected) -> None:
         self.outbox.answer(
@@ -249,7 +282,7 @@ class Stream:
         self._numbers[message.session_id] = number
         self._parts.hub.claim(message.session_id, self)
         self._pending += 1
-        ticket = Ticket(number, operation.request_id, "attach", self._loop.time())
+        ticket = Ticket(self, number, operation.request_id, "attach")
         self._run(ticket, self._attached(number, session, holdings, resume), lambda: self._begin(session))
 
     async def _attached(
