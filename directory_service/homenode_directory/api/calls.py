@@ -21,7 +21,6 @@ from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place
-from homenode_directory.protocol.events import Event
 from homenode_directory.slice import Reply, Slice
 from homenode_directory.store.fields import artifact_of
 
@@ -49,7 +48,7 @@ class Asked:
     """
 
     key: str
-    event: Event
+    event: Any
     finish: Callable[[Reply], Any]
     request: int = 0
     digest: str = ""
