@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from homenode_directory.audit.items import Logged, Renewed
+from homenode_directory.audit.rules import Auditor
 from homenode_directory.protocol.model import Version
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Outcome, Put, StoreError
@@ -31,6 +33,14 @@ class History:
 
     versions: dict[str, list[Committed]] = field(default_factory=dict)
     wiped_at_s: list[float] = field(default_factory=list)
+    auditor: Auditor = field(default_factory=Auditor)
+
+    def log(self, slice_: int, sequence: int, data: bytes) -> None:
+        """The store has appended to its log."""
+        record, where = fields.decode_log(data), f"slice {slice_}, entry {sequence}"
+        if sequence != self.auditor.heads.get(slice_, 0) + 1:
+            self.auditor.see(Renewed(slice_, record.incarnation, sequence - 1, where))
+        self.auditor.see(Logged(slice_, sequence, record, where))
 
     def add(self, at_s: float, artifact: str, record: fields.VersionRecord) -> None:
         """The store has taken a version."""
@@ -86,7 +96,7 @@ class FaultyStore:
         if faults.hit("store_unknown_before"):
             raise StoreError("the connection broke")
         outcomes = await self._inner.commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
-        self._record(commits, outcomes)
+        self._record(slice_, commits, outcomes)
         if writes and faults.hit("crash_after"):
             await self._die()
         await asyncio.sleep(faults.rng.uniform(*LATENCY_S))
@@ -105,11 +115,13 @@ class FaultyStore:
         self._crash()
         await asyncio.get_running_loop().create_future()
 
-    def _record(self, commits: Sequence[Commit], outcomes: Sequence[Outcome]) -> None:
+    def _record(self, slice_: int, commits: Sequence[Commit], outcomes: Sequence[Outcome]) -> None:
         now_s = asyncio.get_running_loop().time()
         for commit, outcome in zip(commits, outcomes, strict=True):
             if not outcome.ok:
                 continue
+            for i, data in enumerate(commit.log, outcome.head - len(commit.log) + 1):
+                self._history.log(slice_, i, data)
             for write in commit.writes:
                 if isinstance(write, Put) and write.key.startswith(fields.versions_key("")):
                     artifact = write.key.removeprefix(fields.versions_key(""))

@@ -313,6 +313,8 @@ class Trouble:
 
 def judge(world: World) -> None:
     """What must hold of the whole history."""
+    for found in world.history.auditor.violations:
+        world.problem(f"the log shows: {found.rule}: {found.artifact}: {found.text} ({found.where})")
     for name, versions in world.history.versions.items():
         key = name.split("/", 2)[2]
         contents: dict[Version, str | None] = {}

@@ -258,4 +258,11 @@ class Store(Protocol):
 
 
 class LogTrimmed(StoreError):
-    """Entries after the asked sequence are no longer retained, or the sequence lies in the future."""
+    """Entries after the asked sequence are no longer retained, or the sequence lies in the future.
+
+    `head` is the log's last sequence.
+    """
+
+    def __init__(self, message: str, head: int = 0) -> None:
+        super().__init__(message)
+        self.head = head

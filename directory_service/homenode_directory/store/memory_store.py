@@ -207,7 +207,8 @@ class MemoryStore:
         if incarnation is not None:
             self._check(data, incarnation)
         if after > data.head or after + 1 < data.first:
-            raise LogTrimmed(f"slice {slice_} keeps {data.first} to {data.head}; asked for what follows {after}")
+            kept = f"slice {slice_} keeps {data.first} to {data.head}"
+            raise LogTrimmed(f"{kept}; asked for what follows {after}", data.head)
         skip = after + 1 - data.first
         return list(enumerate(islice(data.log, skip, skip + limit), after + 1)), data.head
 

@@ -188,7 +188,7 @@ class RedisStore:
         # A stream hides what was trimmed from it; sequences are dense, so a gap shows.
         dense = all(sequence == after + 1 + i for i, (sequence, _) in enumerate(entries))
         if after > head or not dense or len(entries) < min(limit, head - after):
-            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}")
+            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}", head)
         return entries, head
 
     async def trim_log(self, slice_: int, keep_from: int) -> None:

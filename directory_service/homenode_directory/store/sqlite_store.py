@@ -181,7 +181,7 @@ class SqliteStore:
         entries = await self._rows(slice_, query, (slice_, after, limit))
         gap = bool(entries) and entries[0][0] != after + 1
         if after > head or gap or len(entries) < min(limit, head - after):
-            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}")
+            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}", head)
         return entries, head
 
     async def trim_log(self, slice_: int, keep_from: int) -> None:

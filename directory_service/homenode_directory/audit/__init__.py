@@ -1,0 +1,1 @@
+"""The log read after the fact: archives of it, and what it must never show (`homenode replay`)."""

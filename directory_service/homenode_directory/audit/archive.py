@@ -1,0 +1,132 @@
+"""Log archives: their format, and how they are read.
+
+An archive is a file of JSON lines, or a folder of such files (`log-000001.jsonl`, …), in the order of their names.
+Every line is an object, and its last member vouches for it and for all lines before it in the file:
+
+  {"archive":1,"slices":16,"crc":"…"}                                       first line of each file: format and slices
+  {"slice":3,"sequence":17,"entry":[…],"crc":"…"}                           a log entry, as the store keeps it
+  {"slice":3,"incarnation":1763780000000,"after":17,"crc":"…"}              entries that follow are of this incarnation
+  {"slice":3,"gap":[18,40],"why":"trimmed before they were read","crc":"…"} these entries are missing, knowingly
+
+`crc` is the CRC-32 of the line up to the comma before it, continued from the previous line's (0 before the first).
+So a flipped bit, a missing line and lines in another order all show, at the line where the file stops being what was
+written. Per slice, sequences are dense but for what gaps say; an incarnation may set them back.
+
+An entry is `[artifact, rev, [[event, field, …], …], time in ms, incarnation]`; `protocol/effects.py` names the events
+and the order of their fields. It has names, versions, hashes and sizes, never content.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from homenode_directory.audit.items import Corrupt, Gap, Item, Logged, Renewed
+from homenode_directory.store.fields import decode_log
+
+FORMAT = 1
+SUFFIX = ".jsonl"
+LINE_BYTES_MAX = 16 << 20
+_SEAL_BYTES = len(b',"crc":"00000000"}')
+
+
+def seal(body: bytes, crc: int) -> tuple[bytes, int]:
+    """An object's text as a line that follows one with checksum `crc`; the line and its own checksum."""
+    crc = zlib.crc32(body[:-1], crc)
+    return b"%s%s\n" % (body[:-1], _seal(crc)), crc
+
+
+def unseal(line: bytes, crc: int) -> int:
+    """The checksum of a line (without its newline) that follows one with `crc`. Raises ValueError."""
+    crc = zlib.crc32(line[:-_SEAL_BYTES], crc)
+    if line[-_SEAL_BYTES:] != _seal(crc):
+        raise ValueError("its checksum does not fit: it was changed, or a line before it is missing or misplaced")
+    return crc
+
+
+def _seal(crc: int) -> bytes:
+    return b',"crc":"%08x"}' % crc
+
+
+def files_of(path: Path) -> list[Path]:
+    """The archive's files in order. Raises OSError where there are none."""
+    if not path.is_dir():
+        path.stat()
+        return [path]
+    found = sorted(path.glob("*" + SUFFIX))
+    if not found:
+        raise FileNotFoundError(2, "there is no archive in this folder", str(path))
+    return found
+
+
+def read_archive(path: Path, torn: list[str] | None = None) -> Iterator[Item]:
+    """The items of an archive, in order.
+
+    A last line without its end was being written when its process died: it is left out, and named in `torn`.
+
+    Raises:
+        Corrupt: at the first line that is not what was written, or that its slice's sequences say is missing.
+        OSError: it cannot be read.
+    """
+    heads: dict[int, int] = {}
+    for file in files_of(path):
+        for item in _read_file(file, torn if torn is not None else []):
+            _follow(item, heads)
+            yield item
+
+
+def _read_file(path: Path, torn: list[str]) -> Iterator[Item]:
+    crc = 0
+    with path.open("rb") as lines:
+        for number in range(1, 1 << 62):
+            where = f"{path.name}:{number}"
+            line = lines.readline(LINE_BYTES_MAX)
+            if not line:
+                return
+            if not line.endswith(b"\n"):
+                if len(line) == LINE_BYTES_MAX or lines.read(1):
+                    raise Corrupt(where, "the line does not end")
+                torn.append(where)
+                return
+            try:
+                crc = unseal(line[:-1], crc)
+                item = _item(json.loads(line), where, first=number == 1)
+            except Corrupt:
+                raise
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                why = str(error) if type(error) is ValueError else f"not a line of an archive ({type(error).__name__})"
+                raise Corrupt(where, why) from None
+            if item is not None:
+                yield item
+
+
+def _item(said: dict[str, Any], where: str, *, first: bool) -> Item | None:
+    if first:
+        if said["archive"] != FORMAT:
+            raise Corrupt(where, f"format {said['archive']}; this version reads format {FORMAT}")
+        return None
+    slice_ = int(said["slice"])
+    if "entry" in said:
+        return Logged(slice_, int(said["sequence"]), decode_log(json.dumps(said["entry"]).encode()), where)
+    if "gap" in said:
+        return Gap(slice_, int(said["gap"][0]), int(said["gap"][1]), str(said["why"]), where)
+    return Renewed(slice_, int(said["incarnation"]), int(said["after"]), where)
+
+
+def _follow(item: Item, heads: dict[int, int]) -> None:
+    """Sequences of a slice follow each other; `heads` has the last of each that was seen."""
+    head = heads.get(item.slice)
+    if isinstance(item, Renewed):
+        if head is not None and item.after > head:
+            raise Corrupt(item.where, f"incarnation {item.number} follows {item.after}, the last entry was {head}")
+        heads[item.slice] = item.after
+        return
+    first, last = (item.first, item.last) if isinstance(item, Gap) else (item.sequence, item.sequence)
+    if last < first:
+        raise Corrupt(item.where, f"a gap from {first} to {last}")
+    if head is not None and first != head + 1:
+        raise Corrupt(item.where, f"slice {item.slice} goes on with {first} after {head}: entries are missing")
+    heads[item.slice] = last
