@@ -95,6 +95,11 @@ class CopyPolicy:
     max_reads: int | None = None
     max_steps: int | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but age limits the copy."""
+        return self.max_reads is None and self.max_steps is None
+
 
 class Line:
     """What the session knows of one artifact."""
@@ -117,7 +122,7 @@ class _Blob:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.keys: set[str] = set()  # artifacts whose copy has these bytes
+        self.keys: set[str] = set()  # artifacts that know them, as a version's or as their copy's
 
 
 class Cache:
@@ -205,18 +210,42 @@ class Cache:
         artifact.max_steps = policy.max_steps
         artifact.used = True
         line.copy = artifact
-        self._keep(artifact.hash, artifact.bytes).keys.add(artifact.key)
+        self._keep(line, artifact.hash, artifact.bytes)
         self._shrink()
         return line.copy is not None
+
+    def renew(self, key: str, version: Version, level: str, policy: CopyPolicy, fetched_ns: int) -> Artifact | None:
+        """The copy of `key`, if an answer that may be kept finds it as it is: what `install` would come to.
+
+        `fetched_ns` is when the directory was asked. None where the answer says anything new.
+        """
+        line = self._lines.get(key)
+        if line is None or line.copy is None:
+            return None
+        copy = line.copy
+        if copy.version != version or copy.level != level:
+            return None
+        if not policy.plain or (line.policy is not policy and line.policy != policy):
+            return None
+        copy.fetched_ns = max(copy.fetched_ns, fetched_ns)
+        copy.used = True
+        self._blobs.move_to_end(copy.hash)
+        return copy
 
     def remember(self, key: str, version: Version, hash: bytes, data: bytes) -> None:
         """Keep bytes for patches and revalidation, without any permission to serve them."""
         line = self._line(key)
-        known = [(v, h) for v, h in line.known if v != version]
-        known.append((version, hash))
-        known.sort(reverse=True)
-        line.known = known[:_KNOWN_MAX]
-        self._keep(hash, data)
+        self._keep(line, hash, data)
+        known, entry = line.known, (version, hash)
+        if entry in known:
+            return
+        at = 0
+        while at < len(known) and known[at][0] > version:
+            at += 1
+        known.insert(at, entry)
+        if len(known) > _KNOWN_MAX:
+            _, oldest = known.pop()
+            self._let_go(line, oldest)
         self._shrink()
 
     # --- taking away --------------------------------------------------------------------------------------------------
@@ -262,18 +291,22 @@ class Cache:
 
     def have(self, key: str) -> list[bytes]:
         """Hashes of contents of `key` that are kept, newest version first, at most 8."""
+        return list(self.held(key))
+
+    def held(self, key: str) -> dict[bytes, bytes]:
+        """Contents of `key` that are kept, by hash, newest version first, at most 8."""
         line = self._lines.get(key)
         if line is None:
-            return []
-        found = dict.fromkeys(hash for _, hash in line.known if hash in self._blobs)
-        return list(found)[:HAVE_MAX]
+            return {}
+        blobs = self._blobs
+        return {hash: blobs[hash].data for _, hash in line.known[:HAVE_MAX]}
 
     def hash_at(self, key: str, version: Version) -> bytes | None:
         """The hash of that version, where known and its bytes kept."""
         line = self._lines.get(key)
         if line is not None:
             for known, hash in line.known:
-                if known == version and hash in self._blobs:
+                if known == version:
                     return hash
         return None
 
@@ -306,6 +339,9 @@ class Cache:
                 self._lines.move_to_end(key)
                 continue
             self._kill(line)
+            known, line.known = line.known, []
+            for _, hash in known:
+                self._let_go(line, hash)
             del self._lines[key]
             return
 
@@ -317,36 +353,50 @@ class Cache:
         copy.window = NEVER
         copy.viewers = []
         line.copy = None
-        blob = self._blobs.get(copy.hash)
-        if blob is not None:
-            blob.keys.discard(line.key)
+        self._let_go(line, copy.hash)
 
-    def _keep(self, hash: bytes, data: bytes) -> _Blob:
+    def _keep(self, line: Line, hash: bytes, data: bytes) -> None:
         blob = self._blobs.get(hash)
         if blob is None:
             blob = self._blobs[hash] = _Blob(data)
             self._bytes += len(data)
         else:
             self._blobs.move_to_end(hash)
-        return blob
+        blob.keys.add(line.key)
+
+    def _let_go(self, line: Line, hash: bytes) -> None:
+        """The artifact may need these bytes no more. What nobody needs cannot be asked for again."""
+        if line.copy is not None and line.copy.hash == hash:
+            return
+        blob = self._blobs.get(hash)
+        if blob is None or any(known == hash for _, known in line.known):
+            return
+        blob.keys.discard(line.key)
+        if not blob.keys:
+            del self._blobs[hash]
+            self._bytes -= len(blob.data)
 
     def _shrink(self) -> None:
         """Keep to the byte limit: least recently used first, where a hit since the last look counts as use."""
         spared = len(self._blobs)
         while self._bytes > self._bytes_max and self._blobs:
             hash, blob = next(iter(self._blobs.items()))
-            if spared > 0 and self._was_used(blob):
+            if spared > 0 and self._was_used(hash, blob):
                 spared -= 1
                 self._blobs.move_to_end(hash)
                 continue
-            for key in list(blob.keys):
-                self._kill(self._lines[key])
             del self._blobs[hash]
             self._bytes -= len(blob.data)
+            for key in blob.keys:
+                line = self._lines[key]
+                line.known = [entry for entry in line.known if entry[1] != hash]
+                if line.copy is not None and line.copy.hash == hash:
+                    self._kill(line)
 
-    def _was_used(self, blob: _Blob) -> bool:
+    def _was_used(self, hash: bytes, blob: _Blob) -> bool:
         copies = [self._lines[key].copy for key in blob.keys]
-        return sum(_was_used(copy) for copy in copies if copy is not None) > 0  # each begins anew
+        # Each of them begins anew.
+        return sum(_was_used(copy) for copy in copies if copy is not None and copy.hash == hash) > 0
 
 
 def _was_used(copy: Artifact) -> bool:

@@ -34,7 +34,7 @@ from homenode.leases import LeaseRecord
 from homenode.pending import Pending
 from homenode.requests import Phase
 from homenode.session import Session
-from homenode.values import LEVELS, Meta, name
+from homenode.values import LEVELS, NO_META, Meta, name
 from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
 from homenode.view import Counters
 from homenode_api.v1 import directory_pb2 as pb
@@ -55,6 +55,7 @@ class Core:
         self.session = session
         self.cache = cache
         self.clock = session.link.clock
+        self._default_policy = CopyPolicy(0)
         self._flights: dict[str, asyncio.Future[Artifact | None]] = {}
         self.link_key: tuple[int, object, int] | None = None
 
@@ -95,7 +96,7 @@ class Core:
         """Ask the directory. Raises NotFound, Stale (only older versions came than were shown), HomenodeError."""
         counters.misses += 1
         name_held = True
-        failure: HomenodeError = Stale("the directory gave an older version than this session has seen")
+        failure: HomenodeError | None = None
         for _ in range(FETCHES_MAX):
             self.cache.begin_fill(key)
             try:
@@ -121,7 +122,7 @@ class Core:
             if self.cache.may_show(key, artifact.version):
                 self.cache.saw(key, artifact.version)
                 return artifact
-        raise failure
+        raise failure or Stale("the directory gave an older version than this session has seen")
 
     async def _fetch(
         self,
@@ -132,20 +133,27 @@ class Core:
         timeout_ms: int | None,
         name_held: bool,
     ) -> Artifact:
-        held = self._held(key) if name_held else {}
+        held = self.cache.held(key) if name_held else {}
         share = version is None and level != t.CONSISTENCY_STRICT
-        request = pb.ReadRequest(key=name(key), have=list(held), share=share, consistency=level)
+        request = pb.ReadRequest(key=name(key), have=held, share=share, consistency=level)
         if version is not None:
             request.version.incarnation, request.version.n = version
         response, pending = await self.session.request("read", request, timeout_ms=timeout_ms)
+        if share and response.content.held and self._may_keep(response, pending):
+            copy = self.cache.renew(
+                key,
+                version_of(response.version),
+                LEVELS.get(response.level, LAZY),
+                self._copy_policy(response),
+                pending.sent_ns,
+            )
+            if copy is not None:
+                counters.revalidated += 1
+                return copy
         artifact = await self._artifact(key, response, held, pending, counters, timeout_ms)
-        if response.cacheable and share and self._still_ours(pending, position_of(response.as_of)):
-            self.cache.install(artifact, self._copy_policy(response.policy))
+        if share and self._may_keep(response, pending):
+            self.cache.install(artifact, self._copy_policy(response))
         return artifact
-
-    def _held(self, key: str) -> dict[bytes, bytes]:
-        found = ((hash, self.cache.content(hash)) for hash in self.cache.have(key))
-        return {hash: data for hash, data in found if data is not None}
 
     async def _artifact(
         self,
@@ -172,7 +180,7 @@ class Core:
         counters.patch_bytes += came if patched else 0
         counters.revalidated += came == 0
         self.cache.remember(key, version, content.hash, data)
-        meta = Meta.of(response.metadata)
+        meta = Meta.of(response.metadata) if response.HasField("metadata") else NO_META
         return self.make(
             key,
             version,
@@ -198,6 +206,9 @@ class Core:
             **facts,
         )
 
+    def _may_keep(self, response: pb.ReadResponse, pending: Pending) -> bool:
+        return response.cacheable and self._still_ours(pending, position_of(response.as_of))
+
     def _still_ours(self, pending: Pending, as_of: Position) -> bool:
         """Whether invalidations come for what an answer carries.
 
@@ -205,10 +216,15 @@ class Core:
         that are held, and the directory tells of no others. And it is not from before the last resync.
         """
         session = self.session
-        here = (pending.session_id, pending.attach_id) == (session.id, session.attach_id)
-        return session.phase is Phase.LIVE and here and as_of >= session.fill_from
+        here = pending.attach_id == session.attach_id and pending.session_id == session.id
+        return here and session.phase is Phase.LIVE and as_of >= session.fill_from
 
-    def _copy_policy(self, policy: t.Policy) -> CopyPolicy:
+    def _copy_policy(self, response: pb.ReadResponse) -> CopyPolicy:
+        if not response.HasField("policy"):
+            if self._default_policy.max_age_ms != self.max_age_ms:
+                self._default_policy = CopyPolicy(self.max_age_ms)
+            return self._default_policy
+        policy = response.policy
         return CopyPolicy(
             policy.max_age_ms if policy.HasField("max_age_ms") else self.max_age_ms,
             policy.max_reads if policy.HasField("max_reads") else None,
@@ -354,7 +370,7 @@ class Core:
         given back.
         """
         session = self.session
-        held = self._held(key)
+        held = self.cache.held(key)
         lease_id = session.new_lease_id()
         request = pb.AcquireRequest(
             key=name(key), lease_id=lease_id, ttl_ms=ttl_ms, wait_ms=wait_ms, create=create, have=list(held)

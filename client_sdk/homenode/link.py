@@ -77,6 +77,7 @@ class Link:
 
     Attributes:
         in_flight_max: most operations under way, of all sessions; bookmark_ms: how often each session pings.
+        places: one for each operation under way.
         queueing: places for those that wait until somebody else is done. They take at most half of the room, so that
             whoever they wait for has some.
         users: connections that share it; the last one closes it.
@@ -96,7 +97,7 @@ class Link:
         self._heard_ns = 0
         self._sent = 0  # frames on the current stream
         self._backoff = Backoff(rng)
-        self._places = Places(lambda: self.in_flight_max)
+        self.places = Places(lambda: self.in_flight_max)
         self.queueing = Places(lambda: self.in_flight_max // 2)
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = False
@@ -149,23 +150,14 @@ class Link:
     def send(self, operation: pb.Operation) -> None:
         """Queue an operation for the current stream. Without one it is dropped: sessions send again when it comes."""
         if self._stream is not None:
+            if not self._out:
+                self._wake.set()
             self._out.append(operation)
-            self._wake.set()
 
     def restart(self) -> None:
         """Give up the current stream and connect again."""
         if self._stream is not None:
             self._stream.cancel()
-
-    # --- operations under way, over all sessions ----------------------------------------------------------------------
-
-    async def enter(self) -> None:
-        """Wait for room for one more operation under way. Raises Overloaded when too many wait already."""
-        await self._places.enter()
-
-    def leave(self) -> None:
-        """An operation is over."""
-        self._places.leave()
 
     # --- the stream ---------------------------------------------------------------------------------------------------
 
@@ -237,14 +229,14 @@ class Link:
 
     def _frame(self) -> pb.SessionRequest:
         self._sent += 1
-        frame = pb.SessionRequest(number=self._sent)
-        operations, out, size = frame.operations, self._out, 0
+        operations: list[pb.Operation] = []
+        out, size = self._out, 0
         while out and len(operations) < FRAME_OPERATIONS_MAX and size < FRAME_BYTES_MAX:
             operation = out.popleft()
             if operation.WhichOneof("what") in _LARGE:
                 size += operation.ByteSize()
             operations.append(operation)
-        return frame
+        return pb.SessionRequest(operations=operations, number=self._sent)
 
     async def _ticks(self) -> None:
         while True:

@@ -37,10 +37,9 @@ class Pending:
         request_id: int,
         kind: str,
         message: Any,
-        *,
         effect: bool,
         deadline_ns: int,
-        future: asyncio.Future[Any] | None = None,
+        future: asyncio.Future[Any] | None,
         on_answer: OnAnswer | None = None,
         on_error: Callable[[HomenodeError], None] | None = None,
     ) -> None:
@@ -69,8 +68,9 @@ class Pending:
         """It has been answered."""
         if self.on_answer is not None:
             self.on_answer(message, self)
-        if self.future is not None and not self.future.done():
-            self.future.set_result((message, self))
+        future, self.future = self.future, None  # which has this object in its result
+        if future is not None and not future.done():
+            future.set_result((message, self))
 
     def fail(self, failure: HomenodeError) -> None:
         """It has failed for good."""

@@ -23,10 +23,16 @@ class Places:
         self._taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def take(self) -> bool:
+        """Take a place if there is one."""
+        if self._taken >= self._limit():
+            return False
+        self._taken += 1
+        return True
+
     async def enter(self) -> None:
         """Wait for a place and take it. Raises Overloaded when too many wait already."""
-        if self._taken < self._limit():
-            self._taken += 1
+        if self.take():
             return
         if len(self._waiting) >= WAITING_MAX:
             raise Overloaded("too many operations wait in this process", retry_after=0.1)

@@ -103,9 +103,8 @@ class Reads:
         level: str | None,
         timeout_ms: int | None,
     ) -> Artifact:
-        for named in (version, since):
-            if named is not None and not isinstance(named, Version):
-                raise InvalidArgument(f"not a version: {named!r}")
+        if not isinstance(since, Version | None) or not isinstance(version, Version | None):
+            raise InvalidArgument(f"not a version: {since if version is None else version!r}")
         if version is not None:
             return await self._core.fetch(key, self._view.counters, version=version, timeout_ms=timeout_ms)
         wanted = consistency(level)

@@ -103,11 +103,11 @@ async def _resolve(session: Session, old_id: str, asked: list[Pending]) -> None:
 
 def _settle(session: Session, pending: Pending, outcome: pb.Outcome | None) -> None:
     if pending.kind == "release":
-        session.resolve(pending, pb.Answer(release=pb.ReleaseResponse()))
+        session.resolve(pending, pb.Answer(release=pb.ReleaseResponse()), "release")
     elif pending.kind == "acquire":
         return  # whatever was granted went with the session; it is asked for again
     elif outcome is not None and outcome.HasField("answer"):
-        session.resolve(pending, outcome.answer)
+        session.resolve(pending, outcome.answer, outcome.answer.WhichOneof("what"))
     elif outcome is not None and outcome.never:
         if pending.kind == "commit" and pending.message.HasField("token"):
             session.give_up(pending, LeaseLost("the session was lost before the commit", cause="session_lost"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
@@ -53,7 +53,7 @@ class Requests:
         self._request_id = 0
         self._orphans: OrderedDict[int, tuple[str, str]] = OrderedDict()
 
-    async def request(
+    def request(
         self,
         kind: str,
         message: Any,
@@ -61,24 +61,36 @@ class Requests:
         effect: bool = False,
         timeout_ms: int | None = None,
         on_answer: OnAnswer | None = None,
-    ) -> tuple[Any, Pending]:
+    ) -> Awaitable[tuple[Any, Pending]]:
         """Send a request and wait: the answer's message, and how it went.
 
         Cancelling the wait does not cancel the request: its answer is still applied (`on_answer`). Raises
         HomenodeError; for an effect of which nobody knows whether it happened, Unknown.
         """
         self._check_open()
-        await self.link.enter()
+        if self.link.places.take():
+            return self._begin(kind, message, effect, timeout_ms, on_answer)
+        return self._request_in_turn(kind, message, effect, timeout_ms, on_answer)
+
+    async def _request_in_turn(
+        self, kind: str, message: Any, effect: bool, timeout_ms: int | None, on_answer: OnAnswer | None
+    ) -> tuple[Any, Pending]:
+        await self.link.places.enter()
         try:
             self._check_open()
         except HomenodeError:
-            self.link.leave()
+            self.link.places.leave()
             raise
-        pending = self.register(
-            kind, message, effect=effect, timeout_ms=timeout_ms, future=self.loop.create_future(), on_answer=on_answer
-        )
-        assert pending.future is not None
-        return await pending.future
+        return await self._begin(kind, message, effect, timeout_ms, on_answer)
+
+    def _begin(
+        self, kind: str, message: Any, effect: bool, timeout_ms: int | None, on_answer: OnAnswer | None
+    ) -> asyncio.Future[tuple[Any, Pending]]:
+        """Send a request that has its place among those under way; `finish` gives the place back."""
+        future: asyncio.Future[tuple[Any, Pending]] = self.loop.create_future()
+        deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
+        self._register(Pending(self.next_id(), kind, message, effect, deadline_ns, future, on_answer))
+        return future
 
     def background(
         self,
@@ -92,7 +104,10 @@ class Requests:
     ) -> None:
         """Send a request for which nobody waits."""
         if self.phase is not Phase.CLOSED:
-            self.register(kind, message, effect=effect, on_answer=on_answer, on_error=on_error, request_id=request_id)
+            deadline_ns = self.link.clock() + self.timeout_ms * NS_PER_MS
+            self._register(
+                Pending(request_id or self.next_id(), kind, message, effect, deadline_ns, None, on_answer, on_error)
+            )
 
     def _check_open(self) -> None:
         if self.phase is Phase.CLOSED:
@@ -103,15 +118,10 @@ class Requests:
         self._request_id += 1
         return self._request_id
 
-    def register(
-        self, kind: str, message: Any, *, timeout_ms: int | None = None, request_id: int = 0, **options: Any
-    ) -> Pending:
-        deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
-        pending = Pending(request_id or self.next_id(), kind, message, deadline_ns=deadline_ns, **options)
+    def _register(self, pending: Pending) -> None:
         self.pending[pending.request_id] = pending
         if self.ready:
             self.transmit(pending)
-        return pending
 
     def transmit(self, pending: Pending) -> None:
         if not pending.sent_ns:
@@ -126,12 +136,11 @@ class Requests:
     def finish(self, pending: Pending) -> Pending:
         """Take a request off the list; its place among those under way is free."""
         if self.pending.pop(pending.request_id, None) is not None and pending.waited:
-            self.link.leave()
+            self.link.places.leave()
         return pending
 
-    def resolve(self, pending: Pending, answer: pb.Answer) -> None:
-        """The answer to a request is known."""
-        what = answer.WhichOneof("what")
+    def resolve(self, pending: Pending, answer: pb.Answer, what: str | None) -> None:
+        """The answer to a request is known; `what` names its member."""
         if what == "error":
             failure = from_wire(answer.error)
             failure.about(getattr(pending.message, "key", ""))

@@ -254,14 +254,15 @@ class Session(Requests):
             elif answer.HasField("acquire"):
                 self.release_orphan(answer.request_id)
             return
-        if answer.HasField("error"):
+        what = answer.WhichOneof("what")
+        if what == "error":
             reason = answer.error.reason
             if reason == t.ERROR_REASON_SESSION_LOST:
                 self.lost()  # the request stays pending: recovery finds out what became of it
                 return
             if reason in TRANSIENT and self.try_again(pending, answer.error):
                 return
-        self.resolve(pending, answer)
+        self.resolve(pending, answer, what)
 
     def _invalidation(self, event: pb.Invalidation) -> None:
         version = version_of(event.version)

@@ -53,6 +53,10 @@ class Meta:
         return cls(dict(message.values), tuple(message.tags), message.media_type)
 
 
+#: Nothing beside the bytes.
+NO_META = Meta()
+
+
 def encode(value: Value) -> tuple[bytes, str]:
     """(bytes, media type or "") of a value. Raises InvalidArgument for what is none of the kinds."""
     if isinstance(value, str):

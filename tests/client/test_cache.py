@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -102,6 +103,41 @@ def test_a_reply_below_the_floor_is_never_cached(cache: Cache) -> None:
     assert cache.install(artifact("a", 7), POLICY)
 
 
+def test_a_reply_that_says_nothing_new_keeps_the_copy_as_it_is(cache: Cache) -> None:
+    copy = artifact("a", 4)
+    cache.install(copy, POLICY)
+    assert cache.renew("a", Version(1, 4), "lazy", CopyPolicy(DELTA_MS), 50 * NS_PER_MS) is copy
+    assert copy.fetched_ns == 50 * NS_PER_MS
+    assert cache.renew("a", Version(1, 4), "lazy", POLICY, 10 * NS_PER_MS) is copy
+    assert copy.fetched_ns == 50 * NS_PER_MS  # it was known to be current then
+    assert cache.serve("a", 1) is copy
+
+
+def test_a_reply_that_says_something_new_or_counts_reads_renews_nothing(cache: Cache) -> None:
+    cache.install(artifact("a", 4), POLICY)
+    assert cache.renew("a", Version(1, 5), "lazy", POLICY, 0) is None
+    assert cache.renew("a", Version(1, 4), "strict", POLICY, 0) is None
+    assert cache.renew("a", Version(1, 4), "lazy", CopyPolicy(DELTA_MS + 1), 0) is None
+    counted = CopyPolicy(DELTA_MS, max_reads=2)
+    cache.install(artifact("b", 1), counted)
+    assert cache.renew("b", Version(1, 1), "lazy", counted, 0) is None
+
+
+TAKEN: list[Callable[[Cache], None]] = [
+    lambda cache: cache.invalidate("a", Version(1, 5)),
+    lambda cache: cache.drop("a"),
+    lambda cache: cache.forfeit("a"),
+    lambda cache: cache.drop_all(),
+]
+
+
+@pytest.mark.parametrize("take", TAKEN)
+def test_nothing_is_renewed_once_the_permission_was_taken(cache: Cache, take: Callable[[Cache], None]) -> None:
+    cache.install(artifact("a", 4), POLICY)
+    take(cache)
+    assert cache.renew("a", Version(1, 4), "lazy", POLICY, 0) is None
+
+
 def test_an_older_reply_does_not_replace_a_newer_copy(cache: Cache) -> None:
     newer = artifact("a", 4)
     cache.install(newer, POLICY)
@@ -178,6 +214,33 @@ def test_a_copy_that_is_hit_outlives_one_that_is_not() -> None:
     cache.install(artifact("k3", 1, data=b"\xff" * 300), POLICY)
     assert cache.serve("k0", 1) is not None
     assert cache.serve("k1", 1) is None
+
+
+def test_bytes_of_versions_that_fell_out_of_the_known_ones_go_too(cache: Cache) -> None:
+    bodies = [f"version {n}".encode() for n in range(30)]
+    for n, body in enumerate(bodies, 1):
+        cache.remember("a", Version(1, n), sha(body), body)
+    assert cache.bytes_held == sum(map(len, bodies[-16:]))
+    assert cache.content(sha(bodies[0])) is None
+    assert cache.have("a") == [sha(body) for body in bodies[:-9:-1]]
+    assert cache.hash_at("a", Version(1, 1)) is None
+    assert cache.hash_at("a", Version(1, 20)) == sha(bodies[19])
+
+
+def test_bytes_stay_while_another_version_another_artifact_or_the_copy_has_them(cache: Cache) -> None:
+    body = b"again and again"
+    cache.remember("a", Version(1, 1), sha(body), body)
+    cache.remember("b", Version(1, 1), sha(body), body)
+    for n in range(2, 40):
+        cache.remember("a", Version(1, n), sha(b"%d" % n), b"%d" % n)
+    assert cache.content(sha(body)) == body  # b's
+    copy = artifact("c", 1, data=body)
+    cache.install(copy, POLICY)
+    for n in range(2, 40):
+        cache.remember("b", Version(1, n), sha(b"%d" % n), b"%d" % n)
+    assert cache.content(sha(body)) == body  # c's copy
+    cache.drop("c")
+    assert cache.content(sha(body)) is None
 
 
 def test_a_content_larger_than_the_cache_is_not_kept() -> None:
