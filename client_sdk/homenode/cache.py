@@ -118,11 +118,17 @@ class Line:
 
 
 class _Blob:
-    __slots__ = ("data", "keys")
+    __slots__ = ("data", "users")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.keys: set[str] = set()  # artifacts that know them, as a version's or as their copy's
+        self.users: list[Line] = []  # once for each version that has these bytes, and once for each copy
+
+    def was_used(self, hash: bytes) -> bool:
+        """Whether a copy of these bytes was served since the last time that this was asked."""
+        copies = [line.copy for line in self.users]
+        # Each of them begins anew.
+        return sum(_was_used(copy) for copy in copies if copy is not None and copy.hash == hash) > 0
 
 
 class Cache:
@@ -211,7 +217,8 @@ class Cache:
         artifact.used = True
         line.copy = artifact
         self._keep(line, artifact.hash, artifact.bytes)
-        self._shrink()
+        if self._bytes > self._bytes_max:
+            self._shrink()
         return line.copy is not None
 
     def renew(self, key: str, version: Version, level: str, policy: CopyPolicy, fetched_ns: int) -> Artifact | None:
@@ -235,18 +242,20 @@ class Cache:
     def remember(self, key: str, version: Version, hash: bytes, data: bytes) -> None:
         """Keep bytes for patches and revalidation, without any permission to serve them."""
         line = self._line(key)
-        self._keep(line, hash, data)
-        known, entry = line.known, (version, hash)
-        if entry in known:
-            return
+        known = line.known
         at = 0
         while at < len(known) and known[at][0] > version:
             at += 1
-        known.insert(at, entry)
+        if at < len(known) and known[at][0] == version:
+            self._blobs.move_to_end(hash)  # a version has one hash for ever
+            return
+        self._keep(line, hash, data)
+        known.insert(at, (version, hash))
         if len(known) > _KNOWN_MAX:
             _, oldest = known.pop()
             self._let_go(line, oldest)
-        self._shrink()
+        if self._bytes > self._bytes_max:
+            self._shrink()
 
     # --- taking away --------------------------------------------------------------------------------------------------
 
@@ -362,41 +371,33 @@ class Cache:
             self._bytes += len(data)
         else:
             self._blobs.move_to_end(hash)
-        blob.keys.add(line.key)
+        blob.users.append(line)
 
     def _let_go(self, line: Line, hash: bytes) -> None:
-        """The artifact may need these bytes no more. What nobody needs cannot be asked for again."""
-        if line.copy is not None and line.copy.hash == hash:
-            return
+        """One need of these bytes is over. What nobody needs cannot be asked for again."""
         blob = self._blobs.get(hash)
-        if blob is None or any(known == hash for _, known in line.known):
+        if blob is None:
             return
-        blob.keys.discard(line.key)
-        if not blob.keys:
+        blob.users.remove(line)
+        if not blob.users:
             del self._blobs[hash]
             self._bytes -= len(blob.data)
 
     def _shrink(self) -> None:
         """Keep to the byte limit: least recently used first, where a hit since the last look counts as use."""
         spared = len(self._blobs)
-        while self._bytes > self._bytes_max and self._blobs:
+        while self._bytes > self._bytes_max:
             hash, blob = next(iter(self._blobs.items()))
-            if spared > 0 and self._was_used(hash, blob):
+            if spared > 0 and blob.was_used(hash):
                 spared -= 1
                 self._blobs.move_to_end(hash)
                 continue
             del self._blobs[hash]
             self._bytes -= len(blob.data)
-            for key in blob.keys:
-                line = self._lines[key]
+            for line in blob.users:
                 line.known = [entry for entry in line.known if entry[1] != hash]
                 if line.copy is not None and line.copy.hash == hash:
                     self._kill(line)
-
-    def _was_used(self, hash: bytes, blob: _Blob) -> bool:
-        copies = [self._lines[key].copy for key in blob.keys]
-        # Each of them begins anew.
-        return sum(_was_used(copy) for copy in copies if copy is not None and copy.hash == hash) > 0
 
 
 def _was_used(copy: Artifact) -> bool:

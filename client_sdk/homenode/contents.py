@@ -39,15 +39,14 @@ class Encoded:
     body: bytes
     base_hash: bytes = b""
 
-    def message(self, *, inline: bool) -> t.Content:
-        """For a commit; without `inline`, the body has been sent on a content stream."""
-        content = t.Content(hash=self.hash, size=self.size)
+    def write_to(self, content: t.Content, *, inline: bool) -> None:
+        """Into a commit; without `inline`, the body has been sent on a content stream."""
+        content.hash, content.size = self.hash, self.size
         if inline and self.base_hash:
             content.patches.base_hash = self.base_hash
             content.patches.patches.append(self.body)
         elif inline:
             content.snapshot = self.body
-        return content
 
 
 def encode(data: bytes, base: tuple[bytes, bytes] | None, *, artifact_max: int) -> Encoded:

@@ -15,6 +15,7 @@ from homenode.contents import (
     INLINE_BYTES_MAX,
     BodyGone,
     BodyMissing,
+    Encoded,
     decode,
     download,
     encode,
@@ -294,11 +295,15 @@ class Core:
             request.any = True
         hash = b""
         if data is not None:
-            content = await self._outgoing(key, data, base if patched else ABSENT, counters, timeout_ms)
-            request.content.CopyFrom(content)
+            encoded = self._encode(key, data, base if patched else ABSENT)
+            counters.sent_bytes += len(encoded.body)
+            inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
+            if not inline:
+                await upload(session.link.transport, session.id, encoded, (timeout_ms or session.timeout_ms) / 1000)
+            encoded.write_to(request.content, inline=inline)
             if meta.said:
                 request.metadata.CopyFrom(meta.to_wire())
-            hash = content.hash
+            hash = encoded.hash
         if lease is not None:
             request.token.lease_id = lease.lease_id
             request.token.incarnation, request.token.fence = lease.token
@@ -320,26 +325,17 @@ class Core:
             self.cache.end_fill(key)
         return done[0]
 
-    async def _outgoing(
-        self, key: str, data: bytes, base: Version | Base, counters: Counters, timeout_ms: int | None
-    ) -> t.Content:
-        limits = self.session.opened.limits
-        known = self._patch_base(key, base)
-        encoded = encode(data, known, artifact_max=limits.artifact_bytes or ARTIFACT_BYTES_MAX)
-        counters.sent_bytes += len(encoded.body)
-        inline = len(encoded.body) <= (limits.inline_bytes or INLINE_BYTES_MAX)
-        if not inline:
-            timeout_s = (timeout_ms or self.session.timeout_ms) / 1000
-            await upload(self.session.link.transport, self.session.id, encoded, timeout_s)
-        return encoded.message(inline=inline)
-
-    def _patch_base(self, key: str, base: Version | Base) -> tuple[bytes, bytes] | None:
-        """A content that the directory surely has too: that of the version which is replaced."""
+    def _encode(self, key: str, data: bytes, base: Version | Base) -> Encoded:
+        """As a patch from the content that is replaced, which the directory surely has too, or as a snapshot."""
         if base is ABSENT:
-            return None
-        hash = self.cache.hash_at(key, base) if isinstance(base, Version) else next(iter(self.cache.have(key)), None)
-        data = self.cache.content(hash) if hash is not None else None
-        return (hash, data) if hash is not None and data is not None else None
+            hash = None
+        elif isinstance(base, Version):
+            hash = self.cache.hash_at(key, base)
+        else:
+            hash = next(iter(self.cache.have(key)), None)
+        old = self.cache.content(hash) if hash is not None else None
+        known = (hash, old) if hash is not None and old is not None else None
+        return encode(data, known, artifact_max=self.session.opened.limits.artifact_bytes or ARTIFACT_BYTES_MAX)
 
     def _committed(
         self, key: str, data: bytes | None, hash: bytes, meta: Meta, message: pb.CommitResponse, pending: Pending

@@ -79,6 +79,8 @@ def encode_json(value: Any) -> bytes:
 
 def meta(metadata: Mapping[str, str] | None, tags: Sequence[str] | None, media_type: str | None, *, kept: Meta) -> Meta:
     """The metadata of a new version: what is not said is kept from the version that it replaces."""
+    if metadata is None and tags is None and media_type is None:
+        return kept
     if isinstance(tags, str):
         raise InvalidArgument("tags are a list of strings, not one string")
     for text in [*(metadata or {}).items(), *[(tag, "") for tag in tags or ()]]:

@@ -234,6 +234,8 @@ def _walk_blocks(frame: bytes, position: int, blocks_max: int) -> int:
 
 
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
