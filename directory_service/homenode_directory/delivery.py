@@ -62,7 +62,7 @@ class _Session:
     interest: set[str] = field(default_factory=set)  # artifacts
     hoped: set[str] = field(default_factory=set)  # of these, the ones that it never got a copy of
     watches: dict[int, str] = field(default_factory=dict)  # watch id -> key prefix
-    ping: int | None = None
+    ping: tuple[int, int] | None = None  # (when it was sent, the lease on strict copies that it earned)
 
 
 @dataclass(slots=True)
@@ -227,11 +227,16 @@ class Delivery:
         if state is not None:
             state.watches.pop(watch, None)
 
-    def ping(self, session: str, sent_at: int) -> None:
-        """A sign of life that the next bookmark echoes."""
+    def ping(self, session: str, sent_at: int, lease_ms: int = 0) -> None:
+        """A sign of life that the next bookmark echoes, with a head that is read after this call.
+
+        Args:
+            lease_ms: the session's record was renewed by a commit made after the ping had arrived and before this call,
+                so with that bookmark its strict copies may be served until so long after `sent_at`. 0: it was not.
+        """
         state = self._state(session)
         if state is not None:
-            state.ping = sent_at
+            state.ping = (sent_at, lease_ms)
 
     def _state(self, session: str) -> _Session | None:
         slice_ = self._slice_of.get(session)
@@ -351,9 +356,10 @@ class Delivery:
         place, key = fields.split_artifact(record.artifact)
         if isinstance(event, Inv):
             if record.artifact in state.interest and place == state.place:
+                deleted = event.content is None
                 state.sink.push(
                     Invalidation(
-                        session, key, event.version, event.fence, sequence, event.session, event.content is None
+                        session, key, event.version, event.fence, sequence, event.session, deleted, event.prepared
                     )
                 )
                 self._observer.delivered("invalidation")
@@ -408,11 +414,11 @@ class Delivery:
             return  # no bookmark: copies age out where the store cannot be asked
         if at.incarnation != incarnation.number or at.sequence < head:
             return
-        for session, state, echo in pinged:
-            if state.ping == echo:
+        for session, state, ping in pinged:
+            if state.ping is ping:
                 state.ping = None
-            if cursor.sessions.get(session) is state:
-                state.sink.push(Bookmark(session, Position(at.incarnation, at.sequence), echo or 0))
+            if cursor.sessions.get(session) is state and ping is not None:
+                state.sink.push(Bookmark(session, Position(at.incarnation, at.sequence), *ping))
         self._observer.delivered("bookmark", len(pinged))
 
     # --- lost memory --------------------------------------------------------------------------------------------

@@ -177,6 +177,10 @@ class Directory:
             self._answered[session] = [request for request in stored if request not in gone]
         return position
 
+    def lease_ms(self, place: Place, ttl_ms: int) -> int:
+        """How long after a sign of life a session that lives `ttl_ms` may serve its strict copies."""
+        return self.settings.terms.lease_of(ttl_ms)
+
     async def confirm_session(self, place: Place, session: str) -> Position | Denial:
         """Whether the session is live, and the head of its slice's log."""
         slice_ = self.slice_of(place)

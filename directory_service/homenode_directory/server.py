@@ -121,7 +121,9 @@ def build(
         budget_bytes=settings.work_bytes,
     )
     delivery = Delivery(store, incarnations, observer=observer)
-    terms = Terms(tombstone_ms=settings.term_ms + RETRY_WINDOW_MS, waiters_max=settings.waiters_max)
+    terms = Terms(
+        tombstone_ms=settings.term_ms + RETRY_WINDOW_MS, lease_ms=settings.term_ms, waiters_max=settings.waiters_max
+    )
     directory = Directory(
         store,
         incarnations,

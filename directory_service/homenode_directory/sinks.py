@@ -12,7 +12,7 @@ from homenode_directory.protocol.model import Cause, Version
 
 @dataclass(frozen=True, slots=True)
 class Invalidation:
-    """Copies of `key` below `version` are obsolete."""
+    """Copies of `key` below `version` are obsolete; `prepared`: that version is not published yet."""
 
     session: str
     key: str
@@ -21,6 +21,7 @@ class Invalidation:
     sequence: int
     by: str
     deleted: bool
+    prepared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,15 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """Everything up to `position` has been sent; it was the head after the ping `echo` had arrived."""
+    """Everything up to `position` has been sent; it was the head after the ping `echo` had arrived.
+
+    `lease_ms`: how long after that ping was sent strict copies may be served; 0: the session was not renewed.
+    """
 
     session: str
     position: Position
     echo: int
+    lease_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

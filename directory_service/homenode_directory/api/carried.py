@@ -53,5 +53,6 @@ class Carried:
     caller: Caller
     sink: SessionSink
     backlog: list[pb.Operation] | None = field(default_factory=list)
+    ping: tuple[int, int] | None = None  # (when it was sent, settled_below) of the last one that waits to be kept
     keeping_alive: bool = False
     watches: set[int] = field(default_factory=set)

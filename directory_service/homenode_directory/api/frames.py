@@ -75,7 +75,7 @@ def change(event: Change) -> pb.Change:
 def _body(event: DeliveryEvent) -> tuple[str, bytes]:
     match event:
         case Bookmark():
-            m: Any = pb.Bookmark(position=wire.position(event.position), echo=event.echo)
+            m: Any = pb.Bookmark(position=wire.position(event.position), echo=event.echo, lease_ms=event.lease_ms)
             return "bookmark", m.SerializeToString()
         case Change():
             return "change", change(event).SerializeToString()
@@ -96,6 +96,7 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
                 sequence=event.sequence,
                 by=event.by,
                 deleted=event.deleted,
+                prepared=event.prepared,
             )
             return "invalidation", m.SerializeToString()
     raise TypeError(f"no frame for {type(event).__name__}")

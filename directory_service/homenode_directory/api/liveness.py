@@ -44,6 +44,10 @@ class Liveness:
             self.opened(session, ttl_ms)
         return ttl_ms
 
+    async def lease_ms(self, place: Place, session: str) -> int:
+        """How long a sign of life lets the session serve strict copies. Raises Unavailable."""
+        return self._directory.lease_ms(place, await self.ttl_ms(place, session))
+
     async def keep_alive(self, place: Place, session: str, settled_below: int) -> wire.Sign:
         """The head of the log, or the denial of a session that is over."""
         ttl_ms = await self.ttl_ms(place, session)

@@ -339,20 +339,34 @@ class Stream:
     def _ping(self, operation: pb.Operation) -> None:
         session = self._sessions[operation.session]
         settled = validate.exact(operation.ping.settled_below, "settled_below")
-        self._parts.delivery.ping(session.caller.session, operation.ping.sent_at)
+        session.ping = (operation.ping.sent_at, settled)
         if not session.keeping_alive:
             session.keeping_alive = True
-            self._spawn(self._keep_alive(session, settled))
+            self._spawn(self._keep_alive(session))
 
-    async def _keep_alive(self, session: Carried, settled: int) -> None:
-        caller = session.caller
+    async def _keep_alive(self, session: Carried) -> None:
+        """Renew the session for its last ping, and only then ask for the bookmark: its head must not be older."""
         try:
-            answer = await self._parts.liveness.keep_alive(caller.place, caller.session, settled)
-            over = wire.session_over(caller.session, answer)
-            if over is not None and self._sessions.get(session.sink.number) is session:
-                session.sink.push(over)
+            while session.ping is not None:
+                (sent_at, settled), session.ping = session.ping, None
+                lease_ms = 0
+                try:
+                    lease_ms = await self._renewed(session, settled)
+                finally:
+                    self._parts.delivery.ping(session.caller.session, sent_at, lease_ms)
         finally:
             session.keeping_alive = False
+
+    async def _renewed(self, session: Carried, settled: int) -> int:
+        """Keep a session alive; the lease on strict copies that this earns it."""
+        caller, liveness = session.caller, self._parts.liveness
+        answer = await liveness.keep_alive(caller.place, caller.session, settled)
+        over = wire.session_over(caller.session, answer)
+        if over is None:
+            return await liveness.lease_ms(caller.place, caller.session)
+        if self._sessions.get(session.sink.number) is session:
+            session.sink.push(over)
+        return 0
 
     def _ack(self, operation: pb.Operation) -> None:
         self._acks.add(self._sessions[operation.session].caller, operation.ack)

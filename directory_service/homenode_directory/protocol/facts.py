@@ -9,14 +9,22 @@ from types import MappingProxyType
 from homenode_directory.protocol.effects import Result
 from homenode_directory.protocol.model import Policy
 
+SLACK_MS = 1_000  # by how much the store's clock may have stepped unnoticed
+DRIFT_PERCENT = 2  # by how much the clocks of store and reader may go apart
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Bounds and durations of the rule book, in milliseconds and counts."""
 
     tombstone_ms: int = 70_000  # lease term + the window in which a request may be repeated
+    lease_ms: int = 10_000  # how long after a sign of life a session may serve its strict copies
     waiters_max: int = 64
     ended_max: int = 8
+
+    def lease_of(self, ttl_ms: int) -> int:
+        """The lease on strict copies of a session that lives `ttl_ms` without a sign of life: it ends before that."""
+        return max(0, min(self.lease_ms, (ttl_ms - SLACK_MS) * 100 // (100 + DRIFT_PERCENT)))
 
 
 @dataclass(frozen=True, slots=True)
