@@ -236,12 +236,20 @@ class Directory:
     # --- artifacts ----------------------------------------------------------------------------------------------
 
     def post(
-        self, slice_: Slice, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = ""
+        self,
+        slice_: Slice,
+        artifact: str,
+        event: Event,
+        heard: Heard,
+        request: int = 0,
+        digest: str = "",
+        body: bytes = b"",
     ) -> None:
         """Queue an event of an artifact (by its name in the slice); `heard` gets the confirmed `Reply`.
 
         A queued GetM is answered when it is granted or its wait is over. `request` and `digest` name an effect, which
-        is stored with its answer and never runs twice. Raises Overloaded, Unavailable.
+        is stored with its answer and never runs twice. `body`: the content of a commit, verified and in the form to
+        store; without it, the content must be stored already. Raises Overloaded, Unavailable.
         """
         if not request:
             slice_.submit(EventJob(artifact, event, heard))
@@ -250,7 +258,7 @@ class Directory:
         answered = self._answered.get(getattr(event, "session", ""))
         if answered is not None and len(answered) >= self.settings.unsettled_max:
             raise Overloaded("too many answers are kept for the session; it has to settle some", retry_after_ms=1_000)
-        slice_.submit(EventJob(artifact, event, heard, request, digest))
+        slice_.submit(EventJob(artifact, event, heard, request, digest, body))
         if answered is not None:
             answered.append(request)
 

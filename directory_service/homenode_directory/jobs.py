@@ -41,6 +41,8 @@ class _Awaited:
     __slots__ = ("rounds", "since")
     heard: Heard
 
+    body = b""
+
     def __init__(self) -> None:
         self.since = 0.0
         self.rounds = 0
@@ -72,15 +74,19 @@ class EventJob(_Awaited):
     `heard` gets a `Reply`, or None where nobody asked (deadlines, acks, ended sessions).
     """
 
-    __slots__ = ("_effect", "artifact", "decision", "digest", "entry", "event", "heard", "request", "uncached")
+    __slots__ = ("_effect", "artifact", "body", "decision", "digest", "entry", "event", "heard", "request", "uncached")
 
-    def __init__(self, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = "") -> None:
+    def __init__(
+        self, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = "", body: bytes = b""
+    ) -> None:
+        """`body`: the content of a commit, verified, where its transaction has to keep it."""
         super().__init__()
         self.artifact = artifact
         self.event = event
         self.heard = heard
         self.request = request
         self.digest = digest
+        self.body = body
         self.uncached = False
         self.entry: Entry = ABSENT_ENTRY
         self.decision = _UNDECIDED
@@ -127,7 +133,10 @@ class EventJob(_Awaited):
             after,
             settled_below,
             facts.now_ms,
+            bool(self.body),
         )
+        if self.body and self.decision.guards.content:
+            slice_.bodies[self.decision.guards.content] = self.body
         if self.decision.entry is not entry:
             slice_.keep(self.artifact, self.decision.entry)
             slice_.written[self.artifact] = index

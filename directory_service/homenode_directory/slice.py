@@ -22,6 +22,7 @@ from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Denial, Done, Grant
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
+from homenode_directory.store import fields
 from homenode_directory.store.base import (
     PREDECESSOR,
     Commit,
@@ -36,6 +37,7 @@ from homenode_directory.store.base import (
 ROUNDS_MAX = 8
 RETRY_PAUSE_S = 0.05
 BATCH_MAX = 512
+BATCH_BYTES_MAX = 1 << 20  # of contents; the last job may go over it
 ANNOUNCED_MAX = 4_096
 
 
@@ -55,11 +57,13 @@ class Heard(Protocol):
 class Job(Protocol):
     """One thing to commit. `build` judges, `settle` hears what the store said, `fail` ends it.
 
-    The slice notes in it since when it waits (local milliseconds) and how often it was refused.
+    The slice notes in it since when it waits (local milliseconds) and how often it was refused. `body` is content that
+    the call is to keep, if the job comes to it.
     """
 
     since: float
     rounds: int
+    body: bytes
 
     @property
     def relief(self) -> bool:
@@ -80,6 +84,7 @@ class Limits:
     """Bounds of a slice's memory and patience."""
 
     queue_max: int = 16_384
+    queue_bytes_max: int = 32 << 20
     cached_entries_max: int = 65_536
     dead_sessions_max: int = 65_536
     waiting_max: int = 65_536
@@ -120,6 +125,7 @@ class Slice:
         self.incarnation = Incarnation(0, "")
         self.floor = 0
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
+        self.bodies: dict[str, bytes] = {}  # within a batch: hash -> content to keep before the commits
         self.used = False  # since the last sweep
         self.full = False  # within a batch: the store has no room, so nothing may be judged that takes some
         self.due_ms = 0  # the earliest deadline of an artifact that the last sweep saw; 0: none
@@ -138,6 +144,7 @@ class Slice:
         self._observer = observer
         self._deliver = deliver
         self._queue: deque[Job] = deque()
+        self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -148,6 +155,10 @@ class Slice:
             raise Unavailable("the directory is stopping")
         if len(self._queue) >= self.limits.queue_max:
             raise Overloaded("the slice's queue is full")
+        if job.body:
+            if self._queued_bytes + len(job.body) > self.limits.queue_bytes_max:
+                raise Overloaded("the contents in the slice's queue are too large")
+            self._queued_bytes += len(job.body)
         job.since = self._clock()
         self._queue.append(job)
         self.used = True
@@ -257,7 +268,7 @@ class Slice:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
+            batch = self._take()
             try:
                 again = await self._commit(batch)
             except Exception as error:  # a mistake in one batch must not stop the slice for good
@@ -266,6 +277,18 @@ class Slice:
                     job.fail(error)
                 continue
             self._queue.extendleft(reversed(again))
+            self._queued_bytes += sum(len(job.body) for job in again)
+
+    def _take(self) -> list[Job]:
+        """The jobs of the next batch."""
+        batch: list[Job] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX:
+            job = self._queue.popleft()
+            batch.append(job)
+            size += len(job.body)
+        self._queued_bytes -= size
+        return batch
 
     async def _commit(self, batch: list[Job]) -> list[Job]:
         """One store call; returns the jobs to judge again."""
@@ -306,16 +329,23 @@ class Slice:
 
     async def _try(self, batch: list[Job], *, relief: bool) -> list[Job]:
         self.written.clear()
+        self.bodies.clear()
         commits: list[Commit] = []
         for job in batch:
             commits.append(job.build(self, len(commits)))
+        blobs: list[tuple[str, bytes]] = []
+        if self.bodies:
+            blobs = [(fields.content_key(hash_), body) for hash_, body in self.bodies.items()]
+            commits.append(fields.touch_contents(self.bodies, self.time.now_ms))
         asked = self._clock()
-        outcomes = await self._store.commit(self.number, self.incarnation.token, commits, relief=relief)
+        outcomes = await self._store.commit(self.number, self.incarnation.token, commits, relief=relief, blobs=blobs)
         self._observer.batch(len(batch), (self._clock() - asked) / 1_000)
         self.time.saw(outcomes[-1].now_ms, asked)
         again: list[Job] = []
         logged: list[tuple[int, bytes]] = []
-        for job, commit, outcome in zip(batch, commits, outcomes, strict=True):
+        for job, commit, outcome in zip(
+            batch, commits, outcomes, strict=False
+        ):  # beside them, one that touches contents
             if outcome.ok and commit.log:
                 first = outcome.head - len(commit.log) + 1
                 logged.extend((first + i, data) for i, data in enumerate(commit.log))

@@ -38,13 +38,19 @@ class FaultyStore(MemoryStore):
         self.commits = 0
 
     async def commit(
-        self, slice_: int, incarnation: str, commits: Sequence[StoreCommit], *, relief: bool = False
+        self,
+        slice_: int,
+        incarnation: str,
+        commits: Sequence[StoreCommit],
+        *,
+        relief: bool = False,
+        blobs: Sequence[tuple[str, bytes]] = (),
     ) -> list[Outcome]:
         self.commits += 1
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "before":
             raise StoreError("cut before")
-        outcomes = await super().commit(slice_, incarnation, commits, relief=relief)
+        outcomes = await super().commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
         if fault == "after":
             raise StoreError("cut after")
         return outcomes

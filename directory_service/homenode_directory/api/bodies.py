@@ -15,6 +15,7 @@ from homenode_directory.content.service import ContentError, ContentStore, Held,
 from homenode_directory.errors import Overloaded
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place
+from homenode_directory.store.blobs import stored_form
 
 CHUNK_BYTES = 256 * 1024
 EXTRA_BYTES = 1024  # an encoding of incompressible bytes is a little larger than they are
@@ -104,6 +105,11 @@ class Bodies:
         except ContentError as failure:
             return refusal(failure)
         return None
+
+    def whole(self, place: Place, content: Named, m: t.Content) -> bytes | None:
+        """The body of a commit, verified, in the form that its commit is to keep; None: it is for `incoming`."""
+        blob = self._content.whole(place.slice_of(self._store.slices), content.hash, content.size, **self._form(m))
+        return None if blob is None else stored_form(blob)
 
     def _form(self, m: t.Content) -> dict[str, Any]:
         which = m.WhichOneof("body")

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import pages, validate, wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
@@ -44,7 +45,8 @@ class Caller:
 class Asked:
     """An event for the directory. `finish` makes the answer's message of its reply, or a coroutine that does.
 
-    `expecting`: the session may become a sharer, so its interest begins before the event is judged.
+    `expecting`: the session may become a sharer, so its interest begins before the event is judged. `body`: a commit's
+    content, for its transaction to keep.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Asked:
     request: int = 0
     digest: str = ""
     expecting: bool = False
+    body: bytes = b""
 
 
 class Hearing:
@@ -194,22 +197,24 @@ class Calls:
         """A new version, or a delete."""
         key, request = validate.key(m.key), validate.request_id(request)
         event, digest = wire.commit_event(caller.session, m, self._bounds)
-        if event.content is not None:
-            return self._commit_content(caller, request, m, key, event, digest)
-        return Asked(key, event, partial(self._committed, event.lease), request, digest, expecting=True)
+        asked = Asked(key, event, partial(self._committed, event.lease), request, digest, expecting=True)
+        if event.content is None:
+            return asked
+        body = self._bodies.whole(caller.place, event.content, m.content)
+        if body is None:
+            return self._commit_content(caller, asked, m.content)
+        asked.body = body
+        return asked
 
-    async def _commit_content(
-        self, caller: Caller, request: int, m: pb.CommitRequest, key: str, event: Any, digest: str
-    ) -> pb.CommitResponse:
-        failure = await self._bodies.incoming(caller.place, event.content, m.content)
+    async def _commit_content(self, caller: Caller, asked: Asked, content: t.Content) -> pb.CommitResponse:
+        failure = await self._bodies.incoming(caller.place, asked.event.content, content)
         if failure is not None:
             # The content may be gone because the first attempt of this request is long done.
-            stored = await self._directory.stored(caller.place, caller.session, request, digest)
+            stored = await self._directory.stored(caller.place, caller.session, asked.request, asked.digest)
             if stored is None:
                 raise failure
-            return wire.commit_response(wire.done(stored), stored.as_of, event.lease)
-        asked = Asked(key, event, partial(self._committed, event.lease), request, digest, expecting=True)
-        return self._committed(event.lease, await self.reply(caller, asked))
+            return wire.commit_response(wire.done(stored), stored.as_of, asked.event.lease)
+        return self._committed(asked.event.lease, await self.reply(caller, asked))
 
     def _committed(self, lease: str, reply: Reply) -> pb.CommitResponse:
         response = wire.commit_response(wire.done(reply), reply.as_of, lease)
@@ -313,7 +318,7 @@ class Calls:
         if asked.expecting:
             hearing.expect(self._delivery, caller.session, artifact)
         try:
-            self._directory.post(slice_, artifact, asked.event, hearing, asked.request, asked.digest)
+            self._directory.post(slice_, artifact, asked.event, hearing, asked.request, asked.digest, asked.body)
         except BaseException:
             if asked.expecting:
                 self._delivery.settle(caller.session, artifact)

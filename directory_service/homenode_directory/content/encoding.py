@@ -80,10 +80,16 @@ def verify_frame(hash_: str, frame: bytes, size: int, max_bytes: int) -> Verifie
     return Verified(raw, snapshot_blob(raw, frame))
 
 
-def verify_patch(hash_: str, patch: bytes, size: int, max_bytes: int, base: Link, base_raw: bytes) -> Verified:
-    """Check a content given as a patch, and decide how it is stored. Raises Mismatch, PatchError."""
+def patched(hash_: str, patch: bytes, size: int, max_bytes: int, base_raw: bytes) -> bytes:
+    """Check a content given as a patch of `base_raw`. Raises Mismatch, PatchError."""
     raw = apply_patch(base_raw, patch, size=size, max_size=max_bytes)
     _check(hash_, raw)
+    return raw
+
+
+def verify_patch(hash_: str, patch: bytes, size: int, max_bytes: int, base: Link, base_raw: bytes) -> Verified:
+    """Check a content given as a patch, and decide how it is stored. Raises Mismatch, PatchError."""
+    raw = patched(hash_, patch, size, max_bytes, base_raw)
     plan = plan_store(size, len(patch), base, max_bytes=max_bytes)
     if not plan.base:
         return Verified(raw, snapshot_blob(raw))

@@ -40,6 +40,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _LINK_BYTES = 256  # what a cached Link is counted as
 _FRAME_EXTRA_BYTES = 1024  # a frame or patch of incompressible bytes is a little larger than they are
 _HAVE_MAX = 8
+SMALL_BYTES = 4096  # a content up to here is stored whole: a chain of patches would save less than it costs
 _DAMAGED = "the stored content is damaged"
 
 
@@ -164,6 +165,40 @@ class ContentStore:
                 raise ContentError(ContentReason.INVALID_ARGUMENT, "the content has another size than declared")
             return
         await self._put(slice_, hash_, verified)
+
+    def whole(
+        self,
+        slice_: int,
+        hash_: str,
+        size: int,
+        *,
+        snapshot: bytes | None = None,
+        patch: tuple[str, bytes] | None = None,
+    ) -> Blob | None:
+        """A small content, verified at once, as a snapshot for the commit that makes it a version to keep.
+
+        None where `store` has to do it: a larger content, a base that is not at hand, or a form that is refused.
+        """
+        if size > SMALL_BYTES or not _HASH.fullmatch(hash_):
+            return None
+        try:
+            if patch is not None:
+                base, body = patch
+                base_raw = self._bodies.get(("raw", slice_, base))
+                if base_raw is None or len(body) > size:
+                    return None
+                raw = encoding.patched(hash_, body, size, self._max_bytes, base_raw)
+                self._bodies.put(("made", slice_, base, hash_), body, len(body))  # what other readers of the base want
+                blob = Blob(bytes((Kind.RAW,)) + raw, size)
+            elif snapshot is not None and len(snapshot) <= SMALL_BYTES + _FRAME_EXTRA_BYTES:
+                verified = encoding.verify_frame(hash_, snapshot, size, self._max_bytes)
+                raw, blob = verified.raw, verified.blob
+            else:
+                return None
+        except (PatchError, Mismatch):
+            return None
+        self._bodies.put(("raw", slice_, hash_), raw, size)
+        return blob
 
     async def load(self, slice_: int, hash_: str) -> bytes:
         """The bytes of a stored content. Raises ContentError (CONTENT_MISSING), Overloaded."""

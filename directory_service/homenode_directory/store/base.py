@@ -215,7 +215,8 @@ class Store(Protocol):
     ) -> list[Outcome]:
         """Apply commits in order, in one round trip. `relief` commits free room and work when the store is full.
 
-        `blobs` are kept after the commits as `put_blobs` does, whatever became of the commits.
+        `blobs` are kept before the commits as `put_blobs` does, in the same transaction, whatever becomes of the
+        commits; 8 MiB together at most.
 
         Raises StoreChanged, StoreFull (nothing applied) or StoreError (outcome unknown).
         """

@@ -10,6 +10,9 @@ The record is written before the bytes: whatever dies in between is collected. T
 differently, and the first to write bytes wins; so the bytes say themselves what they are a patch of, and the record
 refers to the base of every writer.
 
+A small content comes with the commit that makes it a version: its bytes are written in the same transaction, the record
+by the commit's reference, the rank beside it (`fields.touch_contents`).
+
 References are counted by whoever commits a version (`Exists("b/<hash>")` and `Add("br/<hash>", "refs", 1)` in one
 commit) and by patches, of their base. Collection compares before it deletes, so a content that is touched or referred
 to meanwhile survives. Times are on the slice's clock.
@@ -43,21 +46,13 @@ from homenode_directory.store.base import (
     Write,
 )
 from homenode_directory.store.coalesce import Coalescer
+from homenode_directory.store.fields import CONTENT_INDEX as INDEX
+from homenode_directory.store.fields import content_key as bytes_key
+from homenode_directory.store.fields import references_key as record_key
 
-INDEX = "bi"
 ON = "on/"
 ROUNDS_MAX = 8
 CONFIRM_AFTER_MS = 60_000
-
-
-def bytes_key(hash_: str) -> str:
-    """Key of a content's bytes."""
-    return f"b/{hash_}"
-
-
-def record_key(hash_: str) -> str:
-    """Key of a content's reference record."""
-    return f"br/{hash_}"
 
 
 class Tokens(Protocol):
@@ -99,7 +94,7 @@ class StoredBlobs:
         True: nobody else has begun to write it, so what is stored is this.
         """
         blob = Blob(data, size, base, links, chain_bytes)
-        piece = (bytes_key(hash_), _with_header(blob))
+        piece = (bytes_key(hash_), stored_form(blob))
         for _ in range(ROUNDS_MAX):
             started = self._clock()
             # What needs no base can follow its record at once; a patch must not be there without its base.
@@ -240,7 +235,8 @@ class _Slice:
         return [None] * len(blobs)
 
 
-def _with_header(blob: Blob) -> bytes:
+def stored_form(blob: Blob) -> bytes:
+    """A content as its key in the store holds it."""
     header = json.dumps([blob.size, blob.links, blob.chain_bytes, blob.base], separators=(",", ":"))
     return b"%s\n%s" % (header.encode(), blob.data)
 

@@ -18,7 +18,7 @@ An artifact is written `<tenant>/<workspace>/<key>`; tenants and workspaces cont
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -45,6 +45,7 @@ from homenode_directory.store.codec import dumps, loads, packer, union_codec, un
 
 DUE_ARTIFACTS = "due/artifacts"
 DUE_SESSIONS = "due/sessions"
+CONTENT_INDEX = "bi"
 FLOOR = "floor"
 LIVE = "live"
 DEADLINE = "deadline"
@@ -206,6 +207,7 @@ def encode_decision(
     after: int,
     settled_below: int = 0,
     at_ms: int = 0,
+    kept: bool = False,
 ) -> Commit:
     """The generic commit that applies a decision.
 
@@ -218,9 +220,10 @@ def encode_decision(
         after: index in the call of the commit that wrote `old`, or -1.
         settled_below: the session's low-water mark that `request` was judged on.
         at_ms: the store's time that it was judged at, for the log.
+        kept: the content comes with the call, so it need not be there already.
     """
     entry = entry_key(artifact)
-    guards = tuple(_guards(entry, old, decision, token, request, settled_below))
+    guards = tuple(_guards(entry, old, decision, token, request, settled_below, kept))
     writes = tuple(_writes(artifact, old, decision))
     log: tuple[bytes, ...] = ()
     if decision.log:
@@ -230,7 +233,13 @@ def encode_decision(
 
 
 def _guards(
-    entry: str, old: Entry, decision: Decision, token: str, request: tuple[str, int] | None, settled_below: int
+    entry: str,
+    old: Entry,
+    decision: Decision,
+    token: str,
+    request: tuple[str, int] | None,
+    settled_below: int,
+    kept: bool,
 ) -> Iterator[Guard]:
     guards = decision.guards
     if request is not None:
@@ -243,7 +252,7 @@ def _guards(
         yield Before(guards.before_ms)
     if guards.floor is not None:
         yield Equals(META, FLOOR, str(guards.floor) if guards.floor else None)
-    if guards.content:
+    if guards.content and not kept:
         yield Exists(content_key(guards.content))
         yield Exists(references_key(guards.content))
     for session, deadline_ms in guards.deadlines:
@@ -328,6 +337,11 @@ def due_ms(entry: Entry) -> int:
     if entry.tombstone_ms:
         due.append(entry.tombstone_ms)
     return min(due, default=0)
+
+
+def touch_contents(hashes: Iterable[str], now_ms: int) -> Commit:
+    """Note that contents are written now: collection looks at them later, whatever becomes of the commits."""
+    return Commit(writes=tuple(Rank(CONTENT_INDEX, hash_, now_ms) for hash_ in hashes))
 
 
 def forget_versions(artifact: str, gone: Mapping[str, VersionRecord]) -> Commit:

@@ -173,10 +173,9 @@ class MemoryStore:
         """See `Store.commit`. There is no limit to run into, so `relief` changes nothing."""
         data = self._slice(slice_)
         self._check(data, incarnation)
-        outcomes = list(apply(data, commits, self._now_ms(data)))
         for key, data_ in blobs:
             data.blobs.setdefault(key, bytes(data_))
-        return outcomes
+        return list(apply(data, commits, self._now_ms(data)))
 
     async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
         """See `Store.load`."""

@@ -1,15 +1,15 @@
 """The arguments and the reply of `commit.lua`.
 
-ARGV is flat. The call: run_id, token, slice, hint channel, log length to keep, number of commits. Each commit: the
-1-based position of the commit that it comes after or 0; the ends of its four parts, counted in words from the first
-word of the first part; the parts: guards, writes, log entries, keys to show.
+ARGV: run_id, token, slice, hint channel, log length to keep, the commits as MessagePack, and all their log entries
+in order. Of each commit: [1-based position of the commit that it comes after or 0, guards, writes, number of log
+entries, keys to show]. Guards and writes are flat lists:
 
-  guards   e KEY n, n fields, n texts     fields equal texts (neighbouring guards on one record are packed together)
-           a KEY - field                  the field is absent
-           x KEY -                        the key exists
+  guards   e KEY n, n fields, n texts     fields equal texts, or are absent where the text is 0 (neighbouring guards on
+                                          one record are packed together)
+           x KEY 0                        the key exists
            b 0 ms                         now is before
-           f KEY - field                  now is before the time in the field
-           n KEY - field                  the field is a number or absent; added for each `Add`, after all others
+           f KEY field                    now is before the time in the field
+           n KEY field                    the field is a number or absent; added for each `Add`, after all others
   writes   OP KEY n, n words              s HSET, d HDEL, i HINCRBY, z ZADD, y ZREM, k UNLINK (neighbours are packed)
 
 KEY is an index into KEYS. The reply: now, then per commit its head on success, else [head, failed, found, shown].
@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from homenode_directory.store.base import (
     Add,
@@ -45,6 +47,8 @@ RELIEF = "#!lua flags=allow-oom\n" + BODY
 ADOPT = (Path(__file__).parent / "adopt.lua").read_text("utf-8")
 
 NOT_A_NUMBER = -3
+_OPS: dict[type[Write], str] = {Put: "s", Drop: "d", Add: "i", Rank: "z", Unrank: "y", Delete: "k"}
+_pack = msgspec.msgpack.Encoder().encode
 PACK_MAX = 256
 
 Word = str | bytes | int
@@ -71,21 +75,17 @@ class Call:
         prefix = self.prefix
         return [*self.names[:2], *(prefix + name for name in self.names[2:])]
 
-    def words(self, commits: Sequence[Commit]) -> list[Word]:
-        """The commits' part of ARGV."""
-        words: list[Word] = []
+    def packed(self, commits: Sequence[Commit]) -> list[bytes]:
+        """The commits as the script takes them, and their log entries."""
+        rows: list[tuple[int, list[Word], list[Word], int, list[int]]] = []
+        entries: list[bytes] = []
         for commit in commits:
             guards = self._guards(commit.guards)
             writes = self._writes(commit.writes, guards)
-            end_guards = len(guards)
-            end_writes = end_guards + len(writes)
-            end_log = end_writes + len(commit.log)
-            words += (commit.after + 1, end_guards, end_writes, end_log, end_log + len(commit.show))
-            words += guards
-            words += writes
-            words += commit.log
-            words += [self.key(name) for name in commit.show]
-        return words
+            show = [self.key(name) for name in commit.show]
+            rows.append((commit.after + 1, guards, writes, len(commit.log), show))
+            entries += commit.log
+        return [_pack(rows), *entries]
 
     def _guards(self, guards: Sequence[Guard]) -> list[Word]:
         words: list[Word] = []
@@ -94,25 +94,25 @@ class Call:
             guard = guards[i]
             i += 1
             if type(guard) is Equals:
-                key, value = guard.key, guard.value
-                if value is None:
-                    words += ("a", self.key(key), 0, guard.field)
-                    continue
-                fields, texts = [guard.field], [value]
+                key = guard.key
+                fields: list[Word] = [guard.field]
+                texts: list[Word] = [0 if guard.value is None else guard.value]
                 while i < n and len(fields) < PACK_MAX:
                     other = guards[i]
-                    if type(other) is not Equals or other.key != key or other.value is None:
+                    if type(other) is not Equals or other.key != key:
                         break
                     fields.append(other.field)
-                    texts.append(other.value)
+                    texts.append(0 if other.value is None else other.value)
                     i += 1
-                words += ("e", self.key(key), len(fields), *fields, *texts)
+                words += ("e", self.key(key), len(fields))
+                words += fields
+                words += texts
             elif type(guard) is Exists:
                 words += ("x", self.key(guard.key), 0)
             elif type(guard) is Before:
                 words += ("b", 0, guard.ms)
             elif type(guard) is BeforeField:
-                words += ("f", self.key(guard.key), 0, guard.field)
+                words += ("f", self.key(guard.key), guard.field)
             else:
                 raise TypeError(f"not a guard: {guard!r}")
         return words
@@ -121,34 +121,29 @@ class Call:
         words: list[Word] = []
         last_op, last_key, length_at = "", "", 0
         for write in writes:
-            op, args = self._write(write)
-            key = write.key
-            if op == last_op and key == last_key and op not in "ik" and int(words[length_at]) < PACK_MAX:
-                words[length_at] += len(args)  # type: ignore[operator]
-            else:
-                words += (op, self.key(key), len(args))
+            kind, key = type(write), write.key
+            op = _OPS[kind]
+            if op != last_op or key != last_key or op == "k" or op == "i" or words[length_at] >= PACK_MAX:  # type: ignore[operator]
+                words += (op, self.key(key), 0)
                 length_at = len(words) - 1
                 last_op, last_key = op, key
-            words += args
-            if type(write) is Add:
-                guards += ("n", self.key(key), 0, write.field)
+            if kind is Put:
+                words += (write.field, write.value)  # type: ignore[union-attr]
+                words[length_at] += 2  # type: ignore[operator]
+            elif kind is Rank:
+                words += (write.score, write.member)  # type: ignore[union-attr]
+                words[length_at] += 2  # type: ignore[operator]
+            elif kind is Add:
+                words += (write.field, write.amount)  # type: ignore[union-attr]
+                words[length_at] = 2
+                guards += ("n", self.key(key), write.field)  # type: ignore[union-attr]
+            elif kind is Unrank:
+                words.append(write.member)  # type: ignore[union-attr]
+                words[length_at] += 1  # type: ignore[operator]
+            elif kind is Drop:
+                words.append(write.field)  # type: ignore[union-attr]
+                words[length_at] += 1  # type: ignore[operator]
         return words
-
-    @staticmethod
-    def _write(write: Write) -> tuple[str, tuple[Word, ...]]:
-        if type(write) is Put:
-            return "s", (write.field, write.value)
-        if type(write) is Rank:
-            return "z", (write.score, write.member)
-        if type(write) is Unrank:
-            return "y", (write.member,)
-        if type(write) is Add:
-            return "i", (write.field, write.amount)
-        if type(write) is Drop:
-            return "d", (write.field,)
-        if type(write) is Delete:
-            return "k", ()
-        raise TypeError(f"not a write: {write!r}")
 
     def outcomes(self, reply: Sequence[Any]) -> list[Outcome]:
         """The reply in the caller's terms."""

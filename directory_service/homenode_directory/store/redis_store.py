@@ -40,6 +40,9 @@ from homenode_directory.store.redis_script import ADOPT, COMMIT, RELIEF, Call, w
 FORMAT = "1"
 LEAST_VERSION = (7, 0)
 LARGEST_EXACT = 2**53
+SMALL_CALL_BYTES = 256 << 10  # a call with more content goes over the connections for blobs
+_MULTI: Command = ("MULTI",)
+_EXEC: Command = ("EXEC",)
 
 
 class Script:
@@ -126,10 +129,12 @@ class RedisStore:
     ) -> list[Outcome]:
         """See `Store.commit`."""
         call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
-        head = (incarnation, slice_, self._channel, self._log_max, len(commits))
-        words = (*head, *call.words(commits))
-        kept: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
-        return call.outcomes(await self._eval(self._relief if relief else self._commit, call.keys(), words, kept))
+        words = (incarnation, slice_, self._channel, self._log_max, *call.packed(commits))
+        first: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
+        large = sum(len(data) for _, data in blobs) > SMALL_CALL_BYTES
+        links = self._blob_links if large else self._links
+        script = self._relief if relief else self._commit
+        return call.outcomes(await self._eval(script, call.keys(), words, first, links))
 
     async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
         """See `Store.load`."""
@@ -226,26 +231,31 @@ class RedisStore:
             await self._links.drop(link)
 
     async def _eval(
-        self, script: Script, keys: Sequence[str], words: Sequence[str | bytes | int], then: Sequence[Command] = ()
+        self,
+        script: Script,
+        keys: Sequence[str],
+        words: Sequence[str | bytes | int],
+        first: Sequence[Command] = (),
+        links: Links | None = None,
     ) -> Any:
-        """Run a script whose first argument is the `run_id` of the process that runs it, and `then` more commands."""
-        links = self._blob_links if then else self._links
+        """Run a script whose first argument is the `run_id` of the process that runs it.
+
+        With commands to run `first`, all is one transaction: a process that dies has applied all of it or nothing.
+        """
+        links = links or self._links
         link = await links.take()
         command: Command = ("EVALSHA", script.digest, len(keys), *keys, link.run_id, *words)
-        reply, *others = await links.run(link, [command, *then])
+        reply = _last(await links.run(link, [_MULTI, *first, command, _EXEC] if first else [command]))
         if isinstance(reply, NoScriptError):
-            # The script cache went (a restart, SCRIPT FLUSH). Nothing ran, so this is no repetition.
-            link = await self._links.take()
+            # The script cache went (a restart, SCRIPT FLUSH). The script did not run, and what came first is there.
+            link = await links.take()
             command = ("EVAL", script.source, len(keys), *keys, link.run_id, *words)
-            reply = (await self._links.run(link, [command]))[0]
+            reply = _last(await links.run(link, [_MULTI, *first, command, _EXEC] if first else [command]))
         if isinstance(reply, Exception):
             if str(reply).startswith("CHANGED"):
                 raise StoreChanged("the slice's memory is not the one that was adopted")
             _check_room(reply)
             raise StoreError(f"Redis refused a commit: {reply}") from reply
-        for other in others:
-            _check_room(other)
-        raise_errors(others)
         return reply
 
     async def _fix_slices(self) -> int:
@@ -290,6 +300,22 @@ class RedisStore:
 
 def _ms(time: Sequence[bytes]) -> int:
     return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def _last(replies: Sequence[Any]) -> Any:
+    """The reply to a lone command, or to the last one of a transaction; where that was given up, the reason."""
+    if len(replies) == 1:
+        return replies[0]
+    for queued in replies[:-1]:
+        if isinstance(queued, Exception):
+            return queued
+    done = replies[-1]
+    if isinstance(done, Exception):
+        return done
+    for reply in done:
+        if isinstance(reply, Exception):
+            return reply
+    return done[-1]
 
 
 def _check_room(reply: Any) -> None:

@@ -127,10 +127,9 @@ class SqliteStore:
             if meta.token != incarnation or meta.identity != self._identity:
                 raise StoreChanged("the slice's memory is not the one that was adopted")
             now_ms = self._clock_ms() + int(overlay.field(META, OFFSET) or "0")
-            outcomes = list(apply(overlay, commits, now_ms))
             for key, data in blobs:
                 overlay.put_blob(key, data)
-            return outcomes
+            return list(apply(overlay, commits, now_ms))
 
         outcomes: list[Outcome] = await self._submit(slice_, run, commits, relief=relief)
         return outcomes
