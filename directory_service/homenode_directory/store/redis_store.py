@@ -129,7 +129,7 @@ class RedisStore:
     ) -> list[Outcome]:
         """See `Store.commit`."""
         call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
-        words = (incarnation, slice_, self._channel, self._log_max, *call.packed(commits))
+        words: list[str | bytes | int] = [incarnation, slice_, self._channel, self._log_max, *call.packed(commits)]
         first: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
         large = sum(len(data) for _, data in blobs) > SMALL_CALL_BYTES
         links = self._blob_links if large else self._links
