@@ -6,6 +6,9 @@ A copy may be served while `now < copy.window.until_ns`. That one comparison car
 
   - **too old, or the stream is silent**: a window ends `max_age` after the *send* time of the last ping whose echo came
     back; without echoes it ends by itself. An open but silent stream confirms nothing.
+  - **strict**: all strict copies share one window. It ends with the lease that the last bookmark carried, counted from
+    the *send* of its ping: until then no commit of others is published before this session has acknowledged that its
+    copy is gone. A bookmark comes after everything in the log up to it, so a lease never outruns an invalidation.
   - **the stream is lost**: `Freshness.close` ends all windows until an echo comes back on the next stream.
   - **invalidated, replaced, evicted, resynchronised, another incarnation**: the copy's window becomes `NEVER`.
 
@@ -18,6 +21,10 @@ A *floor* per artifact is the newest version that is known to exist: by an inval
 lease. A reply below the floor is never cached, whatever order it comes in. `seen` is the newest version that this
 session has shown or written; a reply below it must not even be shown. They differ under a strict commit, which
 announces its version before it publishes it.
+
+Nobody waits for the committer's own copy of a strict artifact. So it goes when an own write is sent (`begin_write`),
+and no strict copy of that artifact is kept until the outcome is known. Where it stays unknown, `doubt` forbids to keep
+any, until the directory has confirmed that the write can no longer happen.
 """
 
 from __future__ import annotations
@@ -26,8 +33,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from homenode.artifact import NEVER, Artifact, Window
+from homenode.artifact import NEVER, STRICT, Artifact, Window
 from homenode.clock import NS_PER_MS
+from homenode.leases import deadline_ns
 from homenode.versions import Version
 
 NO_VERSION = Version(0, 0)
@@ -37,9 +45,14 @@ _WINDOWS_MAX = 64
 
 
 class Freshness:
-    """When the directory was last heard of, as windows: one for each greatest age in use."""
+    """When the directory was last heard of, as windows: one for each greatest age in use, and that of strict copies.
+
+    Attributes:
+        strict: the window of strict copies.
+    """
 
     def __init__(self) -> None:
+        self.strict = Window(0)
         self._windows: dict[int, Window] = {}
         self._confirmed_ns = -1
         self._open = False
@@ -57,19 +70,25 @@ class Freshness:
                 self._set(window)
         return window
 
-    def confirm(self, sent_ns: int) -> None:
-        """An echo came back on the current stream: everything committed before `sent_ns` is known here."""
+    def confirm(self, sent_ns: int, lease_ms: int = 0) -> None:
+        """An echo came back on the current stream: everything committed before `sent_ns` is known here.
+
+        `lease_ms`: how long strict copies may be served from then; 0: no longer than before.
+        """
         if self._open and sent_ns <= self._confirmed_ns:
             return
         self._confirmed_ns = max(self._confirmed_ns, sent_ns)
         self._open = True
         for window in self._windows.values():
             self._set(window)
+        if lease_ms:
+            self.strict.confirmed_ns = sent_ns
+            self.strict.until_ns = max(self.strict.until_ns, deadline_ns(sent_ns, lease_ms))
 
     def close(self) -> None:
         """The stream is lost: nothing may be served until the next echo."""
         self._open = False
-        for window in self._windows.values():
+        for window in (self.strict, *self._windows.values()):
             window.until_ns = -1
 
     def _set(self, window: Window) -> None:
@@ -104,7 +123,7 @@ class CopyPolicy:
 class Line:
     """What the session knows of one artifact."""
 
-    __slots__ = ("copy", "fills", "floor", "forfeited", "key", "known", "policy", "seen")
+    __slots__ = ("copy", "fills", "floor", "forfeited", "key", "known", "policy", "seen", "strict", "writes")
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -113,8 +132,15 @@ class Line:
         self.seen = NO_VERSION
         self.fills = 0  # replies under way; while there are any the floor must be kept
         self.forfeited = False  # replies that are under way must not be kept as copies
+        self.writes = 0  # own effects under way, of which the directory makes nobody wait for our copy
         self.known: list[tuple[Version, bytes]] = []  # hashes of versions, newest first
         self.policy: CopyPolicy | None = None
+        self.strict = False  # what the last answer said
+
+    @property
+    def awaits(self) -> bool:
+        """Whether anything is under way that may bring a copy."""
+        return self.fills + self.writes > 0
 
 
 class _Blob:
@@ -137,10 +163,14 @@ class Cache:
     Args:
         bytes_max: most bytes of content kept.
         lines_max: most artifacts known; copies are at most this many too.
+
+    Attributes:
+        doubt: an own write may still happen of which nobody here will learn: no strict copy is kept meanwhile.
     """
 
     def __init__(self, *, bytes_max: int = 64 << 20, lines_max: int = 16_384) -> None:
         self.freshness = Freshness()
+        self.doubt = False
         self._lines: OrderedDict[str, Line] = OrderedDict()
         self._blobs: OrderedDict[bytes, _Blob] = OrderedDict()
         self._bytes = 0
@@ -177,7 +207,24 @@ class Cache:
         line = self._lines.get(key)
         if line is not None and line.fills > 0:
             line.fills -= 1
-            line.forfeited &= line.fills > 0
+            line.forfeited &= line.awaits
+
+    def begin_write(self, key: str) -> None:
+        """An own effect on `key` is about to be sent: a strict copy goes now, and none is kept until `end_write`."""
+        line = self._line(key)
+        line.writes += 1
+        if line.copy is not None and line.copy.level == STRICT:
+            self._kill(line)
+
+    def end_write(self, key: str) -> bool:
+        """What became of the effect is known, or `doubt` is raised. Whether what it wrote may be kept as a copy."""
+        line = self._lines.get(key)
+        if line is None or line.writes <= 0:
+            return False
+        line.writes -= 1
+        keep = not line.forfeited
+        line.forfeited &= line.awaits
+        return keep
 
     def may_show(self, key: str, version: Version) -> bool:
         """False for a version older than one that this session has shown or written."""
@@ -185,24 +232,37 @@ class Cache:
         return line is None or version >= line.seen
 
     def saw(self, key: str, version: Version) -> None:
-        """This session has shown or written `version`."""
+        """This session has shown or written `version`; an older copy is obsolete."""
         line = self._line(key)
         if version > line.seen:
             line.seen = version
+        self._outdate(line, version)
 
     def policy(self, key: str) -> CopyPolicy | None:
         """The policy that the last read of `key` came with; None where there was none."""
         line = self._lines.get(key)
         return line.policy if line is not None else None
 
+    def is_strict(self, key: str) -> bool:
+        """Whether the last read of `key` said so."""
+        line = self._lines.get(key)
+        return line is not None and line.strict
+
+    def told(self, key: str, *, strict: bool) -> None:
+        """The directory says whether `key` is strict."""
+        self._line(key).strict = strict
+
     def install(self, artifact: Artifact, policy: CopyPolicy) -> bool:
         """Keep a copy that the directory allowed to keep. False, and no copy, where something newer is known."""
         version = artifact.version
         if version is None:
             return False
+        strict = artifact.level == STRICT
         line = self._line(artifact.key)
         line.policy = policy
         if version < line.floor or line.forfeited:
+            return False
+        if strict and (line.writes or self.doubt):
             return False
         if line.copy is not None:
             if line.copy.version is not None and line.copy.version > version:
@@ -211,7 +271,7 @@ class Cache:
         line.floor = version
         if policy.max_reads is not None and policy.max_reads <= 0:
             return False
-        artifact.window = self.freshness.window(policy.max_age_ms)
+        artifact.window = self.freshness.strict if strict else self.freshness.window(policy.max_age_ms)
         artifact.reads_left = policy.max_reads
         artifact.max_steps = policy.max_steps
         artifact.used = True
@@ -261,11 +321,7 @@ class Cache:
 
     def invalidate(self, key: str, version: Version) -> None:
         """Copies below `version` are obsolete: by an invalidation, an own commit, an own lease, a refusal."""
-        line = self._line(key)
-        if version > line.floor:
-            line.floor = version
-        if line.copy is not None and line.copy.version is not None and line.copy.version < version:
-            self._kill(line)
+        self._outdate(self._line(key), version)
 
     def drop(self, key: str) -> None:
         """Take the permission of one artifact's copy."""
@@ -279,7 +335,7 @@ class Cache:
         line = self._lines.get(key)
         if line is not None:
             self._kill(line)
-            line.forfeited = line.fills > 0
+            line.forfeited = line.awaits
 
     def drop_all(self, *, floors: bool = False) -> None:
         """Take every permission; with `floors`, forget what versions were known too (another incarnation)."""
@@ -340,11 +396,17 @@ class Cache:
                 self._evict_line(line)
         return line
 
+    def _outdate(self, line: Line, version: Version) -> None:
+        if version > line.floor:
+            line.floor = version
+        if line.copy is not None and line.copy.version is not None and line.copy.version < version:
+            self._kill(line)
+
     def _evict_line(self, fresh: Line) -> None:
         """Drop the oldest line without a reply under way; one that was read since the last look goes to the end."""
         for _ in range(2 * len(self._lines)):
             key, line = next(iter(self._lines.items()))
-            if line is fresh or line.fills or (line.copy is not None and _was_used(line.copy)):
+            if line is fresh or line.awaits or (line.copy is not None and _was_used(line.copy)):
                 self._lines.move_to_end(key)
                 continue
             self._kill(line)

@@ -213,14 +213,12 @@ class Homenode(Reads):
     ) -> None:
         """Set the artifact's own policy; what is not said has the default, and nothing said at all removes it.
 
-        Copies that others hold follow when they are fetched again. Raises NotFound, Unsupported, HomenodeError.
+        Between lazy and strict an artifact changes once no copy of the former kind can be served any more; this waits
+        for that. Limits of other copies follow when they are fetched again. Raises NotFound, LeaseDenied (a version is
+        about to be published), Unsupported (the directory cannot keep it strict), HomenodeError.
         """
-        request = pb.SetPolicyRequest(key=name(key))
         wanted = policy(consistency, push, max_age_ms, max_reads, max_steps)
-        if wanted is not None:
-            request.policy.CopyFrom(wanted)
-        await self._core.ask("set_policy", request, effect=True, timeout_ms=timeout_ms)
-        self._core.cache.drop(key)
+        await self._core.set_policy(key, wanted, timeout_ms)
 
     def watch(self, prefix: str = "") -> Watch:
         """Changes under a prefix: `async for event in hn.watch("notes/")`.

@@ -7,7 +7,7 @@ import contextlib
 from types import MappingProxyType
 from typing import Any
 
-from homenode.artifact import LAZY, Artifact
+from homenode.artifact import LAZY, STRICT, Artifact
 from homenode.cache import Cache, CopyPolicy
 from homenode.clock import NS_PER_MS
 from homenode.contents import (
@@ -29,10 +29,12 @@ from homenode.errors import (
     LeaseLost,
     NotFound,
     Stale,
+    Unknown,
+    Unsupported,
     VersionConflict,
 )
 from homenode.leases import LeaseRecord
-from homenode.pending import Pending
+from homenode.pending import OnAnswer, Pending
 from homenode.requests import Phase
 from homenode.session import Session
 from homenode.values import LEVELS, NO_META, Meta, name
@@ -65,16 +67,15 @@ class Core:
     async def fetch_together(self, key: str, counters: Counters) -> Artifact:
         """As `fetch`, but agents that miss the same artifact at the same time ask once.
 
-        Who joins gets an answer that was asked for before; it must not be older than a cached copy may be.
+        Who joins gets an answer that was asked for before; it must not be older than a cached copy may be. A strict one
+        must be such a copy.
         """
         flight = self._flights.get(key)
         if flight is not None:
             artifact = await asyncio.shield(flight)
-            if artifact is not None and artifact.version is not None:
-                age_ns = self.clock() - artifact.fetched_ns
-                if age_ns < self.max_age_ms * NS_PER_MS and self.cache.may_show(key, artifact.version):
-                    counters.misses += 1
-                    return artifact
+            if artifact is not None and self._serves_late(artifact):
+                counters.misses += 1
+                return artifact
             return await self.fetch(key, counters)
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         artifact = None
@@ -85,6 +86,15 @@ class Core:
             del self._flights[key]
             flight.set_result(artifact)  # None: whoever joined asks for himself
 
+    def _serves_late(self, artifact: Artifact) -> bool:
+        """Whether an answer may be given to somebody who asked after it was asked for."""
+        now_ns = self.clock()
+        if artifact.level == STRICT:
+            return now_ns < artifact.window.until_ns
+        assert artifact.version is not None
+        young = now_ns - artifact.fetched_ns < self.max_age_ms * NS_PER_MS
+        return young and self.cache.may_show(artifact.key, artifact.version)
+
     async def fetch(
         self,
         key: str,
@@ -94,7 +104,11 @@ class Core:
         level: t.Consistency = t.CONSISTENCY_UNSPECIFIED,
         timeout_ms: int | None = None,
     ) -> Artifact:
-        """Ask the directory. Raises NotFound, Stale (only older versions came than were shown), HomenodeError."""
+        """Ask the directory.
+
+        Raises NotFound, Stale (only older versions came than were shown), Unsupported (a strict read was asked for and
+        the directory gives none), HomenodeError.
+        """
         counters.misses += 1
         name_held = True
         failure: HomenodeError | None = None
@@ -135,11 +149,14 @@ class Core:
         name_held: bool,
     ) -> Artifact:
         held = self.cache.held(key) if name_held else {}
-        share = version is None and level != t.CONSISTENCY_STRICT
+        # A strict read of a lazy artifact is a load that nobody keeps; one of a strict artifact brings a copy.
+        share = version is None and (level != t.CONSISTENCY_STRICT or self.cache.is_strict(key))
         request = pb.ReadRequest(key=name(key), have=held, share=share, consistency=level)
         if version is not None:
             request.version.incarnation, request.version.n = version
         response, pending = await self.session.request("read", request, timeout_ms=timeout_ms)
+        if version is None:
+            share = self._judge_level(key, level, response) and share
         if share and response.content.held and self._may_keep(response, pending):
             copy = self.cache.renew(
                 key,
@@ -155,6 +172,17 @@ class Core:
         if share and self._may_keep(response, pending):
             self.cache.install(artifact, self._copy_policy(response))
         return artifact
+
+    def _judge_level(self, key: str, asked: t.Consistency, response: pb.ReadResponse) -> bool:
+        """Whether the answer may be kept as a copy, as far as its level goes. Raises Unsupported."""
+        strictly = asked == t.CONSISTENCY_STRICT
+        if strictly and response.level != asked:
+            raise Unsupported(f"this directory gives no strict read of {key!r}")
+        strict = response.level == t.CONSISTENCY_STRICT
+        if strictly:  # of a lazy artifact too the answer is strict, once
+            strict = response.policy.consistency == t.CONSISTENCY_STRICT
+        self.cache.told(key, strict=strict)
+        return strict or not strictly
 
     async def _artifact(
         self,
@@ -310,7 +338,8 @@ class Core:
         done: list[Artifact] = []
 
         def committed(message: pb.CommitResponse, pending: Pending) -> None:
-            done.append(self._committed(key, data, hash, meta, message, pending))
+            keep_copy = self.cache.end_write(key)
+            done.append(self._committed(key, data, hash, meta, message, pending, keep_copy=keep_copy))
             if lease is not None:
                 if keep and message.HasField("token"):
                     lease.token = (message.token.incarnation, message.token.fence)
@@ -318,12 +347,26 @@ class Core:
                 else:
                     session.end_lease(lease.lease_id, "released")
 
-        self.cache.begin_fill(key)
-        try:
-            await session.request("commit", request, effect=True, timeout_ms=timeout_ms, on_answer=committed)
-        finally:
-            self.cache.end_fill(key)
+        if timeout_ms is None and self.cache.is_strict(key):  # it may have to wait until the last copy has run out
+            timeout_ms = session.timeout_ms + session.opened.term_ms
+        await self._effect("commit", key, request, timeout_ms, committed)
         return done[0]
+
+    async def _effect(self, kind: str, key: str, message: Any, timeout_ms: int | None, on_answer: OnAnswer) -> None:
+        """Send an effect on `key` and wait. No strict copy is kept meanwhile; `on_answer` calls `Cache.end_write`.
+
+        The directory makes nobody wait for the copy of the session whose effect it is.
+        """
+
+        def failed(failure: HomenodeError) -> None:
+            self.cache.end_write(key)
+            if isinstance(failure, Unknown):
+                self.session.doubt(failure.request_id)
+
+        self.cache.begin_write(key)
+        await self.session.request(
+            kind, message, effect=True, timeout_ms=timeout_ms, on_answer=on_answer, on_error=failed
+        )
 
     def _encode(self, key: str, data: bytes, base: Version | Base) -> Encoded:
         """As a patch from the content that is replaced, which the directory surely has too, or as a snapshot."""
@@ -338,11 +381,18 @@ class Core:
         return encode(data, known, artifact_max=self.session.opened.limits.artifact_bytes or ARTIFACT_BYTES_MAX)
 
     def _committed(
-        self, key: str, data: bytes | None, hash: bytes, meta: Meta, message: pb.CommitResponse, pending: Pending
+        self,
+        key: str,
+        data: bytes | None,
+        hash: bytes,
+        meta: Meta,
+        message: pb.CommitResponse,
+        pending: Pending,
+        *,
+        keep_copy: bool,
     ) -> Artifact:
         """Runs in stream order: the own commit raises the floor before anything later is looked at."""
         version = version_of(message.version)
-        self.cache.invalidate(key, version)
         self.cache.saw(key, version)
         level = LEVELS.get(message.level, LAZY)
         artifact = self.make(key, version, data or b"", hash, meta, level=level, fetched_ns=pending.sent_ns)
@@ -350,8 +400,7 @@ class Core:
             self.cache.remember(key, version, hash, data)
             policy = self.cache.policy(key)
             ours = self._still_ours(pending, position_of(message.as_of)) and not pending.resent
-            ours = ours and not pending.abandoned  # else it is no fill that `Cache.forfeit` knows of
-            if policy is not None and ours and level == LAZY:
+            if policy is not None and keep_copy and ours and (level == STRICT) == self.cache.is_strict(key):
                 self.cache.install(artifact, policy)
         return artifact
 
@@ -378,7 +427,6 @@ class Core:
                 session.release_later(key, lease_id)
                 return
             version = version_of(message.version)
-            self.cache.invalidate(key, version)
             self.cache.saw(key, version)
             record = LeaseRecord(
                 key,
@@ -455,13 +503,32 @@ class Core:
 
     def give_up_copy(self, key: str) -> None:
         """Give up the shared copy. Once the directory has heard of it, it tells of no invalidation any more, so nothing
-        that it sent before may be kept then."""
+        that it sent before may be kept then, and no strict copy meanwhile."""
 
         def gone(*_: object) -> None:
+            self.cache.end_write(key)
+            self.cache.forfeit(key)
+
+        def lost(_: HomenodeError) -> None:
+            gone()
+            self.session.doubt()
+
+        self.cache.drop(key)
+        self.cache.begin_write(key)
+        self.session.background("release", pb.ReleaseRequest(key=key), effect=True, on_answer=gone, on_error=lost)
+
+    async def set_policy(self, key: str, policy: t.Policy | None, timeout_ms: int | None) -> None:
+        """Set the artifact's policy, or (None) take it away. Raises NotFound, Unsupported, HomenodeError."""
+        strict = policy is not None and policy.consistency == t.CONSISTENCY_STRICT
+        if strict and self.session.opened.strongest == t.CONSISTENCY_LAZY:
+            raise Unsupported("this directory cannot keep artifacts strict over its store")
+
+        def done(*_: object) -> None:
+            self.cache.end_write(key)
             self.cache.forfeit(key)
 
         self.cache.drop(key)
-        self.session.background("release", pb.ReleaseRequest(key=key), effect=True, on_answer=gone, on_error=gone)
+        await self._effect("set_policy", key, pb.SetPolicyRequest(key=name(key), policy=policy), timeout_ms, done)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

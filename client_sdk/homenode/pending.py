@@ -10,6 +10,8 @@ from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable, Unknow
 
 #: Called in stream order with the answer's message, before whoever waits runs.
 OnAnswer = Callable[[Any, "Pending"], None]
+#: Called when it has failed for good, before whoever waits runs.
+OnError = Callable[[HomenodeError], None]
 
 
 class Pending:
@@ -41,7 +43,7 @@ class Pending:
         deadline_ns: int,
         future: asyncio.Future[Any] | None,
         on_answer: OnAnswer | None = None,
-        on_error: Callable[[HomenodeError], None] | None = None,
+        on_error: OnError | None = None,
     ) -> None:
         self.request_id = request_id
         self.kind = kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from homenode.artifact import Artifact
+from homenode.artifact import STRICT, Artifact
 from homenode.change import Change, ChangeKind, describe
 from homenode.clock import NS_PER_MS
 from homenode.core import Core
@@ -72,9 +72,11 @@ class Reads:
             since: a version that this agent has seen; the answer's `change` says what to show it.
             version: an earlier version, as long as it is retained.
             max_age_ms: greatest age of a copy for this read; 0 asks the directory.
-            consistency: "strict" asks for a linearizable read, "lazy" is the default.
+            consistency: "strict" asks for a linearizable read whatever the artifact's policy: of a strict artifact as
+                always, of a lazy one a load that is not kept. "lazy" asks for no more than the policy gives.
 
-        Raises NotFound, Stale (only an older copy is at hand and the directory cannot be asked), HomenodeError.
+        The artifact's `level` says what the read was. Raises NotFound, Stale (only an older copy is at hand and the
+        directory cannot be asked), Unsupported (no strict read can be given), HomenodeError.
         """
         if since is None and version is None and max_age_ms is None and consistency is None:
             try:
@@ -108,9 +110,7 @@ class Reads:
         if version is not None:
             return await self._core.fetch(key, self._view.counters, version=version, timeout_ms=timeout_ms)
         wanted = consistency(level)
-        artifact = None
-        if level != "strict":
-            artifact = self._allowed(key, max_age_ms)
+        artifact = self._allowed(key, max_age_ms, level)
         if artifact is None:
             try:
                 if max_age_ms is None and level is None and timeout_ms is None:
@@ -130,11 +130,11 @@ class Reads:
         self._view.show_change(artifact, change.tokens)
         return artifact.with_change(change)
 
-    def _allowed(self, key: str, max_age_ms: int | None) -> Artifact | None:
+    def _allowed(self, key: str, max_age_ms: int | None, level: str | None = None) -> Artifact | None:
         """The copy, if every limit allows to serve it."""
         now_ns = self._now()
         copy = self._core.cache.copy(key)
-        if copy is None:
+        if copy is None or (level == STRICT != copy.level):
             return None
         if max_age_ms is not None and now_ns - copy.window.confirmed_ns >= max_age_ms * NS_PER_MS:
             return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import Enum
 from typing import Any
 
 from homenode.clock import NS_PER_MS
 from homenode.errors import HomenodeError, Unavailable, from_wire
 from homenode.link import Link
-from homenode.pending import OnAnswer, Pending
+from homenode.pending import OnAnswer, OnError, Pending
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
@@ -61,35 +61,51 @@ class Requests:
         effect: bool = False,
         timeout_ms: int | None = None,
         on_answer: OnAnswer | None = None,
+        on_error: OnError | None = None,
     ) -> Awaitable[tuple[Any, Pending]]:
         """Send a request and wait: the answer's message, and how it went.
 
-        Cancelling the wait does not cancel the request: its answer is still applied (`on_answer`). Raises
-        HomenodeError; for an effect of which nobody knows whether it happened, Unknown.
+        Cancelling the wait does not cancel the request: its answer is still applied (`on_answer`), or its failure
+        (`on_error`). Raises HomenodeError; for an effect of which nobody knows whether it happened, Unknown.
         """
         self._check_open()
         if self.link.places.take():
-            return self._begin(kind, message, effect, timeout_ms, on_answer)
-        return self._request_in_turn(kind, message, effect, timeout_ms, on_answer)
+            return self._begin(kind, message, effect, timeout_ms, on_answer, on_error)
+        return self._request_in_turn(kind, message, effect, timeout_ms, on_answer, on_error)
 
     async def _request_in_turn(
-        self, kind: str, message: Any, effect: bool, timeout_ms: int | None, on_answer: OnAnswer | None
+        self,
+        kind: str,
+        message: Any,
+        effect: bool,
+        timeout_ms: int | None,
+        on_answer: OnAnswer | None,
+        on_error: OnError | None,
     ) -> tuple[Any, Pending]:
-        await self.link.places.enter()
         try:
-            self._check_open()
-        except HomenodeError:
-            self.link.places.leave()
+            await self.link.places.enter()
+            if self.phase is Phase.CLOSED:
+                self.link.places.leave()
+                self._check_open()
+        except BaseException:
+            if on_error is not None:
+                on_error(Unavailable("it was not sent"))
             raise
-        return await self._begin(kind, message, effect, timeout_ms, on_answer)
+        return await self._begin(kind, message, effect, timeout_ms, on_answer, on_error)
 
     def _begin(
-        self, kind: str, message: Any, effect: bool, timeout_ms: int | None, on_answer: OnAnswer | None
+        self,
+        kind: str,
+        message: Any,
+        effect: bool,
+        timeout_ms: int | None,
+        on_answer: OnAnswer | None,
+        on_error: OnError | None,
     ) -> asyncio.Future[tuple[Any, Pending]]:
         """Send a request that has its place among those under way; `finish` gives the place back."""
         future: asyncio.Future[tuple[Any, Pending]] = self.loop.create_future()
         deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
-        self._register(Pending(self.next_id(), kind, message, effect, deadline_ns, future, on_answer))
+        self._register(Pending(self.next_id(), kind, message, effect, deadline_ns, future, on_answer, on_error))
         return future
 
     def background(
@@ -99,7 +115,7 @@ class Requests:
         *,
         effect: bool = False,
         on_answer: OnAnswer | None = None,
-        on_error: Callable[[HomenodeError], None] | None = None,
+        on_error: OnError | None = None,
         request_id: int = 0,
     ) -> None:
         """Send a request for which nobody waits."""

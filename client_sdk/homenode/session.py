@@ -67,6 +67,8 @@ class Session(Requests):
         self.last_failure: HomenodeError | None = None
         self._pinged_ns = 0
         self._attached_ns = 0
+        self._doubtful = 0  # the newest request whose outcome stays unknown
+        self._settling_us = 0  # send time of the first ping that said that it is settled; 0: none yet
         self._fresh = asyncio.Event()
         self._acks: dict[str, tuple[Version, int]] = {}
         self._backoff = Backoff(link.rng)
@@ -114,6 +116,7 @@ class Session(Requests):
         """The directory has opened a session for us: bring it onto the stream."""
         position = position_of(opened.position)
         self.cache.drop_all(floors=position.incarnation != self.position.incarnation)
+        self.cache.doubt = False  # nothing of the former session happens any more
         self.opened, self.id = opened, opened.session_id
         self.position = self.fill_from = position
         self.phase = Phase.LIVE
@@ -180,7 +183,19 @@ class Session(Requests):
             return
         self._pinged_ns = self.link.clock()
         ping = pb.Ping(sent_at=self._pinged_ns // NS_PER_US, settled_below=self.settled_below)
+        if self.cache.doubt and not self._settling_us and ping.settled_below > self._doubtful:
+            self._settling_us = ping.sent_at
         self.link.send(pb.Operation(session=self.number, ping=ping))
+
+    def doubt(self, request_id: int = 0) -> None:
+        """A request, or (0) some request so far, may still take effect without an answer reaching us.
+
+        Strict copies are not kept until a lease shows that the directory has taken note that it is settled: from then
+        on it is refused, and what it did before is in the log that has been applied.
+        """
+        self._doubtful = max(self._doubtful, request_id or self._request_id)
+        self._settling_us = 0
+        self.cache.doubt = True
 
     def _attach(self) -> None:
         message = pb.Attach(session_id=self.id)
@@ -212,6 +227,7 @@ class Session(Requests):
             self._watch_again(watch_id, feed)
         self.ready = True
         self._attached_ns = self.link.clock()
+        self._send_acks()
         for pending in list(self.pending.values()):
             self.transmit(pending)
         self.ping()
@@ -275,8 +291,8 @@ class Session(Requests):
         self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))
 
     def _send_acks(self) -> None:
-        acks, self._acks = self._acks, {}
-        if acks and self.ready:
+        if self._acks and self.ready:  # else they go when the session is attached again
+            acks, self._acks = self._acks, {}
             message = pb.Ack()
             for key, (version, fence) in acks.items():
                 acked = message.keys.add(key=key, fence=fence)
@@ -288,9 +304,11 @@ class Session(Requests):
         if position.incarnation != self.position.incarnation:
             self._resync(position)
         self._advance(position)
-        sent_ns = event.echo * NS_PER_US
-        if event.echo and self.ready and sent_ns <= self._pinged_ns:
-            self.cache.freshness.confirm(sent_ns)
+        # The echo of a ping from before this stream proves nothing about what happened since.
+        if self.ready and self._attached_ns // NS_PER_US <= event.echo <= self._pinged_ns // NS_PER_US:
+            if event.lease_ms and 0 < self._settling_us <= event.echo:
+                self.cache.doubt, self._doubtful, self._settling_us = False, 0, 0
+            self.cache.freshness.confirm(event.echo * NS_PER_US, event.lease_ms)
             self._fresh.set()
 
     def _advance(self, position: Position) -> None:

@@ -93,6 +93,7 @@ class ScriptedDirectory:
     Attributes:
         pings: whether pings are answered with bookmarks.
         position: head of the log, told in every answer.
+        lease_ms: what bookmarks let strict copies live; 0: nothing.
         outcomes: what Resolve says, by request id; a missing one is unknown.
     """
 
@@ -106,10 +107,13 @@ class ScriptedDirectory:
         self.reachable = True
         self.resync = False
         self.position = (1, 10)
+        self.lease_ms = 0
+        self.strongest = t.CONSISTENCY_STRICT
         self.opened = 0
         self.in_flight = 1024
         self.outcomes: dict[int, dict[str, Any]] = {}
         self.contents: dict[str, tuple[tuple[int, int], bytes]] = {}
+        self.strict: set[str] = set()  # artifacts that are
 
     # what a test uses
 
@@ -137,17 +141,27 @@ class ScriptedDirectory:
         if key not in self.contents:
             return {"error": t.Error(reason=t.ERROR_REASON_NOT_FOUND, message="there is no such artifact")}
         version, data = self.contents[key]
-        return {"read": read_response(version, data, self.at())}
+        response = read_response(version, data, self.at())
+        if key in self.strict:
+            response.policy.consistency = t.CONSISTENCY_STRICT
+        if key in self.strict or operation.read.consistency == t.CONSISTENCY_STRICT:
+            response.level = t.CONSISTENCY_STRICT
+        response.cacheable = operation.read.share
+        return {"read": response}
 
     def event(self, **what: Any) -> None:
         """Send one event to the session."""
         self.stream.send(pb.Item(session=self.number(), **what))
 
-    def invalidate(self, key: str, n: int) -> None:
+    def invalidate(self, key: str, n: int, **more: Any) -> None:
         """Send an invalidation, and move the head."""
         self.position = (self.position[0], self.position[1] + 1)
         version = t.Version(incarnation=self.position[0], n=n)
-        self.event(invalidation=pb.Invalidation(key=key, version=version, fence=n, sequence=self.position[1]))
+        self.event(invalidation=pb.Invalidation(key=key, version=version, fence=n, sequence=self.position[1], **more))
+
+    def bookmark(self, echo: int, lease_ms: int = 0) -> None:
+        """Send a bookmark of the present head."""
+        self.event(bookmark=pb.Bookmark(position=self.at(), echo=echo, lease_ms=lease_ms))
 
     def answer(self, operation: pb.Operation, **what: Any) -> None:
         """Answer an operation now."""
@@ -163,7 +177,7 @@ class ScriptedDirectory:
             self.answer(operation, attach=pb.AttachResponse(position=position, resync=self.resync))
         elif kind == "ping":
             if self.pings:
-                bookmark = pb.Bookmark(position=self.at(), echo=operation.ping.sent_at)
+                bookmark = pb.Bookmark(position=self.at(), echo=operation.ping.sent_at, lease_ms=self.lease_ms)
                 stream.send(pb.Item(session=operation.session, bookmark=bookmark))
         elif kind in self.handlers:
             found = self.handlers[kind](operation)
@@ -185,7 +199,7 @@ class ScriptedDirectory:
             self.opened += 1
             return pb.OpenSessionResponse(
                 session_id=f"main~{self.opened}", position=self.at(), ttl_ms=30_000, term_ms=10_000, max_age_ms=3_000,
-                bookmark_ms=1_000, limits=pb.Limits(in_flight_operations=self.in_flight),
+                bookmark_ms=1_000, limits=pb.Limits(in_flight_operations=self.in_flight), strongest=self.strongest,
             )  # fmt: skip
         if method == "Resolve":
             outcomes = [
