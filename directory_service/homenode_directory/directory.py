@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
 from homenode_directory import sessions
@@ -78,6 +79,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
+FETCH_AGAIN_S = 0.05  # doubles; who waits gives up some time, and the asking with it
 CLEAR_MAX = 256  # artifacts that a session's end reaches at once
 SESSION_OVER = Denial(Reason.SESSION_LOST, "the session is over or unknown")
 
@@ -92,6 +94,8 @@ class Directory:
         ids: makes unguessable ids.
         deliver: hears of every log entry that this process commits.
         shared: artifacts that a session is known here to hold copies of, for when it ends.
+        follow: hears (slice, incarnation, head) of each request that begins to wait for an answer beyond that head,
+            which any process may commit; `answered` is to be called then.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Directory:
         ids: Callable[[], str],
         deliver: Deliver = lambda slice_, incarnation, entries: None,
         shared: Callable[[str], Iterable[str]] = lambda session: (),
+        follow: Callable[[int, int, int], None] = lambda slice_, incarnation, head: None,
         settings: Settings | None = None,
         observer: Observer = SILENT,
     ) -> None:
@@ -114,12 +119,15 @@ class Directory:
         self._ids = ids
         self._deliver = deliver
         self._shared = shared
+        self._follow = follow
         self._slices: dict[int, Slice] = {}
         self._fetching: set[asyncio.Task[None]] = set()
         self._answered: dict[str, list[int]] = {}  # session -> stored answers that its client has not settled yet
 
     async def close(self) -> None:
         """Finish what is queued."""
+        for task in list(self._fetching):
+            task.cancel()
         await asyncio.gather(*(slice_.close() for slice_ in self._slices.values()))
 
     def leases(self) -> int:
@@ -135,6 +143,7 @@ class Directory:
                 number, self.store, self.incarnations, self._clock, settings.terms, settings.limits, self.observer,
                 self._deliver,
             )  # fmt: skip
+            slice_.on_wait = partial(self._follow, number)
         return slice_
 
     def slice_of(self, place: Place) -> Slice:
@@ -356,24 +365,45 @@ class Directory:
 
     # --- for delivery -------------------------------------------------------------------------------------------
 
+    def awaited(self, number: int) -> bool:
+        """Whether a request of the slice waits here for an answer that any process may commit."""
+        slice_ = self._slices.get(number)
+        return slice_ is not None and bool(slice_.waiting)
+
     def answered(self, place: Place, session: str, request: int, sequence: int) -> None:
         """The log says that a queued request has its answer, by whichever process; who waits for it here gets it."""
         slice_ = self.slice_of(place)
         if (session, request) in slice_.waiting:
-            task = asyncio.ensure_future(self._fetch_answer(slice_, session, request, sequence))
-            self._fetching.add(task)
-            task.add_done_callback(self._fetching.discard)
+            self._fetch(slice_, session, request, sequence)
         else:
             slice_.announce(session, request)
 
+    def unheard(self, number: int) -> None:
+        """A part of the log was not read: what waits in the slice may be answered already."""
+        slice_ = self._slices.get(number)
+        for session, request in list(slice_.waiting) if slice_ is not None else ():
+            self._fetch(slice_, session, request, 0)  # type: ignore[arg-type]
+
+    def _fetch(self, slice_: Slice, session: str, request: int, sequence: int) -> None:
+        task = asyncio.ensure_future(self._fetch_answer(slice_, session, request, sequence))
+        self._fetching.add(task)
+        task.add_done_callback(self._fetching.discard)
+
     async def _fetch_answer(self, slice_: Slice, session: str, request: int, sequence: int) -> None:
-        try:
-            (results,) = await self.store.load(slice_.number, [fields.results_key(session)])
-        except StoreError:
-            return  # the caller's own deadline ends its wait; the same request id finds the answer
-        text = results.get(str(request))
-        answer = fields.decode_answer(session, request, text).answer if text else SESSION_OVER
-        slice_.answer_waiting(session, request, answer, sequence)
+        """Give the stored answer to whoever waits; sequence 0: if there is one. A store that fails is asked again."""
+        pause_s = FETCH_AGAIN_S
+        while (session, request) in slice_.waiting:
+            try:
+                (results,) = await self.store.load(slice_.number, [fields.results_key(session)])
+            except StoreError:
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
+                continue
+            text = results.get(str(request))
+            if text or sequence:
+                answer = fields.decode_answer(session, request, text).answer if text else SESSION_OVER
+                slice_.answer_waiting(session, request, answer, sequence)
+            return
 
     # --- for the sweeper ----------------------------------------------------------------------------------------
 

@@ -187,6 +187,7 @@ class EventJob(_Awaited):
         if answer is None:
             self.heard.set_result(None)
         elif isinstance(answer, Waiting):
+            slice_.on_wait(slice_.incarnation.number, head)
             slice_.await_result(self.event.session, self.request, self.heard)  # type: ignore[union-attr]
         else:
             if self.uncached and isinstance(answer, Grant):

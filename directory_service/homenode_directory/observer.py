@@ -29,6 +29,9 @@ class Observer(Protocol):
     def resync(self) -> None:
         """A session's events were lost or discarded, and it was told so."""
 
+    def mistake(self, where: str) -> None:
+        """An exception that nobody expected, in a loop that goes on."""
+
     def lag(self, slice_: int, head: int, delivered: int) -> None:
         """Head of a slice's log, and up to where it is delivered."""
 
@@ -58,6 +61,9 @@ class Silent:
         """See `Observer`."""
 
     def resync(self) -> None:
+        """See `Observer`."""
+
+    def mistake(self, where: str) -> None:
         """See `Observer`."""
 
     def lag(self, slice_: int, head: int, delivered: int) -> None:

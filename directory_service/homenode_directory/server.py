@@ -32,6 +32,7 @@ from homenode_directory.directory import Directory
 from homenode_directory.directory import Settings as DirectorySettings
 from homenode_directory.errors import ConfigError
 from homenode_directory.incarnations import Incarnations
+from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.store.base import Store, StoreError
@@ -120,7 +121,8 @@ def build(
         executor=executor,
         budget_bytes=settings.work_bytes,
     )
-    delivery = Delivery(store, incarnations, observer=observer)
+    mistakes = Mistakes(observer)
+    delivery = Delivery(store, incarnations, observer=observer, mistakes=mistakes)
     terms = Terms(
         tombstone_ms=settings.term_ms + RETRY_WINDOW_MS, lease_ms=settings.term_ms, waiters_max=settings.waiters_max
     )
@@ -131,11 +133,15 @@ def build(
         ids=ids,
         deliver=delivery.committed,
         shared=delivery.shared_by,
+        follow=delivery.tail.follow,
         settings=DirectorySettings(result_retention_ms=settings.result_retention_ms, terms=terms),
         observer=observer,
     )
-    delivery.answered = directory.answered
-    sweeper = Sweeper(directory, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX))
+    delivery.answered, delivery.unheard = directory.answered, directory.unheard
+    delivery.tail.awaited = directory.awaited
+    sweeper = Sweeper(
+        directory, mistakes=mistakes, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX)
+    )
     endpoint = Endpoint(_parts(settings, store, directory, delivery, content, observer, clock))
     return Server(store, directory, delivery, sweeper, endpoint, executor)
 

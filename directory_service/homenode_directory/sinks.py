@@ -10,11 +10,13 @@ from homenode_directory.protocol.effects import Denial
 from homenode_directory.protocol.model import Cause, Version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Invalidation:
-    """Copies of `key` below `version` are obsolete; `prepared`: that version is not published yet."""
+    """Copies of `key` below `version` are obsolete; `prepared`: that version is not published yet.
 
-    session: str
+    One object goes to many sessions; only `body` is ever set.
+    """
+
     key: str
     version: Version
     fence: int
@@ -22,6 +24,7 @@ class Invalidation:
     by: str
     deleted: bool
     prepared: bool = False
+    body: bytes = b""  # its encoded form, once somebody has made it
 
 
 @dataclass(frozen=True, slots=True)

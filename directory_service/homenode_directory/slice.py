@@ -104,6 +104,10 @@ class Reply:
     as_of: Position
 
 
+def _unfollowed(incarnation: int, head: int) -> None:
+    """Nobody hears that a request begins to wait, as of that place in the log."""
+
+
 class Slice:
     """State that judging needs, and the loop that commits."""
 
@@ -134,6 +138,7 @@ class Slice:
         self._commits: OrderedDict[str, int] = OrderedDict()  # artifact -> commits since its history was looked at
         self.dead: OrderedDict[str, None] = OrderedDict()
         self.buried = 0  # how many sessions were found to be over
+        self.on_wait: Callable[[int, int], None] = _unfollowed
         self.waiting: dict[tuple[str, int], list[Heard]] = {}
         self._announced: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._settled: OrderedDict[str, int] = OrderedDict()  # session -> low-water mark of its request ids

@@ -7,7 +7,6 @@ replica's sweeper may do any of it: the guards of a commit let only one succeed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,13 +14,12 @@ from functools import partial
 from homenode_directory.content.retention import Retained, RetentionPolicy, plan_retention
 from homenode_directory.directory import Directory
 from homenode_directory.errors import DirectoryError
+from homenode_directory.mistakes import Mistakes
 from homenode_directory.protocol.model import Cause
 from homenode_directory.sessions import CLEARED, forgotten
 from homenode_directory.slice import Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Store, StoreError
-
-LOG = logging.getLogger("homenode.sweeper")
 
 Collect = Callable[[int], Awaitable[int]]
 """Deletes unreferenced content of a slice; returns how many contents."""
@@ -42,8 +40,16 @@ class Rounds:
 class Sweeper:
     """Looks for what is due, until closed."""
 
-    def __init__(self, directory: Directory, *, collect: Collect | None = None, rounds: Rounds | None = None) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        collect: Collect | None = None,
+        rounds: Rounds | None = None,
+        mistakes: Mistakes | None = None,
+    ) -> None:
         self.rounds = rounds or Rounds()
+        self._mistakes = mistakes or Mistakes()
         self._directory = directory
         self._store: Store = directory.store
         self._collect = collect
@@ -80,8 +86,8 @@ class Sweeper:
                     await self._tidy(slice_)
             except (StoreError, DirectoryError):
                 continue
-            except Exception:  # a mistake in one slice must not let leases and sessions of all others live for ever
-                LOG.exception("slice %d was not swept whole", number)
+            except Exception as mistake:  # one slice's must not let leases and sessions of all others live for ever
+                self._mistakes.tell("sweeper", mistake)
 
     async def _sweep_slice(self, slice_: Slice) -> None:
         asked = slice_.time.clock()

@@ -18,7 +18,7 @@ BOUNDS = QueueBounds(session_events=10, session_bytes=100_000, stream_events=25,
 
 
 def _invalidation(sequence: int, key: str = "k") -> Invalidation:
-    return Invalidation("s", key, Version(5, sequence), 1, sequence, "other", False)
+    return Invalidation(key, Version(5, sequence), 1, sequence, "other", False)
 
 
 def _answer(request_id: int, size: int = 1, session: int = 1) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
@@ -10,7 +11,7 @@ from homenode_directory.place import Position
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS
 from homenode_directory.protocol.model import Cause
 from homenode_directory.sinks import Bookmark, Change, Invalidation, LeaseLost, Resync, SessionOver
-from homenode_directory.store.base import Incarnation, LogTrimmed
+from homenode_directory.store.base import LogTrimmed
 from tests.directory.world import PLACE, Inbox, Process, World
 
 
@@ -147,7 +148,7 @@ async def test_resume_from_a_place_that_the_log_does_not_have_is_a_resync(
     elif wrong == "trimmed":
         await server.store.trim_log(world.number, 3)
     else:
-        server.delivery.pace = type(server.delivery.pace)(replay_max=3)
+        server.tail.pace = type(server.tail.pace)(replay_max=3)
     inbox = Inbox()
     attached = await server.delivery.attach(PLACE, session, inbox, {"k": 1}, resume)
     assert attached.resync and attached.position == head
@@ -212,19 +213,19 @@ async def test_memory_that_is_lost_while_the_slice_is_looked_up_first_holds_noth
     world: World, server: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = await server.session()
-    head = server.delivery._head
+    heads = server.store.heads
     losses = [1]
 
-    async def lose(slice_: int, incarnation: Incarnation) -> int:
-        found = await head(slice_, incarnation)
+    async def lose(slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        found = await heads(slices)
         if losses:
             losses.pop()
             world.memory.wipe()
             world.later(1_000)
-            await server.incarnations.renew(slice_, incarnation.token)
+            await server.incarnations.renew(world.number, slices[world.number])
         return found
 
-    monkeypatch.setattr(server.delivery, "_head", lose)
+    monkeypatch.setattr(server.store, "heads", lose)
     await server.attach(session)
     fresh = await server.session()
     inbox = await server.attach(fresh)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from homenode_directory.delivery import Delivery, Pace
+from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory, Opened, Settings
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.place import Place, Position
@@ -22,6 +23,7 @@ from homenode_directory.store.base import Commit as StoreCommit
 from homenode_directory.store.base import Outcome, StoreError
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from homenode_directory.sweeper import Collect, Rounds, Sweeper
+from homenode_directory.tail import Pace
 
 PLACE = Place("default", "main")
 START_MS = 1_700_000_000_000
@@ -54,6 +56,12 @@ class FaultyStore(MemoryStore):
         if fault == "after":
             raise StoreError("cut after")
         return outcomes
+
+    async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        if self.faults:
+            self.faults.pop(0)
+            raise StoreError("cut")
+        return await super().heads(slices)
 
 
 @dataclass
@@ -141,6 +149,7 @@ class Process:
         self.store = FaultyStore(world.memory)
         self.incarnations = Incarnations(self.store)
         self.delivery = Delivery(self.store, self.incarnations, pace=Pace(replay_max=1_000))
+        self.tail = self.delivery.tail
         self.directory = Directory(
             self.store,
             self.incarnations,
@@ -148,10 +157,12 @@ class Process:
             ids=world.new_id,
             deliver=self.delivery.committed,
             shared=self.delivery.shared_by,
+            follow=self.tail.follow,
             settings=settings
             or Settings(terms=TERMS, limits=Limits(retry_for_ms=retry_for_ms, history_look_every=history_look_every)),
         )
-        self.delivery.answered = self.directory.answered
+        self.delivery.answered, self.delivery.unheard = self.directory.answered, self.directory.unheard
+        self.tail.awaited = self.directory.awaited
         self.sweeper = Sweeper(self.directory, rounds=rounds or Rounds(idle_every=1), collect=collect)
 
     @contextmanager
@@ -187,13 +198,12 @@ class Process:
 
     async def poll(self) -> None:
         """One poll of the log."""
-        for slice_, cursor in list(self.delivery._cursors.items()):
-            await self.delivery._poll(slice_, cursor)
+        await self.tail.poll()
 
     async def bookmark(self) -> None:
         """One bookmark tick."""
-        for slice_, cursor in list(self.delivery._cursors.items()):
-            await self.delivery._bookmark(slice_, cursor)
+        with contextlib.suppress(StoreError):
+            await self.delivery.bookmark()
 
     # --- requests -----------------------------------------------------------------------------------------------
 

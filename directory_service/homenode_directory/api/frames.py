@@ -1,8 +1,8 @@
 """Outgoing frames, put together from encoded parts.
 
 Answers and events are encoded once, when they are known, and joined into a frame when it leaves: nothing is copied
-from message to message, the queue knows exact sizes, and an invalidation that goes to many sessions of a stream is
-encoded once. The result is what `SessionResponse.SerializeToString` would give (field order aside).
+from message to message, the queue knows exact sizes, and an invalidation that goes to many sessions is encoded once.
+The result is what `SessionResponse.SerializeToString` would give (field order aside).
 """
 
 from __future__ import annotations
@@ -102,21 +102,14 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
     raise TypeError(f"no frame for {type(event).__name__}")
 
 
-class Encoder:
-    """Encodes the events of one stream; remembers the last invalidation, which tends to go to many sessions."""
-
-    def __init__(self) -> None:
-        self._last: tuple[object, ...] = ()
-        self._last_body = b""
-
-    def event(self, session: int, event: DeliveryEvent) -> bytes:
-        """An event as a piece of a frame."""
-        if isinstance(event, Invalidation):
-            named = (event.key, event.sequence, event.version, event.fence, event.by)
-            if named != self._last:
-                self._last, self._last_body = named, _body(event)[1]
-            return _item(session, "invalidation", self._last_body)
-        return _item(session, *_body(event))
+def event(session: int, item: DeliveryEvent) -> bytes:
+    """An event as a piece of a frame. The body of an invalidation is encoded once for all sessions and streams."""
+    if type(item) is Invalidation:
+        body = item.body
+        if not body:
+            body = item.body = _body(item)[1]
+        return _item(session, "invalidation", body)
+    return _item(session, *_body(item))
 
 
 def join(pieces: Iterable[bytes], number: int) -> bytes:

@@ -54,7 +54,6 @@ class Outbox:
         self._queue: deque[tuple[int, int, bytes]] = deque()  # (session number, kind, piece)
         self._loads: dict[int, _Load] = {}
         self._total = _Load()
-        self._encoder = frames.Encoder()
         self._wake = asyncio.Event()
         self._closed = False
         self._frames = 0
@@ -85,7 +84,7 @@ class Outbox:
             return
         load = self._loads.setdefault(number, _Load())
         load.last = max(load.last, place)
-        piece = self._encoder.event(number, event)
+        piece = frames.event(number, event)
         if isinstance(event, ResyncEvent):
             self._discard({number})
             self._queue.append((number, _RESYNC, piece))
@@ -113,7 +112,7 @@ class Outbox:
         self._discard(numbers)
         for number in sorted(numbers):
             event = ResyncEvent("", self._loads[number].last)
-            self._queue.append((number, _RESYNC, self._encoder.event(number, event)))
+            self._queue.append((number, _RESYNC, frames.event(number, event)))
             self._observer.resync()
 
     def _discard(self, numbers: set[int]) -> None:

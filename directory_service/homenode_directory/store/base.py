@@ -22,7 +22,7 @@ everything that happens later, unless the store's own clock steps back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -243,6 +243,18 @@ class Store(Protocol):
 
         Raises LogTrimmed when some are gone. A tail passes its incarnation's token and gets StoreChanged where the
         log is another one's; without it, a log that was lost and has grown again would look like a continuation.
+        """
+
+    async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        """The log's head of each slice (slice -> the token that it was adopted with), in one round trip.
+
+        None: the slice's memory is not that one any more.
+        """
+
+    def hints(self) -> AsyncIterator[tuple[int, int]]:
+        """(slice, head) when another client of the store has appended, from now on. Best effort: also poll.
+
+        Ends with StoreError when the connection does, and at once where there can be no other client.
         """
 
     async def trim_log(self, slice_: int, keep_from: int) -> None:

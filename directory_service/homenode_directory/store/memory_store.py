@@ -11,7 +11,7 @@ import bisect
 import copy
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -211,6 +211,17 @@ class MemoryStore:
         skip = after + 1 - data.first
         return list(enumerate(islice(data.log, skip, skip + limit), after + 1)), data.head
 
+    async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        """See `Store.heads`."""
+        found = {slice_: self._slice(slice_) for slice_ in slices}
+        return {slice_: data.head if self._is(data, slices[slice_]) else None for slice_, data in found.items()}
+
+    async def hints(self) -> AsyncIterator[tuple[int, int]]:
+        """See `Store.hints`. Several clients of one memory are for tests and simulations, which poll."""
+        nobody: tuple[tuple[int, int], ...] = ()
+        for hint in nobody:
+            yield hint
+
     async def trim_log(self, slice_: int, keep_from: int) -> None:
         """See `Store.trim_log`."""
         data = self._slice(slice_)
@@ -235,9 +246,12 @@ class MemoryStore:
             raise StoreError(f"no slice {slice_}: the store has {self.slices}")
         return self.memory.slice(slice_)
 
-    def _check(self, data: Slice, incarnation: str) -> None:
+    def _is(self, data: Slice, incarnation: str) -> bool:
         stored = data.incarnation
-        if stored is None or stored.token != incarnation or data.identity != self.memory.identity:
+        return stored is not None and stored.token == incarnation and data.identity == self.memory.identity
+
+    def _check(self, data: Slice, incarnation: str) -> None:
+        if not self._is(data, incarnation):
             raise StoreChanged("the slice's memory is not the one that was adopted")
 
     def _now_ms(self, data: Slice) -> int:

@@ -18,6 +18,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from homenode_directory.store.base import StoreError
 
+SILENT_S = 5.0  # of a subscription, before it is asked for a sign of life
+
 Command = tuple[str | bytes | int, ...]
 Reply = Any
 
@@ -60,13 +62,23 @@ class Link:
         return replies
 
     async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
-        """What is published on a channel from now on; the link is of no other use then. Ends with StoreError."""
+        """What is published on a channel from now on; the link is of no other use then. Ends with StoreError.
+
+        A silent connection is asked for a sign of life: a process that is gone without a word must not be listened to.
+        """
         try:
             await self.exchange([("SUBSCRIBE", channel)])
+            asked = False
             while True:
-                _, _, message = await self.connection.read_response()
-                yield message
-        except (OSError, RedisError) as error:
+                reply = await self.connection.read_response(timeout=SILENT_S)
+                if reply is None:
+                    if asked:
+                        raise TimeoutError
+                    await self.connection.send_command("PING", check_health=False)
+                asked = reply is None
+                if reply is not None and reply[0] == b"message":
+                    yield reply[2]
+        except (OSError, RedisError, TimeoutError) as error:
             raise StoreError(f"the Redis subscription ended ({type(error).__name__})") from error
 
     async def discard(self) -> None:

@@ -6,7 +6,7 @@ Layout, for a store named `hn` and slice 3; the hash tag keeps a slice on one sh
   {hn:3}#log      stream: one entry per log entry, id `sequence-0`, field `d`
   {hn:3}:meta     hash: number, token, identity (the adopted process's run_id), head, offset
   {hn:3}:KEY      hash for a record, sorted set for a ranked set, string for a blob
-  hn#hint         pub/sub channel: `slice head` after each call that appended
+  hn#hint         pub/sub channel: `origin slice head` after each call that appended; origin: the client that called
 
 A commit is one call of `commit.lua`. It carries the adopted incarnation's token and the `run_id` of the process that
 its connection reaches; the script compares both with the meta record. So FLUSHALL (no meta record), an empty or older
@@ -75,6 +75,7 @@ class RedisStore:
         self._name = name
         self._log_max = log_max
         self._ids = ids
+        self._origin = ids()
         self._allow_eviction = allow_eviction
         self._links = Links(
             url, size=connections_max, connect_timeout_ms=connect_timeout_ms, command_timeout_ms=command_timeout_ms
@@ -129,7 +130,9 @@ class RedisStore:
     ) -> list[Outcome]:
         """See `Store.commit`."""
         call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
-        words: list[str | bytes | int] = [incarnation, slice_, self._channel, self._log_max, *call.packed(commits)]
+        words: list[str | bytes | int] = [
+            incarnation, f"{self._origin} {slice_}", self._channel, self._log_max, *call.packed(commits),
+        ]  # fmt: skip
         first: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
         large = sum(len(data) for _, data in blobs) > SMALL_CALL_BYTES
         links = self._blob_links if large else self._links
@@ -196,6 +199,17 @@ class RedisStore:
             raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}", head)
         return entries, head
 
+    async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        """See `Store.heads`."""
+        link = await self._links.take()
+        identity = link.run_id.encode()
+        fields = ("token", "identity", "head")
+        rows = raise_errors(await self._links.run(link, [("HMGET", self._key(s, META), *fields) for s in slices]))
+        return {
+            slice_: int(head or 0) if (token, owner) == (adopted.encode(), identity) else None
+            for (slice_, adopted), (token, owner, head) in zip(slices.items(), rows, strict=True)
+        }
+
     async def trim_log(self, slice_: int, keep_from: int) -> None:
         """See `Store.trim_log`."""
         await self._links.call(("XTRIM", self._log_key(slice_), "MINID", f"{keep_from}-0"))
@@ -218,15 +232,13 @@ class RedisStore:
         return _ms((await self._links.call(("TIME",)))[0])
 
     async def hints(self) -> AsyncIterator[tuple[int, int]]:
-        """(slice, head) for each call of any client that appended, from now on. Best effort: also poll.
-
-        Ends with StoreError when the connection does.
-        """
+        """See `Store.hints`."""
         link = await self._links.take()
         try:
             async for message in link.subscribe(self._channel):
-                slice_, head = message.split()
-                yield int(slice_), int(head)
+                origin, slice_, head = message.decode().split()
+                if origin != self._origin:
+                    yield int(slice_), int(head)
         finally:
             await self._links.drop(link)
 

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,6 +182,21 @@ class SqliteStore:
         if after > head or gap or len(entries) < min(limit, head - after):
             raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}", head)
         return entries, head
+
+    async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        """See `Store.heads`."""
+        found: dict[int, int | None] = {}
+        for slice_, token in slices.items():
+            self._check(slice_)
+            meta = self._writer.metas.get(slice_, Meta())
+            found[slice_] = meta.head if (meta.token, meta.identity) == (token, self._identity) else None
+        return found
+
+    async def hints(self) -> AsyncIterator[tuple[int, int]]:
+        """See `Store.hints`."""
+        nobody: tuple[tuple[int, int], ...] = ()
+        for hint in nobody:
+            yield hint
 
     async def trim_log(self, slice_: int, keep_from: int) -> None:
         """See `Store.trim_log`."""

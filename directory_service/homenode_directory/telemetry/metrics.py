@@ -42,6 +42,7 @@ COUNTERS = {
     "homenode_commits": ("Versions published.", ()),
     "homenode_delivered": ("Events sent to streams.", ("kind",)),
     "homenode_resyncs": ("Sessions told that events were lost.", ()),
+    "homenode_mistakes": ("Unexpected exceptions in what goes on all the same; the log has them.", ("where",)),
     "homenode_content_bodies": ("Bodies sent.", ("kind",)),
     "homenode_content_bytes": ("Bytes of bodies sent.", ("kind",)),
     "homenode_tokens_saved": ("Tokens (of about 4 bytes) kept off the wire.", ()),
@@ -127,6 +128,10 @@ class Prometheus(Collector):
     def resync(self) -> None:
         """See `Observer`."""
         self._counts["homenode_resyncs"][()] += 1
+
+    def mistake(self, where: str) -> None:
+        """See `Observer`."""
+        self._counts["homenode_mistakes"][(where,)] += 1
 
     def lag(self, slice_: int, head: int, delivered: int) -> None:
         """See `Observer`."""

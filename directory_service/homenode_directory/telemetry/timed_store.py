@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from homenode_directory.clock import Clock
@@ -103,6 +103,14 @@ class TimedStore:
     ) -> tuple[list[tuple[int, bytes]], int]:
         """See `Store`."""
         return await self._timed("read_log", self._store.read_log(slice_, after, limit, incarnation=incarnation))
+
+    async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        """See `Store`."""
+        return await self._timed("heads", self._store.heads(slices))
+
+    def hints(self) -> AsyncIterator[tuple[int, int]]:
+        """See `Store`."""
+        return self._store.hints()
 
     async def trim_log(self, slice_: int, keep_from: int) -> None:
         """See `Store`."""

@@ -1,0 +1,166 @@
+"""Who is told what: the sessions of one slice that are on this server's streams.
+
+Who gets an invalidation: the sessions with *interest* in the artifact. Interest is noted before a request that may
+make its session a sharer is committed, and goes when the session says that it dropped its copy. It may be too wide,
+never too narrow. The committer gets its own invalidation too: until its answer arrives it does not know that its older
+copy is obsolete, and the answer may never arrive.
+
+An event is made once, however many sessions are told of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from homenode_directory.observer import Observer
+from homenode_directory.place import Place, Position
+from homenode_directory.protocol.effects import Ended, Inv, Published
+from homenode_directory.protocol.model import Cause
+from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseLost, Resync, Sink
+from homenode_directory.store import fields
+from homenode_directory.store.fields import LogRecord
+
+
+class Ping(NamedTuple):
+    """When a ping was sent, by its sender's clock, and the lease on strict copies that it earned."""
+
+    sent_at: int
+    lease_ms: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A session on one of this server's streams."""
+
+    session: str
+    place: Place
+    sink: Sink
+    interest: set[str] = field(default_factory=set)  # artifacts
+    hoped: set[str] = field(default_factory=set)  # of these, the ones that it never got a copy of
+    watches: dict[int, str] = field(default_factory=dict)  # watch id -> key prefix
+
+    def tell(self, record: LogRecord, event: object, sequence: int) -> int:
+        """Send what concerns the session of one log event: obsolete copies, its own lease. Returns how many."""
+        if isinstance(event, Inv):
+            if record.artifact not in self.interest:
+                return 0
+            self.sink.push(invalidation(record, event, sequence))
+            return 1
+        return self.tell_ended(record, event, sequence) if isinstance(event, Ended) else 0
+
+    def tell_ended(self, record: LogRecord, event: Ended, sequence: int) -> int:
+        """Send the end of its own lease, where the session did not give it up."""
+        if event.session != self.session or event.cause is Cause.RELEASED:
+            return 0
+        _, key = fields.split_artifact(record.artifact)
+        self.sink.push(LeaseLost(self.session, key, event.lease, event.cause, sequence))
+        return 1
+
+    def tell_watch(self, watch: int, prefix: str, record: LogRecord, event: object, sequence: int) -> int:
+        """Send a change under a watched prefix."""
+        published = isinstance(event, Published) or (isinstance(event, Inv) and not event.prepared)
+        place, key = fields.split_artifact(record.artifact)
+        if not published or place != self.place or not key.startswith(prefix):
+            return 0
+        assert isinstance(event, Inv | Published)
+        size = event.content.size if event.content is not None else 0
+        deleted = event.content is None
+        self.sink.push(Change(self.session, watch, key, event.version, deleted, event.session, sequence, size))
+        return 1
+
+
+def invalidation(record: LogRecord, event: Inv, sequence: int) -> Invalidation:
+    """What every session with interest in the artifact is told, the same object for all."""
+    _, key = fields.split_artifact(record.artifact)
+    deleted = event.content is None
+    return Invalidation(key, event.version, event.fence, sequence, event.session, deleted, event.prepared)
+
+
+class Audience:
+    """The members of one slice, and who has interest in what."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.members: dict[str, Member] = {}
+        self._interested: dict[str, dict[Member, None]] = {}  # artifact -> who, in the order in which they came
+        self._watching: dict[Member, None] = {}
+        self._observer = observer
+        self.pinged: dict[Member, Ping] = {}  # who waits for a bookmark
+
+    def add(self, member: Member) -> None:
+        """A session joins."""
+        self.members[member.session] = member
+        for artifact in member.interest:
+            self._interested.setdefault(artifact, {})[member] = None
+
+    def remove(self, session: str) -> None:
+        """A session leaves."""
+        member = self.members.pop(session)
+        self._watching.pop(member, None)
+        self.pinged.pop(member, None)
+        for artifact in member.interest:
+            self._uninterest(member, artifact)
+
+    def interest(self, member: Member, artifact: str) -> None:
+        """The session will be told of the artifact."""
+        member.interest.add(artifact)
+        self._interested.setdefault(artifact, {})[member] = None
+
+    def drop(self, member: Member, artifact: str) -> None:
+        """The session holds no copy any more."""
+        member.interest.discard(artifact)
+        member.hoped.discard(artifact)
+        self._uninterest(member, artifact)
+
+    def _uninterest(self, member: Member, artifact: str) -> None:
+        interested = self._interested.get(artifact)
+        if interested is not None:
+            interested.pop(member, None)
+            if not interested:
+                del self._interested[artifact]
+
+    def watch(self, member: Member, watch: int, prefix: str) -> None:
+        """Changes under `prefix` go to the session."""
+        member.watches[watch] = prefix
+        self._watching[member] = None
+
+    def unwatch(self, member: Member, watch: int) -> None:
+        """They do no more."""
+        member.watches.pop(watch, None)
+        if not member.watches:
+            self._watching.pop(member, None)
+
+    def tell(self, record: LogRecord, event: object, sequence: int) -> None:
+        """One log event to all whom it concerns."""
+        if isinstance(event, Inv):
+            self._invalidate(record, event, sequence)
+        elif isinstance(event, Ended):
+            member = self.members.get(event.session)
+            if member is not None:
+                self._observer.delivered("lease_lost", member.tell_ended(record, event, sequence))
+        for member in self._watching:
+            for watch, prefix in member.watches.items():
+                self._observer.delivered("change", member.tell_watch(watch, prefix, record, event, sequence))
+
+    def _invalidate(self, record: LogRecord, event: Inv, sequence: int) -> None:
+        interested = self._interested.get(record.artifact)
+        if not interested:
+            return
+        item = invalidation(record, event, sequence)
+        for member in interested:
+            member.sink.push(item)
+        self._observer.delivered("invalidation", len(interested))
+
+    def push(self, item: DeliveryEvent) -> None:
+        """The same to every member."""
+        for member in self.members.values():
+            member.sink.push(item)
+
+    def resync(self, position: Position) -> None:
+        """Events were lost: every session starts anew from `position`, and drops what it holds.
+
+        Interest stays: an answer that holds as of `position` may be on its way still.
+        """
+        for member in self.members.values():
+            member.sink.push(Resync(member.session, position))
+            self._observer.resync()
