@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,10 @@ class FaultyStore:
             return await inner(*args, **named)
 
         return call
+
+    def hints(self) -> AsyncIterator[tuple[int, int]]:
+        """None: servers poll."""
+        return self._inner.hints()
 
     async def commit(
         self,
