@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from homenode_directory.protocol.model import Cause, Content, Entry, Level, Policy, Version
+from homenode_directory.protocol.values import value
 
 
 class Reason(StrEnum):
@@ -29,7 +30,7 @@ class Reason(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Grant:
     """Permission to hold a copy (`fence` 0) or to write (`fence` is the token, `ttl_ms` its term)."""
 
@@ -43,7 +44,7 @@ class Grant:
     ttl_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """A commit, delete, release, renewal or policy change took effect.
 
@@ -55,7 +56,7 @@ class Done:
     ttl_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Denial:
     """A typed refusal; fields that do not apply keep their defaults."""
 
@@ -67,7 +68,7 @@ class Denial:
     cause: Cause | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiting:
     """No answer yet: the request is queued or prepared, and its answer will be a stored result."""
 
@@ -75,7 +76,7 @@ class Waiting:
 Answer = Grant | Done | Denial | Waiting
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Inv:
     """Copies older than `version` are obsolete; `fence` names the round. Watchers take it as the change event.
 
@@ -92,7 +93,7 @@ class Inv:
     waits: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Shared:
     """A session joined the sharers at version number `n`."""
 
@@ -100,7 +101,7 @@ class Shared:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Granted:
     """The write lease went to `session`. `request` is the waiting request that this answers, or 0."""
 
@@ -110,7 +111,7 @@ class Granted:
     request: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ended:
     """The write lease of `session` ended."""
 
@@ -120,7 +121,7 @@ class Ended:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """A waiting request was refused; its answer is stored, unless its session is over."""
 
@@ -128,7 +129,7 @@ class Refused:
     request: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Published:
     """A prepared version is the committed one now; `request` is answered. Watchers take it as the change."""
 
@@ -138,14 +139,14 @@ class Published:
     request: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dropped:
     """Sessions left the sharer set."""
 
     sessions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PolicySet:
     """The artifact's own policy changed."""
 
@@ -155,7 +156,7 @@ class PolicySet:
 LogEvent = Inv | Shared | Granted | Ended | Refused | Published | Dropped | PolicySet
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Result:
     """The stored answer of an effectful request."""
 
@@ -165,7 +166,7 @@ class Result:
     answer: Grant | Done | Denial
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Guards:
     """What must still hold at the commit, beside the entry's `rev` and the slice's incarnation."""
 
@@ -176,7 +177,7 @@ class Guards:
     deadlines: tuple[tuple[str, int], ...] = ()  # session deadlines that were frozen into a wait-set
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """`entry` None drops the record and raises the slice floor to `floor`; an unchanged entry is compare-only.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from homenode_directory.protocol.model import Cause, Content, Policy, Version
+from homenode_directory.protocol.values import value
 
 
 class Base(StrEnum):
@@ -15,7 +15,7 @@ class Base(StrEnum):
     ANY = "any"  # overwrite whatever is there
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GetS:
     """A read miss: content of the last committed version, and a place among the sharers when `share`."""
 
@@ -23,7 +23,7 @@ class GetS:
     share: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GetM:
     """Ask for the write lease. `lease` is the client's id for it; `wait_ms` 0 means: do not queue."""
 
@@ -34,7 +34,7 @@ class GetM:
     create: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Commit:
     """Publish content. With `lease` and `fence`: under the write lease; else compare-and-set on `base`.
 
@@ -49,7 +49,7 @@ class Commit:
     keep: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Put:
     """Give up the write lease `lease`, or, when it is empty, the shared copy."""
 
@@ -57,7 +57,7 @@ class Put:
     lease: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InvAck:
     """Sessions have dropped every copy older than version number `n`, which round `fence` announced."""
 
@@ -66,7 +66,7 @@ class InvAck:
     fence: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Renew:
     """Extend the write lease."""
 
@@ -75,12 +75,12 @@ class Renew:
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expire:
     """Deadlines may have passed: the holder's, waiters', a pending commit's wait-set, a tombstone's."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndSession:
     """A session is over: its lease, its places in the queue and its copies go."""
 
@@ -88,7 +88,7 @@ class EndSession:
     cause: Cause = Cause.SESSION_LOST
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetPolicy:
     """Set or clear (None) the artifact's own policy."""
 

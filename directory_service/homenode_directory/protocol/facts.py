@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from homenode_directory.protocol.effects import Result
 from homenode_directory.protocol.model import Policy
+from homenode_directory.protocol.values import value
 
 SLACK_MS = 1_000  # by how much the store's clock may have stepped unnoticed
 DRIFT_PERCENT = 2  # by how much the clocks of store and reader may go apart
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Terms:
     """Bounds and durations of the rule book, in milliseconds and counts."""
 
@@ -27,7 +28,7 @@ class Terms:
         return max(0, min(self.lease_ms, (ttl_ms - SLACK_MS) * 100 // (100 + DRIFT_PERCENT)))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Facts:
     """Time, identity and memory as seen when an event is judged.
 

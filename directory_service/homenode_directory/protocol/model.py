@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from homenode_directory.protocol.values import value
+
 
 class State(StrEnum):
     """Coherence state as the directory sees it."""
@@ -57,7 +59,7 @@ class Version:
 NO_VERSION = Version(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Policy:
     """How an artifact is kept coherent. `None` means: the workspace's or the server's default."""
 
@@ -68,7 +70,7 @@ class Policy:
     max_steps: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Content:
     """Names the bytes of a version: SHA-256 (hex) and size in bytes; `metadata` is the committer's, as JSON text."""
 
@@ -77,7 +79,7 @@ class Content:
     metadata: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Holder:
     """Who has the write lease. `fence` is the token's counter; `deadline_ms` is on the store's clock."""
 
@@ -88,7 +90,7 @@ class Holder:
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiter:
     """A queued GetM. Its answer is stored under (session, request) when it is granted or its deadline passes."""
 
@@ -101,7 +103,7 @@ class Waiter:
     create: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pending:
     """A strict commit that is prepared: it is always published, never aborted.
 
@@ -130,7 +132,7 @@ def state_of(pending: Pending | None, holder: Holder | None, sharers: Mapping[st
     return State.E if len(sharers) == 1 else State.S
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """The directory's record of one artifact.
 

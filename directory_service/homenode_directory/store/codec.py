@@ -5,33 +5,47 @@ Field order is therefore part of the stored layout: new fields go to the end and
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 Convert = Callable[[Any], Any]
 
 
+encoded = msgspec.json.Encoder().encode
+"""Compact JSON as UTF-8."""
+
+loads = msgspec.json.Decoder().decode
+
+
 def dumps(value: Any) -> str:
     """Compact JSON text."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-loads = json.loads
+    return encoded(value).decode()
 
 
 @lru_cache(maxsize=256)
 def packer(kind: Any, skip: frozenset[str] = frozenset()) -> Convert:
     """A function from an instance of the dataclass to JSON-ready lists, without the fields in `skip`."""
     hints = get_type_hints(kind)
-    steps = [(f.name, _pack_of(hints[f.name])) for f in fields(kind) if f.name not in skip]
+    names = [f.name for f in fields(kind) if f.name not in skip]
+    nested = [(i, step) for i, name in enumerate(names) if (step := _pack_of(hints[name])) is not None]
+    if len(names) == 1:
+        (name,) = names
+        return lambda value: [step(getattr(value, name)) for _, step in nested] or [getattr(value, name)]
+    row_of = attrgetter(*names)
 
     def pack(value: Any) -> list[Any]:
-        return [getattr(value, name) if step is None else step(getattr(value, name)) for name, step in steps]
+        row = list(row_of(value))
+        for i, step in nested:
+            if row[i] is not None:
+                row[i] = step(row[i])
+        return row
 
     return pack
 
@@ -53,10 +67,11 @@ def unpacker(kind: Any, skip: frozenset[str] = frozenset()) -> Callable[..., Any
 def union_codec(*kinds: Any) -> tuple[Convert, Convert]:
     """Pack and unpack values of one of several dataclasses, led by the class's name."""
     by_name = {kind.__name__: unpacker(kind) for kind in kinds}
+    by_kind = {kind: (kind.__name__, packer(kind)) for kind in kinds}
 
     def pack(value: Any) -> list[Any]:
-        kind: Any = type(value)
-        return [kind.__name__, *packer(kind)(value)]
+        name, packed = by_kind[type(value)]
+        return [name, *packed(value)]
 
     def unpack(values: list[Any]) -> Any:
         return by_name[values[0]](values[1:])
@@ -78,12 +93,13 @@ def _optional(hint: Any, convert: Convert | None) -> Convert | None:
 
 
 def _pack_of(hint: Any) -> Convert | None:
+    """How a value that is not None is packed; None: as it is."""
     kind = _plain(hint)
     if is_dataclass(kind):
-        return _optional(hint, packer(kind))  # type: ignore[arg-type]
+        return packer(kind)  # type: ignore[arg-type]
     if get_origin(kind) is tuple:
         item = _pack_of(get_args(kind)[0])
-        return list if item is None else (lambda values: [item(value) for value in values])
+        return None if item is None else (lambda values: [item(value) for value in values])
     return None
 
 
