@@ -77,9 +77,9 @@ sim: env ## simulation: the real directory, delivery and SDK on virtual time und
 faults: tools ## the kill, restart and network runs: real processes, real Redis; ARGS=--campaign for the long form
 	@$(PYTEST) tests/faults $(ARGS)
 
-bench: tools ## figures: stores, reads, throughput beside other systems
-	@$(SETUP) etcd
-	@for file in tests/bench/*_bench.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: tools ## figures beside other systems; ARGS="--rows acquire_64,commit_64 --rounds 7", JSON=FILE
+	@$(SETUP) peers
+	@$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON)) $(ARGS)
 
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run

@@ -5,7 +5,7 @@
 #   setup.sh gen      .gen with the pinned protobuf generator, apart because it pins an older protobuf
 #   setup.sh redis    a real redis-server
 #   setup.sh node     node and the npm packages of deploy/dev/node
-#   setup.sh etcd     etcd, which the benchmarks compare with
+#   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
 #
 # As root it installs missing Debian packages and says so; otherwise it names what is missing and ends.
 # pip, npm and apt keep the configuration that the machine gives them. PYTHON names an interpreter to use.
@@ -99,9 +99,10 @@ setup_redis() {
     die "redis-server 7.0 or later (install redis-server)"
 }
 
-setup_etcd() {
-  command -v etcd >/dev/null || { apt_install "the benchmarks compare with etcd" etcd-server && command -v etcd >/dev/null; } ||
-    die "etcd (install etcd-server)"
+setup_peers() {
+  if command -v etcd >/dev/null && command -v h2load >/dev/null; then return; fi
+  apt_install "the benchmarks compare with etcd" etcd-server nghttp2-client && command -v etcd h2load >/dev/null ||
+    die "etcd or h2load (install etcd-server and nghttp2-client)"
 }
 
 node_ok() { command -v node >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; }
@@ -135,7 +136,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      env | gen | redis | node | etcd) "setup_$step" ;;
+      env | gen | redis | node | peers) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done

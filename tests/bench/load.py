@@ -1,104 +1,97 @@
-"""One load, in a process of its own: prints operations a second, latencies and its CPU time as a line of JSON.
+"""One load, in a process of its own: `python -m tests.bench.load KIND ADDRESS CLIENTS OPTIONS`.
 
-`python -m tests.bench.load KIND ADDRESS CLIENTS SECONDS` with KIND one of acquire, commit, etcd_get, etcd_swap.
-Each client works on a key of its own and has one operation under way at a time.
+KIND is `module.function` of this package: a coroutine function of (address, clients, **options) that sets up and
+returns what can be measured for some seconds. Prints `ready`; then each line of input is a number of seconds, and the
+line that answers it says what was measured in them, as JSON. By hand:
+`echo 3 | python -m tests.bench.load homenode_load.commit 127.0.0.1:7400 64 {}`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import json
-import random
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
-import homenode
-from tests.bench.etcd import EtcdClient
-
-VALUE_BYTES = 1_024
 Operation = Callable[[], Awaitable[object]]
 
 
-def _body(number: int) -> str:
-    return random.Random(number).randbytes(VALUE_BYTES // 2).hex()
+class Measurable(Protocol):
+    """What a load's setup returns."""
+
+    async def measure(self, seconds: float) -> dict[str, float]:
+        """Figures: `n` operations, and whatever else."""
 
 
-async def homenode_clients(kind: str, address: str, clients: int) -> list[Operation]:
-    """Sessions of one process, which share one stream."""
-    run = f"{random.getrandbits(32):08x}"
-    sessions = [await homenode.connect(f"homenode://{address}/bench", agent=f"c{n}") for n in range(clients)]
-    return [await _homenode_operation(kind, hn, f"{run}/{n}", n) for n, hn in enumerate(sessions)]
-
-
-async def _homenode_operation(kind: str, hn: homenode.Homenode, key: str, number: int) -> Operation:
-    body = _body(number)
-    await hn.put(key, body)
-    count = 0
-
-    async def acquire() -> None:
-        await hn.read(key, max_age_ms=0)
-
-    async def commit() -> None:
-        nonlocal count
-        count += 1
-        await hn.put(key, f"{body[:500]}{count:08d}{body[508:]}")
-
-    return acquire if kind == "acquire" else commit
-
-
-async def etcd_clients(kind: str, address: str, clients: int) -> list[Operation]:
-    """Clients of one process, each with a connection of its own."""
-    return [await _etcd_operation(kind, EtcdClient(address), f"bench/{n}".encode(), n) for n in range(clients)]
-
-
-async def _etcd_operation(kind: str, client: EtcdClient, key: bytes, number: int) -> Operation:
-    body = _body(number).encode()
-    await client.put(key, body)
-    _, revision = await client.get(key)
-
-    async def get() -> None:
-        await client.get(key)
-
-    async def swap() -> None:
-        nonlocal revision
-        revision = await client.swap(key, revision, body)
-        assert revision
-
-    return get if kind == "etcd_get" else swap
-
-
-async def measure(operations: list[Operation], seconds: float) -> dict[str, float]:
-    """Run every operation in a loop of its own."""
-    took_s: list[float] = []
-    until = time.perf_counter() + seconds
-
-    async def loop(operation: Operation) -> None:
-        while (started := time.perf_counter()) < until:
-            await operation()
-            took_s.append(time.perf_counter() - started)
-
-    await asyncio.gather(*(operation() for operation in operations))
-    cpu, started = time.process_time(), time.perf_counter()
-    until = started + seconds
-    await asyncio.gather(*(loop(operation) for operation in operations))
-    elapsed = time.perf_counter() - started
+def latencies(took_s: Sequence[float]) -> dict[str, float]:
+    """p50 and p99 in milliseconds."""
+    if len(took_s) < 2:
+        return {"p50_ms": 0.0, "p99_ms": 0.0}
     quantiles = statistics.quantiles(took_s, n=100)
-    return {
-        "per_s": len(took_s) / elapsed,
-        "p50_ms": quantiles[49] * 1_000,
-        "p99_ms": quantiles[98] * 1_000,
-        "client_cpu_us": (time.process_time() - cpu) / len(took_s) * 1e6,
-        "n": len(took_s),
-    }
+    return {"p50_ms": quantiles[49] * 1_000, "p99_ms": quantiles[98] * 1_000}
 
 
-async def main(kind: str, address: str, clients: int, seconds: float) -> None:
-    """Set up, measure, print."""
-    make = etcd_clients if kind.startswith("etcd") else homenode_clients
-    print(json.dumps(await measure(await make(kind, address, clients), seconds)), flush=True)
+class Loops:
+    """Clients that do one operation after another, each with one under way.
+
+    Args:
+        operations: one for each client.
+        weight: how many operations one call stands for.
+    """
+
+    def __init__(self, operations: Sequence[Operation], weight: int = 1) -> None:
+        self._operations = operations
+        self._weight = weight
+
+    async def measure(self, seconds: float) -> dict[str, float]:
+        """See `Measurable`."""
+        took_s: list[float] = []
+        started = time.perf_counter()
+        until = started + seconds
+
+        async def loop(operation: Operation) -> None:
+            clock, note = time.perf_counter, took_s.append
+            began = clock()
+            while began < until:
+                await operation()
+                ended = clock()
+                note(ended - began)
+                began = ended
+
+        await asyncio.gather(*(loop(operation) for operation in self._operations))
+        elapsed, n = time.perf_counter() - started, len(took_s) * self._weight
+        return {"n": n, "per_s": n / elapsed, **latencies(took_s)}
+
+
+async def _serve(kind: str, address: str, clients: int, options: dict[str, object]) -> None:
+    module, _, function = kind.rpartition(".")
+    make = getattr(importlib.import_module(f"tests.bench.{module}"), function)
+    load: Measurable = await make(address, clients, **options)
+    gc.freeze()  # what was set up is not looked at again and again
+    print("ready", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        cpu = time.process_time()
+        figures = await load.measure(float(line))
+        figures["client_cpu_us"] = (time.process_time() - cpu) / max(figures["n"], 1) * 1e6
+        print(json.dumps(figures), flush=True)
+
+
+def main() -> None:
+    """Set up, then measure for each line of input."""
+    kind, address, clients, text = sys.argv[1:]
+    options = json.loads(text)
+    if options.pop("uvloop", False):
+        import uvloop
+
+        uvloop.run(_serve(kind, address, int(clients), options))
+    else:
+        asyncio.run(_serve(kind, address, int(clients), options))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    main()

@@ -1,0 +1,132 @@
+"""Loads on the directory, through the SDK and without it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import grpc
+
+import homenode
+from homenode.contents import encode
+from homenode.grpc_transport import GrpcTransport
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import directory_pb2_grpc as pb_grpc
+from tests.bench.load import Loops, Operation
+
+VALUE_BYTES = 1_024
+WORKSPACE = "bench"
+
+
+def body(number: int, size: int = VALUE_BYTES) -> str:
+    """Text that hardly compresses."""
+    return random.Random(number).randbytes(size // 2).hex()
+
+
+def run_name() -> str:
+    """A prefix that no other run has."""
+    return f"{random.SystemRandom().getrandbits(32):08x}"
+
+
+async def sessions(address: str, clients: int, *, own_streams: bool = False) -> Sequence[homenode.Homenode]:
+    """Sessions of one process; they share one stream, or each has a connection and stream of its own."""
+    url = f"homenode://{address}/{WORKSPACE}"
+
+    async def one(number: int) -> homenode.Homenode:
+        transport = GrpcTransport([address]) if own_streams else None
+        return await homenode.connect(url, agent=f"c{number}", transport=transport, timeout_ms=60_000)
+
+    found: list[homenode.Homenode] = []
+    for start in range(0, clients, 32):
+        found += await asyncio.gather(*(one(n) for n in range(start, min(start + 32, clients))))
+    return found
+
+
+async def acquire(address: str, clients: int, own_streams: bool = False) -> Loops:
+    """Reads that must ask the directory: each joins the sharers and finds the content at hand. An artifact each."""
+    run = run_name()
+    operations = []
+    for number, hn in enumerate(await sessions(address, clients, own_streams=own_streams)):
+        key = f"{run}/{number}"
+        await hn.put(key, body(number))
+        operations.append(_reader(hn, key))
+    return Loops(operations)
+
+
+def _reader(hn: homenode.Homenode, key: str) -> Operation:
+    async def read() -> None:
+        await hn.read(key, max_age_ms=0)
+
+    return read
+
+
+async def commit(address: str, clients: int, own_streams: bool = False) -> Loops:
+    """Compare-and-set of a small change in 1 KiB; an artifact each."""
+    run = run_name()
+    found = await sessions(address, clients, own_streams=own_streams)
+    operations = [_committer(hn, f"{run}/{number}", number) for number, hn in enumerate(found)]
+    await asyncio.gather(*(operation() for operation in operations))
+    return Loops(operations)
+
+
+def _committer(hn: homenode.Homenode, key: str, number: int) -> Operation:
+    text = body(number)
+    head, tail = text[:500], text[508:]
+    count = 0
+
+    async def put() -> None:
+        nonlocal count
+        count += 1
+        await hn.put(key, f"{head}{count:08d}{tail}")
+
+    return put
+
+
+async def hot(address: str, clients: int) -> Loops:
+    """Everybody adds one to the same artifact, again until it holds."""
+    key = f"{run_name()}/hot"
+    found = await sessions(address, clients)
+    await found[0].put(key, "0")
+
+    def edit(hn: homenode.Homenode) -> Operation:
+        async def add() -> None:
+            await hn.edit(key, lambda text: str(int(text) + 1), timeout_ms=60_000)
+
+        return add
+
+    return Loops([edit(hn) for hn in found])
+
+
+async def unary_commit(address: str, clients: int) -> Loops:
+    """Compare-and-set of 1 KiB by unary calls, without the SDK: a channel and a session each."""
+    run = run_name()
+    return Loops([await _unary(address, f"{run}/{number}", number) for number in range(clients)])
+
+
+async def _unary(address: str, key: str, number: int) -> Operation:
+    channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    stub = pb_grpc.DirectoryServiceStub(channel)
+    opened = await stub.OpenSession(pb.OpenSessionRequest(workspace=WORKSPACE, name=f"c{number}"))
+    text = body(number)
+    count = 0
+    current = pb.CommitResponse()
+
+    async def put() -> None:
+        nonlocal count, current
+        count += 1
+        content = encode(f"{text[:500]}{count:08d}{text[508:]}".encode(), None, artifact_max=1 << 20)
+        request = pb.CommitRequest(session_id=opened.session_id, request_id=count, key=key)
+        if count == 1:
+            request.absent = True
+        else:
+            request.version.CopyFrom(current.version)
+        request.content.hash, request.content.size = content.hash, content.size
+        request.content.snapshot = content.body
+        current = await stub.Commit(request)
+        if count % 256 == 0:
+            alive = pb.KeepAliveRequest(session_id=opened.session_id, settled_below=count)
+            await stub.KeepAlive(alive)
+
+    await put()
+    return put
