@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from types import MappingProxyType
 from typing import Any
 
@@ -202,8 +203,13 @@ class Core:
         if found is None:
             request = pb.ReadContentRequest(session_id=self.session.id, key=key, have=list(held))
             request.version.incarnation, request.version.n = version
-            timeout_s = (timeout_ms or self.session.timeout_ms) / 1000
-            found = await download(self.session.link.transport, request, content.hash, held, timeout_s)
+            link = self.session.link
+
+            def load(left_s: float) -> Awaitable[tuple[bytes, int, bool]]:
+                request.session_id = self.session.id
+                return download(link.transport, request, content.hash, held, left_s)
+
+            found = await link.again(load, (timeout_ms or self.session.timeout_ms) / 1000)
         data, came, patched = found
         counters.fetched_bytes += came
         counters.patch_bytes += came if patched else 0
@@ -327,7 +333,10 @@ class Core:
             counters.sent_bytes += len(encoded.body)
             inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
             if not inline:
-                await upload(session.link.transport, session.id, encoded, (timeout_ms or session.timeout_ms) / 1000)
+                await session.link.again(
+                    lambda left_s: upload(session.link.transport, session.id, encoded, left_s),
+                    (timeout_ms or session.timeout_ms) / 1000,
+                )
             encoded.write_to(request.content, inline=inline)
             if meta.said:
                 request.metadata.CopyFrom(meta.to_wire())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +16,14 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 import grpc.aio
 
+from homenode.clock import Clock, boot_clock
 from homenode.errors import Unavailable, from_rpc
+from homenode.servers import Servers
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as pb_grpc
 
 MESSAGE_BYTES_MAX = 16 << 20
+GRACE_S = 1.0
 
 _OPTIONS = [
     ("grpc.keepalive_time_ms", 20_000),
@@ -54,8 +58,9 @@ def _typed_errors() -> Iterator[None]:
 class GrpcStream:
     """A Session stream of grpc.aio."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall) -> None:
+    def __init__(self, call: grpc.aio.StreamStreamCall, answered: Callable[[], None] = lambda: None) -> None:
         self._call = call
+        self._answered: Callable[[], None] | None = answered
 
     async def write(self, frame: pb.SessionRequest) -> None:
         """See `transport.Stream`."""
@@ -66,7 +71,12 @@ class GrpcStream:
         """See `transport.Stream`."""
         with _typed_errors():
             frame = await self._call.read()
-        return None if frame is grpc.aio.EOF else frame
+        if frame is grpc.aio.EOF:
+            return None
+        if self._answered is not None:
+            self._answered()
+            self._answered = None
+        return frame
 
     def cancel(self) -> None:
         """See `transport.Stream`."""
@@ -79,26 +89,31 @@ class GrpcTransport:
     Args:
         hosts: `host:port` of each.
         credentials: for TLS; None: plain text.
-        first: index of the server to begin with.
+        clock, rng: for the choice among several servers.
     """
 
     def __init__(
-        self, hosts: Sequence[str], *, credentials: grpc.ChannelCredentials | None = None, first: int = 0
+        self,
+        hosts: Sequence[str],
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self._hosts = list(hosts)
-        self._at = first % len(hosts)
+        self.servers = Servers(hosts, clock=clock or boot_clock(), rng=rng or random.Random())
         self._credentials = credentials
         self._channels: list[grpc.aio.Channel | None] = [None, None]
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def hosts(self) -> int:
         """How many servers there are to choose from."""
-        return len(self._hosts)
+        return len(self.servers)
 
     def _stub(self, which: int) -> pb_grpc.DirectoryServiceStub:
         channel = self._channels[which]
         if channel is None:
-            host = self._hosts[self._at]
+            host = self.servers.current
             if self._credentials is None:
                 channel = grpc.aio.insecure_channel(host, _OPTIONS)
             else:
@@ -108,7 +123,7 @@ class GrpcTransport:
 
     def session(self) -> GrpcStream:
         """See `transport.Transport`."""
-        return GrpcStream(self._stub(0).Session())
+        return GrpcStream(self._stub(0).Session(), self.servers.answered)
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """See `transport.Transport`."""
@@ -135,10 +150,17 @@ class GrpcTransport:
             return await self._stub(1).WriteContent(iter(requests), timeout=timeout_s)
 
     async def next_server(self) -> None:
-        """Use the next server, over new connections; with one server, keep its channel, which reconnects itself."""
-        if len(self._hosts) > 1:
-            self._at = (self._at + 1) % len(self._hosts)
-            await self.close()
+        """Use another server, over new connections; with one server, keep its channel, which reconnects itself.
+
+        Calls under way have GRACE_S to come to their end.
+        """
+        if self.servers.next():
+            channels, self._channels = self._channels, [None, None]
+            for channel in channels:
+                if channel is not None:
+                    task = asyncio.ensure_future(channel.close(GRACE_S))
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close both channels."""
@@ -146,3 +168,4 @@ class GrpcTransport:
         for channel in channels:
             if channel is not None:
                 await channel.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)

@@ -12,7 +12,8 @@ import contextlib
 import logging
 import random
 from collections import deque
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from homenode.clock import NS_PER_MS, Clock
 from homenode.errors import HomenodeError, Unavailable
@@ -21,6 +22,8 @@ from homenode.transport import Stream, Transport
 from homenode_api.v1 import directory_pb2 as pb
 
 LOG = logging.getLogger("homenode")
+
+T = TypeVar("T")
 
 FRAME_OPERATIONS_MAX = 512
 FRAME_BYTES_MAX = 1 << 20
@@ -158,6 +161,21 @@ class Link:
         """Give up the current stream and connect again."""
         if self._stream is not None:
             self._stream.cancel()
+
+    async def again(self, call: Callable[[float], Awaitable[T]], timeout_s: float) -> T:
+        """The outcome of a call beside the stream that may be made twice, while servers come and go.
+
+        `call` gets the seconds that are left. Raises HomenodeError.
+        """
+        ends_ns, backoff = self.clock() + int(timeout_s * 1e9), Backoff(self.rng)
+        while True:
+            try:
+                return await call((ends_ns - self.clock()) / 1e9)
+            except Unavailable:
+                pause_s = backoff.next_s()
+                if self.closed or self.clock() + pause_s * 1e9 >= ends_ns:
+                    raise
+                await asyncio.sleep(pause_s)
 
     # --- the stream ---------------------------------------------------------------------------------------------------
 

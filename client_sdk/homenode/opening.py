@@ -92,14 +92,14 @@ async def _enter(target: Target, settings: Settings) -> tuple[Link, LinkKey | No
     """The link to a directory: one for each event loop and target, unless the caller brings clock or transport."""
     clock, rng = settings.clock or boot_clock(), random.Random(settings.seed)
     if settings.transport is not None or settings.clock is not None:
-        transport = settings.transport or await _transport(target, settings, rng)
+        transport = settings.transport or await _transport(target, settings, clock, rng)
         return Link(transport, clock=clock, rng=rng), None
     place: object = target.hosts or (os.path.abspath(target.path) if target.path else "")
     key = (id(asyncio.get_running_loop()), place, id(settings.credentials))
     async with _lock(key):
         found = _links.get(key)
         if found is None:
-            found = _links[key] = Link(await _transport(target, settings, rng), clock=clock, rng=rng)
+            found = _links[key] = Link(await _transport(target, settings, clock, rng), clock=clock, rng=rng)
         found.users += 1
         return found, key
 
@@ -122,14 +122,14 @@ def _lock(key: LinkKey) -> asyncio.Lock:
     return lock
 
 
-async def _transport(target: Target, settings: Settings, rng: random.Random) -> Transport:
+async def _transport(target: Target, settings: Settings, clock: Clock, rng: random.Random) -> Transport:
     if target.embedded:
         from homenode.embedded import EmbeddedTransport
 
         return await EmbeddedTransport.open(target.path)
     from homenode.grpc_transport import GrpcTransport
 
-    return GrpcTransport(target.hosts, credentials=settings.credentials, first=rng.randrange(len(target.hosts)))
+    return GrpcTransport(target.hosts, credentials=settings.credentials, clock=clock, rng=rng)
 
 
 def _after_fork() -> None:
