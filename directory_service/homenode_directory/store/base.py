@@ -130,8 +130,8 @@ class Commit:
     A commit without writes and log only compares.
     """
 
-    guards: tuple[Guard, ...] = ()
-    writes: tuple[Write, ...] = ()
+    guards: Sequence[Guard] = ()
+    writes: Sequence[Write] = ()
     log: tuple[bytes, ...] = ()
     after: int = -1
     show: tuple[str, ...] = ()

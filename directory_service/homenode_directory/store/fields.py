@@ -18,8 +18,10 @@ An artifact is written `<tenant>/<workspace>/<key>`; tenants and workspaces cont
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 
 from homenode_directory.place import Place
@@ -52,6 +54,7 @@ DEADLINE = "deadline"
 SETTLED = "settled"
 
 _APART = frozenset({"rev", "sharers"})  # fields of Entry that the body does not hold
+_body_of = attrgetter(*(f.name for f in dataclasses.fields(Entry) if f.name not in _APART))
 _pack_body = packer(Entry, _APART)
 _unpack_body = unpacker(Entry, _APART)
 _pack_answer, _unpack_answer = union_codec(effects.Grant, effects.Done, effects.Denial)
@@ -223,8 +226,8 @@ def encode_decision(
         kept: the content comes with the call, so it need not be there already.
     """
     entry = entry_key(artifact)
-    guards = tuple(_guards(entry, old, decision, token, request, settled_below, kept))
-    writes = tuple(_writes(artifact, old, decision))
+    guards = _guards(entry, old, decision, token, request, settled_below, kept)
+    writes = _writes(artifact, entry, old, decision)
     log: tuple[bytes, ...] = ()
     if decision.log:
         rev = decision.entry.rev if decision.entry is not None else old.rev + 1
@@ -240,54 +243,59 @@ def _guards(
     request: tuple[str, int] | None,
     settled_below: int,
     kept: bool,
-) -> Iterator[Guard]:
-    guards = decision.guards
+) -> list[Guard]:
+    wanted = decision.guards
+    guards: list[Guard] = []
     if request is not None:
-        yield Equals(results_key(request[0]), str(request[1]), None)
-        yield Equals(session_key(request[0]), SETTLED, str(settled_below) if settled_below else None)
-    yield Equals(entry, "rev", str(old.rev) if old.rev else None)
-    for session in guards.live:
-        yield Equals(session_key(session), LIVE, token)
-    if guards.before_ms:
-        yield Before(guards.before_ms)
-    if guards.floor is not None:
-        yield Equals(META, FLOOR, str(guards.floor) if guards.floor else None)
-    if guards.content and not kept:
-        yield Exists(content_key(guards.content))
-        yield Exists(references_key(guards.content))
-    for session, deadline_ms in guards.deadlines:
-        yield Equals(session_key(session), DEADLINE, str(deadline_ms))
+        guards.append(Equals(results_key(request[0]), str(request[1]), None))
+        guards.append(Equals(session_key(request[0]), SETTLED, str(settled_below) if settled_below else None))
+    for session in wanted.live:
+        guards.append(Equals(session_key(session), LIVE, token))
+    guards.append(Equals(entry, "rev", str(old.rev) if old.rev else None))
+    if wanted.before_ms:
+        guards.append(Before(wanted.before_ms))
+    if wanted.floor is not None:
+        guards.append(Equals(META, FLOOR, str(wanted.floor) if wanted.floor else None))
+    if wanted.content and not kept:
+        guards.append(Exists(content_key(wanted.content)))
+        guards.append(Exists(references_key(wanted.content)))
+    for session, deadline_ms in wanted.deadlines:
+        guards.append(Equals(session_key(session), DEADLINE, str(deadline_ms)))
+    return guards
 
 
-def _writes(artifact: str, old: Entry, decision: Decision) -> Iterator[Write]:
+def _writes(artifact: str, entry: str, old: Entry, decision: Decision) -> list[Write]:
     new = decision.entry
-    for result in decision.results:
-        yield Put(results_key(result.session), str(result.request), encode_answer(result))
+    writes: list[Write] = [
+        Put(results_key(result.session), str(result.request), encode_answer(result)) for result in decision.results
+    ]
     if new is None:
-        yield from _drop(artifact, old, decision.floor)
-        return
+        writes += _drop(artifact, old, decision.floor)
+        return writes
     if decision.guards.content:
-        yield Add(references_key(decision.guards.content), "refs", 1)
+        writes.append(Add(references_key(decision.guards.content), "refs", 1))
     if new is old:
-        return
-    entry = entry_key(artifact)
-    yield Put(entry, "rev", str(new.rev))
-    yield Put(entry, "body", dumps(_pack_body(new)))
-    yield from _sharer_writes(artifact, old, new)
-    yield from _held_writes(artifact, old, new)
-    if due_ms(new) != due_ms(old):
-        due = due_ms(new)
-        yield Rank(DUE_ARTIFACTS, artifact, due) if due else Unrank(DUE_ARTIFACTS, artifact)
-    if new.version != old.version and new.committed_ms:
+        return writes
+    writes.append(Put(entry, "rev", str(new.rev)))
+    if old.rev == 0 or _body_of(new) != _body_of(old):
+        writes.append(Put(entry, "body", dumps(_pack_body(new))))
+    if new.sharers is not old.sharers:
+        writes += _sharer_writes(artifact, old, new)
+    writes += _held_writes(artifact, old, new)
+    due = due_ms(new)
+    if due != due_ms(old):
+        writes.append(Rank(DUE_ARTIFACTS, artifact, due) if due else Unrank(DUE_ARTIFACTS, artifact))
+    if new.version is not old.version and new.version != old.version and new.committed_ms:
         committer = next((event.session for event in decision.log if isinstance(event, _NEW_VERSION)), "")
         record = VersionRecord(new.version, new.content, new.committed_ms, committer)
-        yield Put(versions_key(artifact), str(new.version.n), _encode_version(record))
+        writes.append(Put(versions_key(artifact), str(new.version.n), _encode_version(record)))
     if new.exists != old.exists:
         place, key = split_artifact(artifact)
-        yield Rank(index_key(place), key, 0) if new.exists else Unrank(index_key(place), key)
+        writes.append(Rank(index_key(place), key, 0) if new.exists else Unrank(index_key(place), key))
+    return writes
 
 
-_NEW_VERSION = effects.Inv | effects.Published
+_NEW_VERSION = (effects.Inv, effects.Published)
 
 
 def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
@@ -300,25 +308,26 @@ def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
 
 
 def _sharer_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
-    if new.sharers is old.sharers:
-        return
-    key = sharers_key(artifact)
-    for session, n in new.sharers.items():
-        if old.sharers.get(session) != n:
+    key, before, after = sharers_key(artifact), old.sharers, new.sharers
+    for session, n in after.items():
+        if before.get(session) != n:
             yield Rank(key, session, n)
-    for session in old.sharers:
-        if session not in new.sharers:
+    for session in before:
+        if session not in after:
             yield Unrank(key, session)
 
 
-def _concerned(entry: Entry) -> frozenset[str]:
+def _concerned(entry: Entry) -> set[str]:
     """Sessions whose end must reach the entry."""
-    holder = () if entry.holder is None else (entry.holder.session,)
-    return frozenset((*holder, *(waiter.session for waiter in entry.waiters), *entry.sharers))
+    concerned = set(entry.sharers)
+    if entry.holder is not None:
+        concerned.add(entry.holder.session)
+    concerned.update(waiter.session for waiter in entry.waiters)
+    return concerned
 
 
 def _held_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
-    if new.holder is old.holder and new.waiters is old.waiters and new.sharers is old.sharers:
+    if new.holder is old.holder and new.waiters is old.waiters and new.sharers.keys() == old.sharers.keys():
         return
     before, after = _concerned(old), _concerned(new)
     for session in sorted(after - before):
@@ -329,6 +338,8 @@ def _held_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
 
 def due_ms(entry: Entry) -> int:
     """When the entry's next deadline passes, on the store's clock; 0: it has none."""
+    if entry.holder is None and not entry.waiters and entry.pending is None:
+        return entry.tombstone_ms
     due = [waiter.deadline_ms for waiter in entry.waiters]
     if entry.holder is not None:
         due.append(entry.holder.deadline_ms)
