@@ -33,6 +33,7 @@ from homenode_directory.store.base import (
     StoreError,
     StoreFull,
 )
+from homenode_directory.store.fields import LogRecord
 
 ROUNDS_MAX = 8
 RETRY_PAUSE_S = 0.05
@@ -92,7 +93,7 @@ class Limits:
     history_look_every: int = 8  # commits of an artifact
 
 
-Deliver = Callable[[int, int, list[tuple[int, bytes]]], None]
+Deliver = Callable[[int, int, list[tuple[int, LogRecord]]], None]
 """Takes (slice, incarnation number, [(sequence, log entry)]) of what this process has just committed, in order."""
 
 
@@ -347,13 +348,13 @@ class Slice:
         self._observer.batch(len(batch), (self._clock() - asked) / 1_000)
         self.time.saw(outcomes[-1].now_ms, asked)
         again: list[Job] = []
-        logged: list[tuple[int, bytes]] = []
+        logged: list[tuple[int, LogRecord]] = []
         for job, commit, outcome in zip(
             batch, commits, outcomes, strict=False
         ):  # beside them, one that touches contents
             if outcome.ok and commit.log:
-                first = outcome.head - len(commit.log) + 1
-                logged.extend((first + i, data) for i, data in enumerate(commit.log))
+                records = commit.said or [fields.decode_log(data) for data in commit.log]
+                logged.extend(enumerate(records, outcome.head - len(records) + 1))
             buried = self.buried
             if not job.settle(self, commit, outcome):
                 # No contention: behind a refused job of its artifact it was not compared with what is there (and each

@@ -49,7 +49,7 @@ class Cursor:
     token: str  # of the incarnation that the position lies in
     audience: Audience
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    early: dict[int, bytes] = field(default_factory=dict)  # own entries beyond a hole, by sequence
+    early: dict[int, LogRecord] = field(default_factory=dict)  # own entries beyond a hole, by sequence
     behind: bool = False
     reading: asyncio.Task[None] | None = None
 
@@ -158,7 +158,7 @@ class Tail:
 
     # --- the log ------------------------------------------------------------------------------------------------
 
-    def committed(self, slice_: int, incarnation: int, entries: list[tuple[int, bytes]]) -> None:
+    def committed(self, slice_: int, incarnation: int, entries: list[tuple[int, LogRecord]]) -> None:
         """Entries that this process has just committed; handed on at once when nothing lies between."""
         cursor = self.cursors.get(slice_)
         if cursor is None or cursor.position.incarnation != incarnation or not self.listens(cursor):
@@ -218,7 +218,7 @@ class Tail:
                 await self._skip(cursor)
                 return
             for sequence, data in entries:
-                self._hand_on(cursor, sequence, data)
+                self._hand_on(cursor, sequence, fields.decode_log(data))
             self._observer.lag(slice_, head, cursor.position.sequence)
             if cursor.position.sequence >= head:
                 return
@@ -249,17 +249,17 @@ class Tail:
         """Hand on own entries that are contiguous now, and forget those that were read from the log."""
         early = cursor.early
         while early:
-            data = early.pop(cursor.position.sequence + 1, None)
-            if data is not None:
-                self._hand_on(cursor, cursor.position.sequence + 1, data)
+            record = early.pop(cursor.position.sequence + 1, None)
+            if record is not None:
+                self._hand_on(cursor, cursor.position.sequence + 1, record)
                 continue
             for sequence in [s for s in early if s <= cursor.position.sequence]:
                 del early[sequence]
             return
 
-    def _hand_on(self, cursor: Cursor, sequence: int, data: bytes) -> None:
+    def _hand_on(self, cursor: Cursor, sequence: int, record: LogRecord) -> None:
         cursor.position = Position(cursor.position.incarnation, sequence)
-        self._deliver(cursor, sequence, fields.decode_log(data))
+        self._deliver(cursor, sequence, record)
 
     # --- hints --------------------------------------------------------------------------------------------------
 

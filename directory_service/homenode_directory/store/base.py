@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 META = "meta"
 """The record that the store shares: number, token, identity and head are the store's fields, others the caller's."""
@@ -128,6 +128,7 @@ class Commit:
     from being applied on top of somebody else's entry that happens to look alike.
     `show`: records and ranked sets to return whole when a guard fails.
     A commit without writes and log only compares.
+    `said`: what the log entries mean to whoever made them; no store looks at it.
     """
 
     guards: Sequence[Guard] = ()
@@ -135,6 +136,7 @@ class Commit:
     log: tuple[bytes, ...] = ()
     after: int = -1
     show: tuple[str, ...] = ()
+    said: tuple[Any, ...] = ()
 
 
 PREDECESSOR = -2

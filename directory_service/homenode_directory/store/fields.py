@@ -228,11 +228,12 @@ def encode_decision(
     entry = entry_key(artifact)
     guards = _guards(entry, old, decision, token, request, settled_below, kept)
     writes = _writes(artifact, entry, old, decision)
-    log: tuple[bytes, ...] = ()
-    if decision.log:
-        rev = decision.entry.rev if decision.entry is not None else old.rev + 1
-        log = (encode_log(LogRecord(artifact, rev, decision.log, at_ms, incarnation_of(token))),)
-    return Commit(guards, writes, log, after, (entry, sharers_key(artifact)))
+    show = (entry, sharers_key(artifact))
+    if not decision.log:
+        return Commit(guards, writes, (), after, show)
+    rev = decision.entry.rev if decision.entry is not None else old.rev + 1
+    record = LogRecord(artifact, rev, decision.log, at_ms, incarnation_of(token))
+    return Commit(guards, writes, (encode_log(record),), after, show, (record,))
 
 
 def _guards(
