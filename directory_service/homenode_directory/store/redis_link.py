@@ -14,76 +14,155 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from homenode_directory.store.base import StoreError
 
 SILENT_S = 5.0  # of a subscription, before it is asked for a sign of life
+PUSHED_MAX = 4_096  # messages of a subscription that wait to be taken
 
 Command = tuple[str | bytes | int, ...]
 Reply = Any
+
+_ERRORS: dict[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "OOM": OutOfMemoryError}
+
+
+class Pipe(asyncio.Protocol):
+    """Commands and replies over a transport, without a coroutine for each read and write."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        """Takes the transport over from whoever read it. Nothing may be on its way on it."""
+        self._transport = transport
+        self._reader = hiredis.Reader(replyError=_error_of)
+        self._replies: list[Reply] = []
+        self._wanted = 0
+        self._waiting: asyncio.Future[list[Reply]] | None = None
+        self._pushed: asyncio.Queue[Reply] | None = None
+        self.lost = False
+        transport.set_protocol(self)
+
+    def exchange(self, commands: Sequence[Command]) -> asyncio.Future[list[Reply]]:
+        """Send commands at once; the future gets all replies, or OSError."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._replies, self._wanted = [], len(commands)
+        if self.lost:
+            self._waiting.set_exception(ConnectionResetError())
+        else:
+            self._transport.write(b"".join([hiredis.pack_command(command) for command in commands]))  # type: ignore[arg-type]
+        return self._waiting
+
+    def listen(self, command: Command) -> asyncio.Queue[Reply]:
+        """Send a command after which replies come by themselves; what does not fit the queue is dropped. None: lost."""
+        self._pushed = asyncio.Queue(PUSHED_MAX)
+        self.send(command)
+        return self._pushed
+
+    def send(self, command: Command) -> None:
+        """Send a command whose reply goes to the queue of `listen`."""
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except hiredis.ProtocolError:
+            self._transport.abort()
+
+    def _take(self, reply: Reply) -> None:
+        if self._pushed is not None:
+            if not self._pushed.full():
+                self._pushed.put_nowait(reply)
+        elif not self._wanted:
+            self._transport.abort()  # nobody asked
+        else:
+            self._replies.append(reply)
+            self._wanted -= 1
+            if not self._wanted and self._waiting is not None and not self._waiting.done():
+                self._waiting.set_result(self._replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self.lost = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(exc if isinstance(exc, OSError) else ConnectionResetError())
+        if self._pushed is not None and not self._pushed.full():
+            self._pushed.put_nowait(None)
+
+    def close(self) -> None:
+        """Close without waiting."""
+        self._transport.abort()
+
+
+def _error_of(message: str) -> RedisError:
+    return _ERRORS.get(message.partition(" ")[0], ResponseError)(message)
 
 
 class Link:
     """One connection. `run_id` is the process it reaches."""
 
     def __init__(self, connection: AbstractConnection) -> None:
-        self.connection = connection
+        self._connection = connection
+        self._pipe: Pipe | None = None
         self.run_id = ""
         self.version: tuple[int, ...] = ()
 
     async def connect(self) -> None:
-        """Connect, log in, and learn who is there."""
-        await self.connection.connect()
-        await self.connection.send_command("INFO", "server")
-        info = dict(
-            line.split(":", 1) for line in (await self.connection.read_response()).decode().splitlines() if ":" in line
-        )
+        """Connect, log in, and learn who is there. The library does this; from then on the transport is ours."""
+        await self._connection.connect()
+        writer = self._connection._writer
+        if writer is None:
+            raise RedisConnectionError("the connection was lost at once")
+        self._pipe = Pipe(writer.transport)
+        (reply,) = await self._pipe.exchange([("INFO", "server")])
+        if isinstance(reply, RedisError):
+            raise reply
+        info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
         self.run_id = info["run_id"]
         self.version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
 
-    async def usable(self) -> bool:
-        """Whether nothing unread and no end of stream has come in."""
-        try:
-            return self.connection.is_connected and not await self.connection.can_read()
-        except (OSError, RedisError):
-            return False
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is open, as far as is known here."""
+        return self._pipe is not None and not self._pipe.lost
 
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        """Send commands at once, read all replies; an error reply is returned, not raised."""
-        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
-        await self.connection.send_packed_command(packed, check_health=False)
-        replies: list[Reply] = []
-        for _ in commands:
-            try:
-                replies.append(await self.connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
-        return replies
+        """Send commands at once, read all replies; an error reply is returned, not raised. Raises OSError."""
+        assert self._pipe is not None
+        return await self._pipe.exchange(commands)
 
     async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
         """What is published on a channel from now on; the link is of no other use then. Ends with StoreError.
 
         A silent connection is asked for a sign of life: a process that is gone without a word must not be listened to.
         """
-        try:
-            await self.exchange([("SUBSCRIBE", channel)])
+        assert self._pipe is not None
+        pushed, asked = self._pipe.listen(("SUBSCRIBE", channel)), False
+        while not self._pipe.lost:
+            try:
+                async with asyncio.timeout(SILENT_S):
+                    reply = await pushed.get()
+            except TimeoutError:
+                if asked:
+                    break
+                asked = True
+                self._pipe.send(("PING",))
+                continue
             asked = False
-            while True:
-                reply = await self.connection.read_response(timeout=SILENT_S)
-                if reply is None:
-                    if asked:
-                        raise TimeoutError
-                    await self.connection.send_command("PING", check_health=False)
-                asked = reply is None
-                if reply is not None and reply[0] == b"message":
-                    yield reply[2]
-        except (OSError, RedisError, TimeoutError) as error:
-            raise StoreError(f"the Redis subscription ended ({type(error).__name__})") from error
+            if reply is None:
+                break
+            if isinstance(reply, RedisError):
+                raise StoreError(f"Redis refused a subscription: {reply}") from reply
+            if reply[0] == b"message":
+                yield reply[2]
+        raise StoreError("the Redis subscription ended")
 
     async def discard(self) -> None:
         """Close without waiting."""
-        await self.connection.disconnect(nowait=True)
+        if self._pipe is not None:
+            self._pipe.close()
+        await self._connection.disconnect(nowait=True)
 
 
 class Links:
@@ -119,7 +198,7 @@ class Links:
             await self._free.acquire()
         while self._idle:
             link = self._idle.pop()
-            if await link.usable():
+            if link.usable:
                 return link
             await link.discard()
         try:
