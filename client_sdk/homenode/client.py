@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dataclasses
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,6 +14,7 @@ from homenode import opening
 from homenode.artifact import Artifact
 from homenode.change import TokenCounter, estimate_tokens
 from homenode.clock import Clock
+from homenode.core import Core
 from homenode.draft import WriteContext
 from homenode.edits import ATTEMPTS, edit
 from homenode.errors import AlreadyExists, InvalidArgument
@@ -305,7 +307,10 @@ class Connecting:
     async def _open(self) -> Homenode:
         core = await opening.open_core(self._url, self._agent, self._settings)
         view = View(self._agent, self._count_tokens)
-        return Homenode(core, view, {self._agent: view}, owner=True)
+        views = {self._agent: view}
+        if record := self._settings.record or os.environ.get("HOMENODE_RECORD", ""):
+            return await _recorded(core, view, views, record)
+        return Homenode(core, view, views, owner=True)
 
     def __await__(self) -> Any:
         return self._open().__await__()
@@ -325,6 +330,18 @@ class Connecting:
     ) -> None:
         assert self._homenode is not None
         await self._homenode.close()
+
+
+async def _recorded(core: Core, view: View, views: dict[str, View], path: str) -> Homenode:
+    """Where nothing is recorded, none of this is even loaded."""
+    from homenode.history.recorded import RecordedHomenode
+    from homenode.history.recorder import recorder_at
+
+    try:
+        return RecordedHomenode(core, view, views, recorder_at(path), owner=True)
+    except OSError as error:
+        await opening.close_core(core)
+        raise InvalidArgument(f"nothing can be recorded in {path}: {error.strerror or error}") from None
 
 
 def connect(

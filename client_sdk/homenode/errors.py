@@ -96,7 +96,15 @@ class Stale(HomenodeError):
 
 
 class NotFound(HomenodeError):
-    """There is no such artifact, or not in that version."""
+    """There is no such artifact, or not in that version.
+
+    Attributes:
+        current: the version of its deletion, where that is remembered; of what is there, where a version was asked for.
+    """
+
+    def __init__(self, message: str = "", *, current: Version | None = None) -> None:
+        super().__init__(message)
+        self.current = current
 
 
 class InvalidArgument(HomenodeError):
@@ -186,7 +194,6 @@ _LEASE_DENIED = {
 }
 
 _PLAIN: dict[int, type[HomenodeError]] = {
-    t.ERROR_REASON_NOT_FOUND: NotFound,
     t.ERROR_REASON_SESSION_LOST: SessionLost,
     t.ERROR_REASON_INVALID_ARGUMENT: InvalidArgument,
     t.ERROR_REASON_TOO_LARGE: TooLarge,
@@ -213,6 +220,8 @@ def from_wire(error: t.Error) -> HomenodeError:
         return VersionConflict(f"{message}, {current}" if current else message, current=current)
     if reason == t.ERROR_REASON_ALREADY_EXISTS:
         return AlreadyExists(message, current=current)
+    if reason == t.ERROR_REASON_NOT_FOUND:
+        return NotFound(message, current=current)
     if reason == t.ERROR_REASON_STALE_FENCE:
         return StaleFence(message, cause=CAUSES.get(error.cause, ""), current=current)
     if reason == t.ERROR_REASON_LEASE_LOST:

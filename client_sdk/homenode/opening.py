@@ -31,6 +31,7 @@ class Settings:
         transport: a way to the directory of the caller's own; the address then only names the workspace.
         clock: nanoseconds; see `clock`.
         seed: of the jitter; None: from the system.
+        record: a file, or a folder, in which every operation is written down (see `history`); "": HOMENODE_RECORD's.
     """
 
     timeout_ms: int = 10_000
@@ -40,6 +41,7 @@ class Settings:
     transport: Transport | None = None
     clock: Clock | None = None
     seed: int | None = None
+    record: str = ""
 
 
 AGENT_BYTES_MAX = 128
