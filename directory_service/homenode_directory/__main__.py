@@ -7,7 +7,8 @@ import sys
 
 from homenode_directory import config
 from homenode_directory.errors import ConfigError
-from homenode_directory.server import Ready, main
+from homenode_directory.server import Ready
+from homenode_directory.workers import main
 
 
 def serve(arguments: list[str] | None = None) -> int:
@@ -27,7 +28,8 @@ def serve(arguments: list[str] | None = None) -> int:
 
 
 def _announce(ready: Ready) -> None:
-    print(f"ready port={ready.port} metrics_port={ready.metrics_port}", flush=True)
+    more = "".join(f",{port}" for port in ready.more_metrics)
+    print(f"ready port={ready.port} metrics_port={ready.metrics_port}{more}", flush=True)
 
 
 if __name__ == "__main__":

@@ -187,10 +187,11 @@ def _parts(
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The server serves: ports as bound (0 where metrics are off)."""
+    """The server serves: ports as bound (0 where metrics are off); `more_metrics`: those of further workers."""
 
     port: int
     metrics_port: int
+    more_metrics: tuple[int, ...] = ()
 
 
 async def run_server(
@@ -219,6 +220,7 @@ async def run_server(
         settings.tls_cert,
         settings.tls_key,
         settings.tls_client_ca,
+        share_port=settings.workers > 1,
     )
     async with contextlib.AsyncExitStack() as cleanup:
         api = ApiServer(server.endpoint, listen)
@@ -234,7 +236,7 @@ async def run_server(
         metrics_port = await _start_metrics(metrics, settings, split_address) if settings.metrics != OFF else 0
         cleanup.push_async_callback(metrics.close)
         await api.start()
-        _on_signals(stop)
+        on_signals(stop)
         LOG.info("serving", extra={"address": settings.listen, "store": hide_password(settings.store)})
         ready(Ready(api.port, metrics_port))
         await stop.wait()
@@ -251,7 +253,8 @@ async def _start_metrics(metrics: object, settings: Settings, split: Callable[[s
     return port
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def on_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`, each once."""
     loop = asyncio.get_running_loop()
 
     def handle(number: signal.Signals) -> None:
@@ -263,13 +266,16 @@ def _on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, handle, number)
 
 
-def main(settings: Settings, ready: Callable[[Ready], None] = lambda ready: None) -> int:
-    """Run a server with logs and uvloop where present; returns the exit status, after printing what was wrong."""
+def main(settings: Settings, ready: Callable[[Ready], None] = lambda ready: None, *, worker: int | None = None) -> int:
+    """Run a server with logs and uvloop where present; returns the exit status, after printing what was wrong.
+
+    `worker`: its number among the processes that share the port, for the log.
+    """
     import sys
 
     from homenode_directory.telemetry.logs import set_up_logs
 
-    set_up_logs(settings.log_level, settings.log_format)
+    set_up_logs(settings.log_level, settings.log_format, worker)
     _quiet_collector()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

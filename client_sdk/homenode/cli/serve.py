@@ -51,19 +51,23 @@ def run_serve(args: argparse.Namespace, out: Output) -> int:
 
 def _serve(settings: Any, out: Output) -> int:
     from homenode_directory import config
-    from homenode_directory.server import Ready, main
+    from homenode_directory.server import Ready
+    from homenode_directory.workers import main
 
     def ready(bound: Ready) -> None:
         host = settings.listen.rpartition(":")[0]
         metrics_host = settings.metrics.rpartition(":")[0]
-        metrics = f"http://{metrics_host}:{bound.metrics_port}/metrics" if bound.metrics_port else None
+        ports = [port for port in (bound.metrics_port, *bound.more_metrics) if port]
+        metrics = [f"http://{metrics_host}:{port}/metrics" for port in ports]
         url = f"homenode://{host}:{bound.port}/main"
         if out.json:
-            out.value({"url": url, "metrics": metrics, "port": bound.port, "metrics_port": bound.metrics_port})
+            first = metrics[0] if metrics else None
+            out.value({"url": url, "metrics": first, "port": bound.port, "metrics_port": bound.metrics_port})
             return
-        out.line(f"homenode: serving {url}, store {config.hide_password(settings.store)}")
+        workers = f", {settings.workers} workers" if settings.workers > 1 else ""
+        out.line(f"homenode: serving {url}, store {config.hide_password(settings.store)}{workers}")
         if metrics:
-            out.line(f"homenode: metrics at {metrics}")
+            out.line(f"homenode: metrics at {' '.join(metrics)}")
         if sys.stdout.isatty():
             out.line("homenode: Ctrl-C stops")
 

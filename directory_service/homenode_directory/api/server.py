@@ -33,6 +33,7 @@ class Listen:
     connection_streams: int = 1_024
     connection_age_s: int = 4 * 3_600
     calls_max: int = 16_384
+    share_port: bool = False  # several processes listen on the address
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -67,7 +68,7 @@ def require_safe(address: str, what: str, *, secure: bool, insecure_wanted: bool
 
 def _options(listen: Listen) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a way to share it
+        ("grpc.so_reuseport", int(listen.share_port)),  # else a second server on the port is a mistake
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_metadata_size", 16 * 1024),

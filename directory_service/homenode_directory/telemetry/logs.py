@@ -9,6 +9,7 @@ import time
 
 EXTRA = (
     "incident", "method", "outcome", "took_ms", "address", "store", "slices", "slice", "incarnation", "port", "version",
+    "worker", "status",
 )  # fmt: skip
 
 
@@ -41,9 +42,11 @@ class TextLines(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def set_up_logs(level: str, form: str) -> None:
-    """Write this process's log lines to standard error."""
+def set_up_logs(level: str, form: str, worker: int | None = None) -> None:
+    """Write this process's log lines to standard error; `worker`, where given, is named in each."""
     handler = logging.StreamHandler(sys.stderr)
+    if worker is not None:
+        handler.addFilter(lambda record: bool(record.__dict__.setdefault("worker", worker)) or True)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     # What goes wrong in handlers is logged by them; gRPC adds a traceback for each client that leaves at a bad moment.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
