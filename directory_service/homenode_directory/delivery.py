@@ -97,18 +97,27 @@ class Delivery:
         cursor = await self.tail.cursor(slice_)
         self.detach(session)
         member = Member(session, place, sink, {fields.artifact_of(place, key) for key in holdings})
-        attached = await self._catch_up(cursor, member, resume)
-        if self.tail.cursors.get(slice_) is not cursor:
+        if resume is None:  # whatever it holds, nobody knows what it missed since
+            attached = Attached(cursor.position, bool(member.interest))
+            self._join(cursor, member, attached)
+        else:
+            async with self.tail.hold(cursor):
+                attached = await self._catch_up(cursor, member, resume)
+                self._join(cursor, member, attached)  # before what is committed meanwhile is handed on
+        self.tail.look(cursor)
+        return attached
+
+    def _join(self, cursor: Cursor, member: Member, attached: Attached) -> None:
+        """The session is told of everything from the cursor on."""
+        if self.tail.cursors.get(cursor.slice_) is not cursor:
             raise StoreChanged("the slice's memory changed meanwhile")
-        self.detach(session)
-        self._slice_of[session] = slice_
+        self.detach(member.session)
+        self._slice_of[member.session] = cursor.slice_
         if attached.resync:
             member.interest.clear()
-        member.interest.update(self._expected.get(session, ()))
+        member.interest.update(self._expected.get(member.session, ()))
         cursor.audience.add(member)
-        self.tail.look(cursor)
         self._observer.gauge("sessions", len(self._slice_of))
-        return attached
 
     def detach(self, session: str) -> None:
         """Take a session off its sink."""
@@ -209,26 +218,23 @@ class Delivery:
 
     # --- the log ------------------------------------------------------------------------------------------------
 
-    async def _catch_up(self, cursor: Cursor, member: Member, resume: Position | None) -> Attached:
-        """Replay for one session what lies between its position and the cursor; the lock holds the cursor still."""
-        if resume is None:  # whatever it holds, nobody knows what it missed since
-            return Attached(cursor.position, bool(member.interest))
-        async with self.tail.hold(cursor):
-            if resume.sequence > cursor.position.sequence:
-                await self.tail.advance(cursor)
-            at = cursor.position
-            missing = at.sequence - resume.sequence
-            if resume.incarnation != at.incarnation or not 0 <= missing <= self.tail.pace.replay_max:
-                return Attached(at, True)
-            try:
-                missed = await self.tail.between(cursor, resume.sequence)
-            except LogTrimmed:
-                return Attached(at, True)
-            member.interest.update(self._expected.get(member.session, ()))
-            for sequence, record in missed:
-                for event in record.events:
-                    member.tell(record, event, sequence)
-            return Attached(resume, False)
+    async def _catch_up(self, cursor: Cursor, member: Member, resume: Position) -> Attached:
+        """Replay for one session what lies between its position and the cursor, which the caller holds."""
+        if resume.sequence > cursor.position.sequence:
+            await self.tail.advance(cursor)
+        at = cursor.position
+        missing = at.sequence - resume.sequence
+        if resume.incarnation != at.incarnation or not 0 <= missing <= self.tail.pace.replay_max:
+            return Attached(at, True)
+        try:
+            missed = await self.tail.between(cursor, resume.sequence)
+        except LogTrimmed:
+            return Attached(at, True)
+        member.interest.update(self._expected.get(member.session, ()))
+        for sequence, record in missed:
+            for event in record.events:
+                member.tell(record, event, sequence)
+        return Attached(resume, False)
 
     def _deliver(self, cursor: Cursor, sequence: int, record: LogRecord) -> None:
         audience = cursor.audience

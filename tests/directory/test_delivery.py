@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -120,6 +121,33 @@ async def test_resume_replays_exactly_what_was_missed(server: Process, other: Pr
         attached = await process.delivery.attach(PLACE, session, again, {"a": 2}, at)
         assert not attached.resync
         assert told(again) == [("a", 3), ("a", 4)]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["resumed", "resynchronised"])
+async def test_what_is_committed_while_a_session_is_brought_back_is_told(
+    server: Process, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    writer, session = await server.session(), await server.session()
+    await server.commit(writer, "h1")
+    with server.expecting(session, "k"):
+        await server.read(session)
+        resume = await server.directory.confirm_session(PLACE, session)
+        assert isinstance(resume, Position)
+        await server.attach(writer)  # somebody listens, so the cursor goes along
+        await server.commit(writer, "h2", key="other")
+        read_log = server.store.read_log
+
+        async def meanwhile(*args: Any, **named: Any) -> Any:
+            monkeypatch.setattr(server.store, "read_log", read_log)
+            found = await read_log(*args, **named)
+            await server.commit(writer, "h2")
+            if gone:
+                raise LogTrimmed("gone")
+            return found
+
+        monkeypatch.setattr(server.store, "read_log", meanwhile)
+        inbox = await server.attach(session, resume, {"k": 1})
+    assert told(inbox) == [("k", 2)]
 
 
 async def test_resume_tells_of_a_lease_that_was_lost_meanwhile(world: World, server: Process) -> None:
