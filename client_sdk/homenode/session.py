@@ -36,6 +36,7 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
 HOLDINGS_BYTES_MAX = 1 << 20
+ACK_KEYS_MAX = 1_024
 #: A session that was not confirmed for so long on a living stream attaches anew.
 UNCONFIRMED_MS_MIN = 10_000
 UNCONFIRMED_INTERVALS = 10
@@ -292,12 +293,13 @@ class Session(Requests):
 
     def _send_acks(self) -> None:
         if self._acks and self.ready:  # else they go when the session is attached again
-            acks, self._acks = self._acks, {}
-            message = pb.Ack()
-            for key, (version, fence) in acks.items():
-                acked = message.keys.add(key=key, fence=fence)
-                acked.version.incarnation, acked.version.n = version
-            self.link.send(pb.Operation(session=self.number, ack=message))
+            acks, self._acks = list(self._acks.items()), {}
+            for start in range(0, len(acks), ACK_KEYS_MAX):
+                message = pb.Ack()
+                for key, (version, fence) in acks[start : start + ACK_KEYS_MAX]:
+                    acked = message.keys.add(key=key, fence=fence)
+                    acked.version.incarnation, acked.version.n = version
+                self.link.send(pb.Operation(session=self.number, ack=message))
 
     def _bookmark(self, event: pb.Bookmark) -> None:
         position = position_of(event.position)

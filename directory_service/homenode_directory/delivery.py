@@ -17,11 +17,14 @@ from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import Place, Position
 from homenode_directory.protocol.effects import Denial, Granted, Published, Reason, Refused
-from homenode_directory.sinks import Bookmark, SessionOver, Sink
+from homenode_directory.sinks import Bookmark, Crowded, SessionOver, Sink
 from homenode_directory.store import fields
 from homenode_directory.store.base import Incarnation, LogTrimmed, Store, StoreChanged
 from homenode_directory.store.fields import LogRecord
 from homenode_directory.tail import Cursor, Pace, Tail
+
+COPIES_MAX = 65_536
+"""Artifacts that a session is told of. It may declare fewer when it attaches, so it has room then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Delivery:
             missed=self._missed,
         )
         self.committed = self.tail.committed
+        self.copies_max = COPIES_MAX
         self._slice_of: dict[str, int] = {}  # session -> slice
         self._expected: dict[str, dict[str, int]] = {}  # session, attached or not -> artifact -> requests under way
         self.answered: Answered | None = None
@@ -148,6 +152,8 @@ class Delivery:
             if artifact not in member.interest:
                 audience.interest(member, artifact)
                 member.hoped.add(artifact)
+                if len(member.interest) == self.copies_max + 1:
+                    member.sink.push(Crowded(session))
 
     def settle(self, session: str, artifact: str, *, held: bool = True) -> None:
         """The request is answered. Interest stays until the session drops its copy, or ends if it never got one."""

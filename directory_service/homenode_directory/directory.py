@@ -27,7 +27,7 @@ from homenode_directory.protocol.model import Cause, Entry, Version
 from homenode_directory.protocol.transitions import repeated
 from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Limits, Reply, Slice
 from homenode_directory.store import fields
-from homenode_directory.store.base import Commit, Outcome, Store, StoreError
+from homenode_directory.store.base import Commit, Incarnation, Outcome, Store, StoreError
 from homenode_directory.store.fields import VersionRecord
 
 T = TypeVar("T")
@@ -156,13 +156,23 @@ class Directory:
         """Start a session in a workspace."""
         slice_ = self.slice_of(place)
         if seen_incarnation:
-            await self._store_call(self.incarnations.echo(slice_.number, seen_incarnation))
+            unused = partial(self._unused, slice_.number)
+            await self._store_call(self.incarnations.echo(slice_.number, seen_incarnation, unused))
         session = f"{place.workspace}{SESSION_SEPARATOR}{self._ids()}"
         outcome, position = await self._commit(slice_, lambda s: sessions.opened(s, session, name, ttl_ms))
         if not outcome.ok:
             raise Unavailable("a session id came twice")
         self._answered[session] = []
         return Opened(session, position, ttl_ms)
+
+    async def _unused(self, number: int, incarnation: Incarnation) -> bool:
+        """Whether no session lives under the incarnation."""
+        known = sorted(await self.store.ranked(number, fields.DUE_SESSIONS))
+        for start in range(0, len(known), CLEAR_MAX):
+            keys = [fields.session_key(session) for session in known[start : start + CLEAR_MAX]]
+            if any(record.get(fields.LIVE) == incarnation.token for record in await self.store.load(number, keys)):
+                return False
+        return True
 
     async def keep_alive(self, place: Place, session: str, ttl_ms: int, settled_below: int = 0) -> Position | Denial:
         """A sign of life of the session; answers below `settled_below` may be forgotten."""

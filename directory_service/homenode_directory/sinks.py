@@ -81,7 +81,14 @@ class SessionOver:
     denial: Denial
 
 
-DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | SessionOver
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """The session may hold more copies than are kept track of: its client must attach anew, and say which it holds."""
+
+    session: str
+
+
+DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | SessionOver | Crowded
 
 
 class Sink(Protocol):

@@ -294,13 +294,14 @@ async def test_operations_out_of_order_on_a_stream(served: Served) -> None:
         pb.Operation(session=1, request_id=8, attach=pb.Attach(session_id=other)),
         pb.Operation(session=2, request_id=9, attach=pb.Attach(session_id=session)),
         pb.Operation(session=1, request_id=10, ack=pb.Ack(keys=[pb.AckedKey(key="a\nb")])),
+        pb.Operation(session=1, request_id=15, ack=pb.Ack(keys=[pb.AckedKey(key="k")] * 4_097)),
         pb.Operation(session=1, request_id=11, ping=pb.Ping(settled_below=2**60)),
         pb.Operation(session=1, request_id=12, watch=pb.WatchRequest(prefix="\0")),
         pb.Operation(session=1, request_id=0, watch=pb.WatchRequest()),
         pb.Operation(session=1, request_id=13, unwatch=pb.UnwatchRequest(watch_id=999)),
         pb.Operation(session=1, request_id=14, commit=_commit(session_id="main~forged", request_id=99)),
     )
-    for request_id, number in ((8, 1), (9, 2), (10, 1), (11, 1), (12, 1), (0, 1)):
+    for request_id, number in ((8, 1), (9, 2), (10, 1), (15, 1), (11, 1), (12, 1), (0, 1)):
         assert (await stream.answer(request_id, number)).error.reason == INVALID, request_id
     assert (await stream.answer(14)).commit.version.n == 1, "operations on the stream carry their own ids"
 

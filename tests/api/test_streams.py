@@ -13,7 +13,12 @@ import pytest
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
-from homenode_directory.api.outbox import Outbox
+from homenode_directory.api.carried import SessionSink
+from homenode_directory.api.outbox import Outbox, QueueBounds
+from homenode_directory.observer import SILENT
+from homenode_directory.place import Position
+from homenode_directory.protocol.model import Version
+from homenode_directory.sinks import Invalidation
 from homenode_directory.store.base import StoreError
 from tests.api.client import StreamClient, content
 from tests.api.conftest import Served, serve
@@ -140,6 +145,40 @@ async def test_a_session_moves_to_the_stream_that_attached_last(served: Served) 
     await old.send(pb.Operation(session=1, request_id=4, read=pb.ReadRequest(key="k")))
     assert (await old.answer(4)).error.reason == t.ERROR_REASON_INVALID_ARGUMENT
     assert not [item for item in old.items if item.invalidation.by == writer], "the old stream hears nothing of it"
+
+
+async def test_a_session_with_more_copies_than_are_kept_track_of_attaches_anew(served: Served) -> None:
+    served.server.delivery.copies_max = 3
+    session = await served.open()
+    stream = served.stream()
+    await stream.attach(session)
+    for number in range(5):
+        await stream.send(pb.Operation(session=1, request_id=10 + number, commit=_commit(f"k{number}")))
+    while await stream.read():
+        pass
+    last = max(item.answer.commit.version.incarnation for item in stream.items)
+    held = pb.Holding(key="k0", version=t.Version(incarnation=last, n=1))
+    again = served.stream()
+    await again.attach(session, request_id=3, holdings=[held])
+    await again.send(pb.Operation(session=1, request_id=4, read=pb.ReadRequest(key="k0", share=True)))
+    assert (await again.answer(4)).read.cacheable
+    assert len(list(served.server.delivery.shared_by(session))) <= 3
+
+
+async def test_events_before_the_attach_is_answered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homenode_directory.api.carried.EARLY_MAX", 4)
+    outbox = Outbox(QueueBounds(), SILENT)
+    sink = SessionSink(outbox, 1, lambda number: None)
+    sink.position = Position(5, 0)
+    for sequence in range(1, 8):
+        sink.push(Invalidation("k", Version(5, sequence), 1, sequence, "other", False))
+    sink.begin()
+    outbox.close()
+    frame = await outbox.next_frame()
+    assert frame is not None
+    items = pb.SessionResponse.FromString(frame).items
+    told = [(i.WhichOneof("what"), i.resync.position.sequence or i.invalidation.sequence) for i in items]
+    assert told == [("resync", 5), ("invalidation", 6), ("invalidation", 7)]
 
 
 async def test_resume_replays_what_was_missed_behind_the_answer(served: Served) -> None:

@@ -395,6 +395,22 @@ async def test_a_cached_chain_older_than_a_rewrite_is_read_anew() -> None:
     assert await other.load(0, last) == versions[3]
 
 
+async def test_a_reader_is_answered_though_the_cached_chain_is_gone() -> None:
+    """Collected and stored again in another form, through another replica."""
+    blobs = MemoryBlobs()
+    writer = make(blobs)
+    versions = await put_history(writer, 3)
+    last = content_hash(versions[3])
+    other = make(blobs, cache_bytes=0)
+    other._links._max = 10_000
+    await other._link(0, last)
+    blobs.blobs[0, last] = await writer.snapshot_of(0, last)
+    for data in versions[2::-1]:
+        blobs.collect(0, content_hash(data))
+    sent = await other.for_reader(0, last, [content_hash(text(500, seed=9))])
+    assert received(sent, [], versions[3]) > 0
+
+
 async def test_a_snapshot_written_while_an_answer_is_made_is_not_sent_as_a_patch() -> None:
     blobs = MemoryBlobs()
     versions = await put_history(make(blobs), 2)

@@ -10,6 +10,7 @@ from homenode_directory.place import Place
 
 BATCH_MAX = 128
 BARRIER_FROM = 32
+ACK_KEYS_MAX = 4_096
 
 
 class Acks:
@@ -26,6 +27,8 @@ class Acks:
 
     def add(self, caller: Caller, m: pb.Ack) -> None:
         """Take in a session's acks. Raises Rejected."""
+        if len(m.keys) > ACK_KEYS_MAX:
+            raise validate.invalid(f"keys: at most {ACK_KEYS_MAX}")
         for acked in m.keys:
             key = validate.key(acked.key)
             round_ = (validate.exact(acked.version.n, "version.n"), validate.exact(acked.fence, "fence"))

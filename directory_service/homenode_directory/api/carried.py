@@ -9,7 +9,9 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.place import Position
-from homenode_directory.sinks import Bookmark, DeliveryEvent, Resync, SessionOver
+from homenode_directory.sinks import Bookmark, Crowded, DeliveryEvent, Resync, SessionOver
+
+EARLY_MAX = 4_096
 
 
 class SessionSink:
@@ -29,7 +31,10 @@ class SessionSink:
     def push(self, item: DeliveryEvent) -> None:
         """Queue an event."""
         if self._early is not None:
-            self._early.append(item)
+            self._keep_early(self._early, item)
+            return
+        if isinstance(item, Crowded):
+            self._outbox.close()  # the client comes back on another stream
             return
         if isinstance(item, Bookmark | Resync):
             self.position = item.position
@@ -38,6 +43,14 @@ class SessionSink:
         self._outbox.event(self.number, item, self.position)
         if isinstance(item, SessionOver):
             self._over(self.number)
+
+    def _keep_early(self, early: list[DeliveryEvent], item: DeliveryEvent) -> None:
+        """Keep an event until `begin`: EARLY_MAX of them, then one RESYNC in their place."""
+        if len(early) >= EARLY_MAX and not isinstance(item, SessionOver | Crowded):
+            early.clear()
+            at = item.position if isinstance(item, Bookmark | Resync) else None
+            item = Resync("", at or Position(self.position.incarnation, item.sequence))  # type: ignore[union-attr]
+        early.append(item)
 
     def begin(self) -> None:
         """The session is attached, and its client told."""

@@ -306,8 +306,9 @@ class ContentStore:
         self._links.put((slice_, hash_), blob.link(hash_), _LINK_BYTES)
         self._bodies.put(("blob", slice_, hash_), blob.data, len(blob.data))
 
-    async def _link(self, slice_: int, hash_: str) -> Link:
-        return self._links.get((slice_, hash_)) or (await self._blob(slice_, hash_)).link(hash_)
+    async def _link(self, slice_: int, hash_: str, *, fresh: bool = False) -> Link:
+        known = None if fresh else self._links.get((slice_, hash_))
+        return known or (await self._blob(slice_, hash_, fresh=fresh)).link(hash_)
 
     async def _chain(self, slice_: int, hash_: str, *, fresh: bool = False) -> tuple[bytes | Blob, list[Blob]]:
         """Where to start, bytes that are at hand or a snapshot, and the patches from there, in order."""
@@ -327,7 +328,10 @@ class ContentStore:
     # ------------------------------------------------------------------------------------------------------- sending
 
     async def _answer(self, slice_: int, hash_: str, have: Sequence[str], patches_max: int) -> Sent:
-        stored = await self._chain_links(slice_, hash_, have)
+        try:
+            stored = await self._chain_links(slice_, hash_, have)
+        except ContentError:  # another server may have stored it in another form since it was cached here
+            stored = await self._chain_links(slice_, hash_, have, fresh=True)
         size = stored[hash_].size
         plan = route(hash_, stored, have)
         if plan is None or not good_enough(plan, stored, patches_max=patches_max):
@@ -343,15 +347,17 @@ class ContentStore:
             # A snapshot has been written in place of a patch since the chain was looked at.
         return Snapshot(size, await self._frame(slice_, hash_))
 
-    async def _chain_links(self, slice_: int, hash_: str, have: Sequence[str]) -> dict[str, Link]:
+    async def _chain_links(
+        self, slice_: int, hash_: str, have: Sequence[str], *, fresh: bool = False
+    ) -> dict[str, Link]:
         """The chain from a content down to the first one in `have`, or as far as it goes."""
-        links = {hash_: await self._link(slice_, hash_)}
+        links = {hash_: await self._link(slice_, hash_, fresh=fresh)}
         at = hash_
         for _ in range(LINKS_MAX if have else 0):
             if at in have or links[at].base in ("", *have):
                 break
             at = links[at].base
-            links[at] = await self._link(slice_, at)
+            links[at] = await self._link(slice_, at, fresh=fresh)
         return links
 
     async def _shortest(
