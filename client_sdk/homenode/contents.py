@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from homenode.errors import ContentMissing, HomenodeError, InternalError, NotFound, TooLarge
 from homenode.transport import CHUNK_BYTES, Transport
@@ -30,8 +30,7 @@ class BodyGone(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A content ready to be sent: `body` is a snapshot, or with `base_hash` one patch from that content."""
 
     hash: bytes
