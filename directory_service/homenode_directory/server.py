@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 
+from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.calls import Calls
 from homenode_directory.api.endpoint import Endpoint
@@ -23,9 +24,11 @@ from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
 from homenode_directory.api.parts import Parts, StreamLimits
+from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
 from homenode_directory.clock import Clock, monotonic_ms
 from homenode_directory.config import OFF, Settings, hide_password
+from homenode_directory.content.large import LargeContents
 from homenode_directory.content.service import ContentStore
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
@@ -116,11 +119,12 @@ def build(
     blobs = StoredBlobs(store, incarnations, clock=clock)
     content = ContentStore(
         blobs,
-        max_bytes=settings.artifact_bytes_max,
+        max_bytes=min(settings.artifact_bytes_max, PIECE_MAX_BYTES),
         cache_bytes=settings.cache_bytes,
         executor=executor,
         budget_bytes=settings.work_bytes,
     )
+    large = LargeContents(content, blobs, cache_bytes=settings.cache_bytes // 2)
     mistakes = Mistakes(observer)
     delivery = Delivery(store, incarnations, observer=observer, mistakes=mistakes)
     terms = Terms(
@@ -142,7 +146,7 @@ def build(
     sweeper = Sweeper(
         directory, mistakes=mistakes, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX)
     )
-    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, observer, clock))
+    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, large, observer, clock))
     return Server(store, directory, delivery, sweeper, endpoint, executor)
 
 
@@ -152,6 +156,7 @@ def _parts(
     directory: Directory,
     delivery: Delivery,
     content: ContentStore,
+    large: LargeContents,
     observer: Observer,
     clock: Clock,
 ) -> Parts:
@@ -160,7 +165,8 @@ def _parts(
         session_ttl_ms=settings.session_ttl_ms,
         artifact_bytes=settings.artifact_bytes_max,
     )
-    bodies = Bodies(content, store, bounds, observer, transfer_bytes=settings.work_bytes)
+    bodies = Bodies(content, store, bounds, observer)
+    transfers = Transfers(content, large, store, bounds, observer, transfer_bytes=settings.work_bytes)
     queues = QueueBounds(
         session_events=settings.queue_events,
         session_bytes=settings.queue_bytes,
@@ -170,7 +176,7 @@ def _parts(
     return Parts(
         directory=directory,
         delivery=delivery,
-        bodies=bodies,
+        transfers=transfers,
         calls=Calls(directory, delivery, bodies, bounds, observer),
         liveness=Liveness(directory, settings.session_ttl_ms),
         hub=Hub(observer, settings.streams_max),
