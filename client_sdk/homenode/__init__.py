@@ -41,7 +41,6 @@ from homenode.errors import (
     VersionConflict,
 )
 from homenode.lease_handle import Lease, ReadLease, WriteLease
-from homenode.streams import ContentStream
 from homenode.sync import SyncHomenode, connect_sync
 from homenode.values import Policy, Stat, VersionInfo
 from homenode.versions import ABSENT, ANY, Version
@@ -57,7 +56,6 @@ __all__ = [
     "ChangeKind",
     "Contended",
     "ContentMissing",
-    "ContentStream",
     "Counters",
     "DeadlineExceeded",
     "Draft",

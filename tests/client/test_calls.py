@@ -333,7 +333,7 @@ async def test_contents_too_large_for_the_stream_travel_beside_it(url: str) -> N
         assert (await b.read("big", max_age_ms=0)).bytes == changed
         assert a.stats().sent_bytes < (3 << 20) + 200_000
         with pytest.raises(homenode.TooLarge):
-            await a.put("huge", bytes((256 << 20) + 1))
+            await a.put("huge", bytes((4 << 20) + 1))
 
 
 @pytest.mark.parametrize("key", ["", "a\x00b", "x" * 513, "e\u0301", "\ud800"], ids=ascii)
