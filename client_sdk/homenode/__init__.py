@@ -41,6 +41,7 @@ from homenode.errors import (
     VersionConflict,
 )
 from homenode.lease_handle import Lease, ReadLease, WriteLease
+from homenode.streams import ContentStream
 from homenode.sync import SyncHomenode, connect_sync
 from homenode.values import Policy, Stat, VersionInfo
 from homenode.versions import ABSENT, ANY, Version
@@ -56,6 +57,7 @@ __all__ = [
     "ChangeKind",
     "Contended",
     "ContentMissing",
+    "ContentStream",
     "Counters",
     "DeadlineExceeded",
     "Draft",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from homenode.clock import NS_PER_MS, Clock
 from homenode.versions import Version
+from homenode_api.chunks import PIECE_MAX_BYTES
 
 if TYPE_CHECKING:
     from homenode.change import Change, TokenCounter
@@ -147,20 +148,34 @@ class Artifact:
         return max(0.0, (self._clock() - current_ns) / NS_PER_MS)
 
     def tokens(self, count: TokenCounter) -> int:
-        """Tokens of the whole text, counted once; what is not text counts 4 bytes a token."""
+        """Tokens of the whole text, counted once; what is not text, or is large, counts 4 bytes a token."""
         if self._tokens is None:
             try:
-                self._tokens = count(self.text)
+                self._tokens = count(self.text) if len(self.bytes) <= PIECE_MAX_BYTES else len(self.bytes) // 4
             except UnicodeDecodeError:
                 self._tokens = (len(self.bytes) + 3) // 4
         return self._tokens
 
     def with_change(self, change: Change) -> Artifact:
         """The same version, for one reader, with what to show it. Its age goes on from now; it is not served again."""
-        twin = Artifact(
+        twin = self._twin(self.bytes)
+        twin.change = change
+        return twin
+
+    @property
+    def light(self) -> Artifact:
+        """This, or where it is large and not kept in the cache, its twin without bytes, for who only needs the rest."""
+        if len(self.bytes) <= PIECE_MAX_BYTES or self.window is not NEVER:
+            return self
+        twin = self._twin(b"")
+        twin._tokens = len(self.bytes) // 4
+        return twin
+
+    def _twin(self, data: bytes) -> Artifact:
+        return Artifact(
             self.key,
             self.version,
-            self.bytes,
+            data,
             clock=self._clock,
             hash=self.hash,
             metadata=self.metadata,
@@ -170,8 +185,6 @@ class Artifact:
             level=self.level,
             fetched_ns=max(self.fetched_ns, self.window.confirmed_ns),
         )
-        twin.change = change
-        return twin
 
     def __repr__(self) -> str:
         return f"<Artifact {self.key!r} at {self.version}, {len(self.bytes)} bytes>"

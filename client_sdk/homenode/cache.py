@@ -37,9 +37,11 @@ from homenode.artifact import NEVER, STRICT, Artifact, Window
 from homenode.clock import NS_PER_MS
 from homenode.leases import deadline_ns
 from homenode.versions import Version
+from homenode_api.chunks import PIECE_MAX_BYTES
 
 NO_VERSION = Version(0, 0)
 HAVE_MAX = 8
+LARGE_SHARE = 4  # a content that is not in one piece takes at most this part of the bytes
 _KNOWN_MAX = 16
 _WINDOWS_MAX = 64
 
@@ -298,6 +300,10 @@ class Cache:
         copy.used = True
         self._blobs.move_to_end(copy.hash)
         return copy
+
+    def keeps(self, size: int) -> bool:
+        """Whether a content of `size` bytes is kept at all: a large one only where it leaves room for others."""
+        return size <= max(PIECE_MAX_BYTES, self._bytes_max // LARGE_SHARE)
 
     def remember(self, key: str, version: Version, hash: bytes, data: bytes) -> None:
         """Keep bytes for patches and revalidation, without any permission to serve them."""

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from homenode import opening
 from homenode.artifact import Artifact
 from homenode.change import TokenCounter, estimate_tokens
+from homenode.chunking import Source
 from homenode.clock import Clock
 from homenode.core import Core
 from homenode.draft import WriteContext
 from homenode.edits import ATTEMPTS, edit
 from homenode.errors import AlreadyExists, InvalidArgument
+from homenode.large import Progress
 from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings
 from homenode.reads import NO_DEFAULT, Reads
+from homenode.streams import OpenContext, Streamable, download, source_of
 from homenode.values import Meta, Stat, Value, VersionInfo, duration, encode, meta, name, policy
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
@@ -55,7 +58,7 @@ class Homenode(Reads):
         """Write without a lease, as a compare-and-set.
 
         Args:
-            value: text, bytes or a JSON value.
+            value: text, bytes or a JSON value; see `upload` for files and streams.
             base: what this replaces: a version, `homenode.ABSENT`, or `homenode.ANY` (overwrite whatever is there).
                 Without it: the version that this agent saw last, or ABSENT if it saw none.
             metadata, tags, media_type: what is not said is kept from the version that this agent saw last.
@@ -64,13 +67,58 @@ class Homenode(Reads):
         lease), Unknown, HomenodeError.
         """
         data, own_type = encode(value)
+        return await self._publish(key, data, base, metadata, tags, media_type or own_type or None, timeout_ms)
+
+    async def upload(
+        self,
+        key: str,
+        source: Streamable,
+        *,
+        base: Version | Base | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Sequence[str] | None = None,
+        media_type: str | None = None,
+        timeout_ms: int | None = None,
+        progress: Progress | None = None,
+    ) -> VersionInfo:
+        """Write a content of any size as `put` does, without holding it in memory.
+
+        Args:
+            source: the path of a file, a binary file, bytes, or an iterator of bytes, async or not. What can be read
+                once only is kept in a temporary file first, since what was cut off has to be sent again.
+            timeout_ms: the longest time without progress; it goes on after cuts, and sends only what is missing.
+            progress: called with the bytes that are done, and all of them.
+
+        Raises as `put` does, and OSError for a file that cannot be read.
+        """
+        async with source_of(source, self._core.artifact_max) as body:
+            artifact = await self._publish(key, body, base, metadata, tags, media_type, timeout_ms, progress)
+            assert artifact.version is not None
+            return VersionInfo(
+                artifact.version, artifact.hash, body.size, artifact.committed_at_ms, self.session_id, False,
+                artifact.metadata, artifact.tags, artifact.media_type,
+            )  # fmt: skip
+
+    async def _publish(
+        self,
+        key: str,
+        data: bytes | Source,
+        base: Version | Base | None,
+        metadata: Mapping[str, str] | None,
+        tags: Sequence[str] | None,
+        media_type: str | None,
+        timeout_ms: int | None,
+        progress: Progress | None = None,
+    ) -> Artifact:
         seen = self._shown.get(key)
         old = seen.artifact if seen is not None else None
         kept = Meta(old.metadata, old.tags, old.media_type) if old is not None else Meta()
-        new_meta = meta(metadata, tags, media_type or own_type or None, kept=kept)
+        new_meta = meta(metadata, tags, media_type, kept=kept)
         wanted = self._base(key, base)
         try:
-            artifact = await self._core.commit(key, data, wanted, new_meta, self._view.counters, timeout_ms=timeout_ms)
+            artifact = await self._core.commit(
+                key, data, wanted, new_meta, self._view.counters, timeout_ms=timeout_ms, progress=progress
+            )
         except AlreadyExists as refusal:
             if base is not None:
                 raise
@@ -174,6 +222,31 @@ class Homenode(Reads):
             create=create,
             timeout_ms=timeout_ms,
         )
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    def open(self, key: str, *, version: Version | None = None, timeout_ms: int | None = None) -> OpenContext:
+        """Read a content of any size piece by piece: `async with hn.open(key) as content: async for piece in content`.
+
+        The version is fixed when the block begins (`content.info`), asked of the directory; nothing is cached.
+        `timeout_ms` is the longest time without progress; it goes on after cuts. Raises NotFound, HomenodeError.
+        """
+        return OpenContext(self._core, self._view, key, version, timeout_ms)
+
+    async def download(
+        self,
+        key: str,
+        path: str | os.PathLike[str],
+        *,
+        version: Version | None = None,
+        timeout_ms: int | None = None,
+        progress: Progress | None = None,
+    ) -> VersionInfo:
+        """Write a content of any size to a file, which is replaced at once or not at all.
+
+        What the file that is there already has of the content does not travel. Raises NotFound, HomenodeError, OSError.
+        """
+        return await download(self._core, self._view, key, path, version, timeout_ms, progress)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
-from homenode.errors import ContentMissing, HomenodeError, InternalError, NotFound, TooLarge
+from homenode.errors import ContentMissing, HomenodeError, InternalError, NotFound
 from homenode.transport import CHUNK_BYTES, Transport
+from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_api.patch import PatchError, apply_patches, compress, decompress, make_patch
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
-ARTIFACT_BYTES_MAX = 4 << 20
 INLINE_BYTES_MAX = 32 << 10
 _PATCH_WORTH_BYTES = 256  # below this a snapshot is as small as a patch
 _PATCH_GOOD_BYTES = 1_024  # a patch as small as this is sent without trying a snapshot
@@ -48,12 +48,10 @@ class Encoded(NamedTuple):
             content.snapshot = self.body
 
 
-def encode(data: bytes, base: tuple[bytes, bytes] | None, *, artifact_max: int) -> Encoded:
-    """The smaller of a snapshot and a patch from `base`, which is (hash, bytes). Raises TooLarge."""
-    if len(data) > artifact_max:
-        raise TooLarge(f"an artifact may have {artifact_max} bytes, not {len(data)}")
+def encode(data: bytes, base: tuple[bytes, bytes] | None) -> Encoded:
+    """The smaller of a snapshot and a patch from `base`, which is (hash, bytes), of a content in one piece."""
     hash = hashlib.sha256(data).digest()
-    if base is None or base[0] == hash or len(data) < _PATCH_WORTH_BYTES or len(base[1]) > artifact_max:
+    if base is None or base[0] == hash or len(data) < _PATCH_WORTH_BYTES or len(base[1]) > PIECE_MAX_BYTES:
         return Encoded(hash, len(data), compress(data))
     patch = make_patch(base[1], data)
     if len(patch) <= min(_PATCH_GOOD_BYTES, len(data) // 2):
@@ -74,9 +72,13 @@ async def upload(transport: Transport, session_id: str, encoded: Encoded, timeou
         base_hash=encoded.base_hash,
         encoded_size=len(body),
     )
-    requests = [pb.WriteContentRequest(header=pb.WriteContentHeader(session_id=session_id, content=header))]
-    requests += [pb.WriteContentRequest(data=body[at : at + CHUNK_BYTES]) for at in range(0, len(body), CHUNK_BYTES)]
-    await transport.write_content(requests, timeout_s)
+
+    async def requests() -> AsyncIterator[pb.WriteContentRequest]:
+        yield pb.WriteContentRequest(header=pb.WriteContentHeader(session_id=session_id, content=header))
+        for at in range(0, len(body), CHUNK_BYTES):
+            yield pb.WriteContentRequest(data=body[at : at + CHUNK_BYTES])
+
+    await transport.write_content(requests(), timeout_s)
 
 
 def decode(content: t.Content, held: Mapping[bytes, bytes]) -> tuple[bytes, int, bool] | None:
@@ -94,11 +96,11 @@ def decode(content: t.Content, held: Mapping[bytes, bytes]) -> tuple[bytes, int,
             data = held[content.hash]
         elif body == "snapshot":
             came = len(content.snapshot)
-            data = decompress(content.snapshot, size=content.size, max_size=ARTIFACT_BYTES_MAX)
+            data = decompress(content.snapshot, size=content.size, max_size=PIECE_MAX_BYTES)
         else:
             chain = content.patches
             came = sum(map(len, chain.patches))
-            data = apply_patches(held[chain.base_hash], chain.patches, size=content.size, max_size=ARTIFACT_BYTES_MAX)
+            data = apply_patches(held[chain.base_hash], chain.patches, size=content.size, max_size=PIECE_MAX_BYTES)
     except (KeyError, PatchError) as failure:
         raise BodyMissing from failure
     if body != "held":
@@ -134,9 +136,9 @@ async def download(
     try:
         if patched:
             base = held[header.base_hash]
-            data = apply_patches(base, [body], size=header.size, max_size=ARTIFACT_BYTES_MAX)
+            data = apply_patches(base, [body], size=header.size, max_size=PIECE_MAX_BYTES)
         else:
-            data = decompress(body, size=header.size, max_size=ARTIFACT_BYTES_MAX)
+            data = decompress(body, size=header.size, max_size=PIECE_MAX_BYTES)
     except (KeyError, PatchError) as failure:
         raise BodyMissing from failure
     _verify(data, hash)

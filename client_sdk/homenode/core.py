@@ -10,9 +10,9 @@ from typing import Any
 
 from homenode.artifact import LAZY, STRICT, Artifact
 from homenode.cache import Cache, CopyPolicy
+from homenode.chunking import BytesSource, LargeBody, Source, prepare
 from homenode.clock import NS_PER_MS
 from homenode.contents import (
-    ARTIFACT_BYTES_MAX,
     INLINE_BYTES_MAX,
     BodyGone,
     BodyMissing,
@@ -30,10 +30,12 @@ from homenode.errors import (
     LeaseLost,
     NotFound,
     Stale,
+    TooLarge,
     Unknown,
     Unsupported,
     VersionConflict,
 )
+from homenode.large import Large, Progress
 from homenode.leases import LeaseRecord
 from homenode.pending import OnAnswer, Pending
 from homenode.requests import Phase
@@ -41,6 +43,7 @@ from homenode.session import Session
 from homenode.values import LEVELS, NO_META, Meta, name
 from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
 from homenode.view import Counters
+from homenode_api.chunks import CONTENT_MAX_BYTES, PIECE_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
@@ -60,6 +63,7 @@ class Core:
         self.cache = cache
         self.clock = session.link.clock
         self._default_policy = CopyPolicy(0)
+        self.large = Large(session)
         self._flights: dict[str, asyncio.Future[Artifact | None]] = {}
         self.link_key: tuple[int, object, int] | None = None
 
@@ -171,7 +175,7 @@ class Core:
                 return copy
         artifact = await self._artifact(key, response, held, pending, counters, timeout_ms)
         if share and self._may_keep(response, pending):
-            self.cache.install(artifact, self._copy_policy(response))
+            self._install(artifact, self._copy_policy(response))
         return artifact
 
     def _judge_level(self, key: str, asked: t.Consistency, response: pb.ReadResponse) -> bool:
@@ -200,7 +204,11 @@ class Core:
         """
         version, content = version_of(response.version), response.content
         found = decode(content, held)
-        if found is None:
+        timeout_s = self.timeout_s(timeout_ms)
+        if found is None and content.size > PIECE_MAX_BYTES:
+            data, came = await self.large.fetch(key, version, content.hash, content.size, held, timeout_s)
+            found = data, came, came < content.size // 2
+        elif found is None:
             request = pb.ReadContentRequest(session_id=self.session.id, key=key, have=list(held))
             request.version.incarnation, request.version.n = version
             link = self.session.link
@@ -209,12 +217,12 @@ class Core:
                 request.session_id = self.session.id
                 return download(link.transport, request, content.hash, held, left_s)
 
-            found = await link.again(load, (timeout_ms or self.session.timeout_ms) / 1000)
+            found = await link.again(load, timeout_s)
         data, came, patched = found
         counters.fetched_bytes += came
         counters.patch_bytes += came if patched else 0
         counters.revalidated += came == 0
-        self.cache.remember(key, version, content.hash, data)
+        self._remember(key, version, content.hash, data)
         meta = Meta.of(response.metadata) if response.HasField("metadata") else NO_META
         return self.make(
             key,
@@ -243,6 +251,27 @@ class Core:
 
     def _may_keep(self, response: pb.ReadResponse, pending: Pending) -> bool:
         return response.cacheable and self._still_ours(pending, position_of(response.as_of))
+
+    def _remember(self, key: str, version: Version, hash: bytes, data: bytes) -> None:
+        if self.cache.keeps(len(data)):
+            self.cache.remember(key, version, hash, data)
+
+    def _install(self, artifact: Artifact, policy: CopyPolicy) -> None:
+        if self.cache.keeps(len(artifact.bytes)):
+            self.cache.install(artifact, policy)
+
+    def timeout_s(self, timeout_ms: int | None) -> float:
+        """A time limit in seconds; None: the connection's."""
+        return (timeout_ms or self.session.timeout_ms) / 1000
+
+    @property
+    def artifact_max(self) -> int:
+        """Most bytes of an artifact, as the directory says."""
+        return self.session.opened.limits.artifact_bytes or CONTENT_MAX_BYTES
+
+    @property
+    def _in_one_piece(self) -> int:
+        return min(PIECE_MAX_BYTES, self.artifact_max)
 
     def _still_ours(self, pending: Pending, as_of: Position) -> bool:
         """Whether invalidations come for what an answer carries.
@@ -276,7 +305,7 @@ class Core:
     async def commit(
         self,
         key: str,
-        data: bytes | None,
+        data: bytes | Source | None,
         base: Version | Base,
         meta: Meta,
         counters: Counters,
@@ -284,19 +313,29 @@ class Core:
         lease: LeaseRecord | None = None,
         keep: bool = False,
         timeout_ms: int | None = None,
+        progress: Progress | None = None,
     ) -> Artifact:
-        """Publish `data`, or with None delete. Returns what is committed now; its bytes are empty after a delete.
+        """Publish `data`, or with None delete. Returns what is committed now.
+
+        Its bytes are empty after a delete, and where `data` is a source that does not have them in memory.
 
         Raises VersionConflict, AlreadyExists, LeaseDenied, LeaseLost, StaleFence, TooLarge, Unknown, HomenodeError.
         """
         patched = True
+        body: bytes | LargeBody | None
+        if data is None or (isinstance(data, bytes) and len(data) <= self._in_one_piece):
+            body = data
+        else:
+            body = await self._body(key, data, base, timeout_ms)
         while True:
             try:
-                return await self._commit(key, data, base, meta, counters, lease, keep, timeout_ms, patched)
+                if isinstance(body, LargeBody):
+                    counters.sent_bytes += await self.large.upload(body, self.timeout_s(timeout_ms), progress)
+                return await self._commit(key, body, base, meta, counters, lease, keep, timeout_ms, patched)
             except ContentMissing:
                 if not patched or data is None:
                     raise
-                patched = False  # the directory no longer has the base of the patch
+                patched = False  # the directory no longer has the base of the patch, or what was sent long ago
             except VersionConflict as refusal:
                 refusal.base = base if isinstance(base, Version) else None
                 if refusal.current is not None:
@@ -307,10 +346,22 @@ class Core:
                     self.session.end_lease(lease.lease_id, refusal.cause)
                 raise
 
+    async def _body(
+        self, key: str, data: bytes | Source, base: Version | Base, timeout_ms: int | None
+    ) -> bytes | LargeBody:
+        """What to send: bytes in one piece, or a large content cut like the version that it replaces."""
+        source = BytesSource(data) if isinstance(data, bytes) else data
+        if source.size > self.artifact_max:
+            raise TooLarge(f"an artifact may have {self.artifact_max} bytes, not {source.size}")
+        if source.size <= PIECE_MAX_BYTES:
+            return await asyncio.to_thread(source.read, 0, source.size)
+        replaced = await self.large.list_at(key, base, self.timeout_s(timeout_ms)) if isinstance(base, Version) else ()
+        return await asyncio.to_thread(prepare, source, replaced)
+
     async def _commit(
         self,
         key: str,
-        data: bytes | None,
+        data: bytes | LargeBody | None,
         base: Version | Base,
         meta: Meta,
         counters: Counters,
@@ -329,18 +380,22 @@ class Core:
             request.any = True
         hash = b""
         if data is not None:
-            encoded = self._encode(key, data, base if patched else ABSENT)
-            counters.sent_bytes += len(encoded.body)
-            inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
-            if not inline:
-                await session.link.again(
-                    lambda left_s: upload(session.link.transport, session.id, encoded, left_s),
-                    (timeout_ms or session.timeout_ms) / 1000,
-                )
-            encoded.write_to(request.content, inline=inline)
+            if isinstance(data, LargeBody):
+                hash = data.hash
+                request.content.hash, request.content.size = hash, data.size
+            else:
+                encoded = self._encode(key, data, base if patched else ABSENT)
+                counters.sent_bytes += len(encoded.body)
+                inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
+                if not inline:
+                    await session.link.again(
+                        lambda left_s: upload(session.link.transport, session.id, encoded, left_s),
+                        self.timeout_s(timeout_ms),
+                    )
+                encoded.write_to(request.content, inline=inline)
+                hash = encoded.hash
             if meta.said:
                 request.metadata.CopyFrom(meta.to_wire())
-            hash = encoded.hash
         if lease is not None:
             request.token.lease_id = lease.lease_id
             request.token.incarnation, request.token.fence = lease.token
@@ -387,12 +442,12 @@ class Core:
             hash = next(iter(self.cache.have(key)), None)
         old = self.cache.content(hash) if hash is not None else None
         known = (hash, old) if hash is not None and old is not None else None
-        return encode(data, known, artifact_max=self.session.opened.limits.artifact_bytes or ARTIFACT_BYTES_MAX)
+        return encode(data, known)
 
     def _committed(
         self,
         key: str,
-        data: bytes | None,
+        body: bytes | LargeBody | None,
         hash: bytes,
         meta: Meta,
         message: pb.CommitResponse,
@@ -404,13 +459,14 @@ class Core:
         version = version_of(message.version)
         self.cache.saw(key, version)
         level = LEVELS.get(message.level, LAZY)
+        data = body.data if isinstance(body, LargeBody) else body
         artifact = self.make(key, version, data or b"", hash, meta, level=level, fetched_ns=pending.sent_ns)
         if data is not None:
-            self.cache.remember(key, version, hash, data)
+            self._remember(key, version, hash, data)
             policy = self.cache.policy(key)
             ours = self._still_ours(pending, position_of(message.as_of)) and not pending.resent
             if policy is not None and keep_copy and ours and (level == STRICT) == self.cache.is_strict(key):
-                self.cache.install(artifact, policy)
+                self._install(artifact, policy)
         return artifact
 
     # --- leases -------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ Of the SDK only this module and the CLI need the server's packages, and only whe
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from homenode.errors import HomenodeError, Unavailable, from_wire
@@ -120,14 +120,15 @@ class EmbeddedTransport:
 
     async def read_content(
         self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncIterator[pb.ReadContentResponse]:
+    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
         """See `transport.Transport`."""
         with _typed_errors():
-            async for response in self._endpoint.read_content(request, timeout_s):
-                yield response
+            async with aclosing(self._endpoint.read_content(request, timeout_s)) as responses:
+                async for response in responses:
+                    yield response
 
     async def write_content(
-        self, requests: Sequence[pb.WriteContentRequest], timeout_s: float
+        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
     ) -> pb.WriteContentResponse:
         """See `transport.Transport`."""
         with _typed_errors():

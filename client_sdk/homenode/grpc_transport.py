@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ import grpc
 import grpc.aio
 
 from homenode.clock import Clock, boot_clock
-from homenode.errors import Unavailable, from_rpc
+from homenode.errors import DeadlineExceeded, Unavailable, from_rpc
 from homenode.servers import Servers
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as pb_grpc
@@ -53,6 +54,15 @@ def _typed_errors() -> Iterator[None]:
         if task is not None and task.cancelling():
             raise
         raise Unavailable("the call was ended") from None
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """A time limit of our own as ours."""
+    try:
+        yield
+    except TimeoutError:
+        raise DeadlineExceeded("no progress in time") from None
 
 
 class GrpcStream:
@@ -132,22 +142,37 @@ class GrpcTransport:
 
     async def read_content(
         self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncIterator[pb.ReadContentResponse]:
+    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
         """See `transport.Transport`."""
-        call = self._stub(1).ReadContent(request, timeout=timeout_s)
+        call = self._stub(1).ReadContent(request)
         try:
-            with _typed_errors():
-                async for response in call:
-                    yield response
+            while True:
+                with _typed_errors(), _in_time():
+                    async with asyncio.timeout(timeout_s):
+                        response = await call.read()
+                if response is grpc.aio.EOF:
+                    return
+                yield response
         finally:
             call.cancel()
 
     async def write_content(
-        self, requests: Sequence[pb.WriteContentRequest], timeout_s: float
+        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
     ) -> pb.WriteContentResponse:
         """See `transport.Transport`."""
-        with _typed_errors():
-            return await self._stub(1).WriteContent(iter(requests), timeout=timeout_s)
+        call = self._stub(1).WriteContent()
+        try:
+            with _typed_errors(), _in_time():
+                # Whatever ends the call before everything is sent, its status says why.
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    async for request in requests:
+                        async with asyncio.timeout(timeout_s):
+                            await call.write(request)
+                    await call.done_writing()
+                async with asyncio.timeout(timeout_s):
+                    return await call
+        finally:
+            call.cancel()
 
     async def next_server(self) -> None:
         """Use another server, over new connections; with one server, keep its channel, which reconnects itself.

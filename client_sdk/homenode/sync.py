@@ -22,6 +22,7 @@ from homenode.change import TokenCounter, estimate_tokens
 from homenode.draft import Draft, WriteContext
 from homenode.errors import HomenodeError
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
+from homenode.streams import ContentStream, Streamable
 from homenode.values import Stat, Value, VersionInfo
 from homenode.versions import Version
 from homenode.view import Counters
@@ -115,6 +116,24 @@ class SyncHomenode:
     def put(self, key: str, value: Value, **options: Any) -> Artifact:
         """See `Homenode.put`."""
         return self._run(self._homenode.put(key, value, **options))
+
+    def upload(self, key: str, source: Streamable, **options: Any) -> VersionInfo:
+        """See `Homenode.upload`."""
+        return self._run(self._homenode.upload(key, source, **options))
+
+    def download(self, key: str, path: str | os.PathLike[str], **options: Any) -> VersionInfo:
+        """See `Homenode.download`."""
+        return self._run(self._homenode.download(key, path, **options))
+
+    @contextlib.contextmanager
+    def open(self, key: str, **options: Any) -> Iterator[SyncContentStream]:
+        """See `Homenode.open`: `with hn.open(key) as content: for piece in content: …`."""
+        context = self._homenode.open(key, **options)
+        content = self._run(context.__aenter__())
+        try:
+            yield SyncContentStream(content, self._background)
+        finally:
+            self._run(context.__aexit__(None, None, None))
 
     def delete(self, key: str, **options: Any) -> Version:
         """See `Homenode.delete`."""
@@ -220,6 +239,24 @@ class SyncHomenode:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SyncContentStream:
+    """A content, piece by piece, blocking; see `homenode.ContentStream`."""
+
+    def __init__(self, content: ContentStream, loop: Background) -> None:
+        self._content = content
+        self._background = loop
+        self.info, self.version, self.size = content.info, content.version, content.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = aiter(self._content)
+
+        async def piece() -> bytes | None:
+            return await anext(pieces, None)
+
+        while (part := self._background.run(piece())) is not None:
+            yield part
 
 
 class SyncLease:

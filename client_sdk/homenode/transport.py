@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,13 +44,15 @@ class Transport(Protocol):
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """A unary call: its name in the service, its request; its response."""
 
-    def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncIterator[pb.ReadContentResponse]:
-        """Bodies that do not travel on the Session stream."""
+    def read_content(
+        self, request: pb.ReadContentRequest, timeout_s: float
+    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
+        """Bodies that do not travel on the Session stream. `timeout_s` holds for each message."""
 
     async def write_content(
-        self, requests: Sequence[pb.WriteContentRequest], timeout_s: float
+        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
     ) -> pb.WriteContentResponse:
-        """The other direction."""
+        """The other direction. `timeout_s` holds for each message to be taken, and for the answer."""
 
     async def next_server(self) -> None:
         """The current server does not answer: use another from now on."""

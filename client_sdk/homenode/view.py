@@ -109,6 +109,7 @@ class View:
         return shown.version if shown is not None else None
 
     def _set(self, artifact: Artifact, shown: Shown | None) -> None:
+        artifact = artifact.light
         if shown is None:
             self.shown[artifact.key] = Shown(artifact)
             if len(self.shown) > SHOWN_MAX:

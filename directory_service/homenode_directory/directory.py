@@ -17,13 +17,13 @@ from homenode_directory import sessions
 from homenode_directory.clock import Clock
 from homenode_directory.errors import Contended, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
-from homenode_directory.jobs import UNHEARD, CommitJob, EventJob, StatJob
+from homenode_directory.jobs import UNHEARD, CommitJob, EventJob, StatJob, TickJob
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import SESSION_SEPARATOR, Place, Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck, Put
-from homenode_directory.protocol.facts import Terms
-from homenode_directory.protocol.model import Cause, Entry, Version
+from homenode_directory.protocol.facts import DEFAULT, Terms
+from homenode_directory.protocol.model import Cause, Entry, Level, Policy, Version
 from homenode_directory.protocol.transitions import repeated
 from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Limits, Reply, Slice
 from homenode_directory.store import fields
@@ -74,12 +74,15 @@ class Settings:
 
     result_retention_ms: int = 600_000
     settled_per_call_max: int = 4_096
+    resolve_wait_ms: int = 20_000  # how long `resolve` waits for what is prepared
     unsettled_max: int = 65_536  # answers kept for a session that does not say which it has
     terms: Terms = field(default_factory=Terms)
+    default: Policy = DEFAULT
     limits: Limits = field(default_factory=Limits)
 
 
 FETCH_AGAIN_S = 0.05  # doubles; who waits gives up some time, and the asking with it
+RESOLVE_AGAIN_S = 0.05
 CLEAR_MAX = 256  # artifacts that a session's end reaches at once
 SESSION_OVER = Denial(Reason.SESSION_LOST, "the session is over or unknown")
 
@@ -122,6 +125,7 @@ class Directory:
         self._follow = follow
         self._slices: dict[int, Slice] = {}
         self._fetching: set[asyncio.Task[None]] = set()
+        self.weakness = ""
         self._answered: dict[str, list[int]] = {}  # session -> stored answers that its client has not settled yet
 
     async def close(self) -> None:
@@ -141,8 +145,9 @@ class Directory:
             settings = self.settings
             slice_ = self._slices[number] = Slice(
                 number, self.store, self.incarnations, self._clock, settings.terms, settings.limits, self.observer,
-                self._deliver,
+                self._deliver, settings.default,
             )  # fmt: skip
+            slice_.weakness = self.weakness
             slice_.on_wait = partial(self._follow, number)
         return slice_
 
@@ -198,7 +203,8 @@ class Directory:
 
     def lease_ms(self, place: Place, ttl_ms: int) -> int:
         """How long after a sign of life a session that lives `ttl_ms` may serve its strict copies."""
-        return self.settings.terms.lease_of(ttl_ms)
+        slice_ = self.slice_of(place)
+        return 0 if slice_.weakness else slice_.terms.lease_of(ttl_ms)
 
     async def confirm_session(self, place: Place, session: str) -> Position | Denial:
         """Whether the session is live, and the head of its slice's log."""
@@ -238,19 +244,37 @@ class Directory:
     async def resolve(
         self, place: Place, session: str, requests: Sequence[int]
     ) -> list[tuple[int, Grant | Done | Denial | Gone]]:
-        """What became of requests of a session. It is over afterwards, so "never" is final."""
+        """What became of requests of a session. It is over afterwards, so "never" is final.
+
+        What is prepared will be published, and is waited for. Raises Unavailable where that takes too long.
+        """
         await self.end_session(place, session)
-        number = self.slice_of(place).number
-        record, results = await self._store_call(
-            self.store.load(number, [fields.session_key(session), fields.results_key(session)])
-        )
-        if not record:
-            return [(request, Gone.UNKNOWN) for request in requests]
+        slice_ = self.slice_of(place)
+        give_up_at = self._clock() + self.settings.resolve_wait_ms
+        while True:
+            prepared = await self._prepared_by(slice_, session)  # before the answers: it may be published meanwhile
+            record, results = await self._store_call(
+                self.store.load(slice_.number, [fields.session_key(session), fields.results_key(session)])
+            )
+            if not record:
+                return [(request, Gone.UNKNOWN) for request in requests]
+            if not any(request in prepared and str(request) not in results for request in requests):
+                break
+            if self._clock() >= give_up_at:
+                raise Unavailable("a commit of the session waits for copies to end, and will be published")
+            await asyncio.sleep(RESOLVE_AGAIN_S)
         found: list[tuple[int, Grant | Done | Denial | Gone]] = []
         for request in requests:
             text = results.get(str(request))
             found.append((request, fields.decode_answer(session, request, text).answer if text else Gone.NEVER))
         return found
+
+    async def _prepared_by(self, slice_: Slice, session: str) -> set[int]:
+        """Requests of a session that are prepared and not published."""
+        held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        entries = [entry for entry, _ in await self._entries(slice_, sorted(held))]
+        pendings = [entry.pending for entry in entries if entry.pending is not None]
+        return {pending.request for pending in pendings if pending.session == session}
 
     # --- artifacts ----------------------------------------------------------------------------------------------
 
@@ -423,8 +447,23 @@ class Directory:
 
     async def plain(self, slice_: Slice, make: Callable[[Slice], Commit]) -> Outcome:
         """A plain commit of housekeeping."""
-        outcome, _ = await self._commit(slice_, make, relief=True)
+        outcome, _ = await self._commit(slice_, make, relief=True, use=False)
         return outcome
+
+    def tick(self, slice_: Slice) -> None:
+        """Vouch for the slice's time, with the next batch."""
+        slice_.submit(TickJob(), use=False)
+
+    async def look_at_store(self) -> None:
+        """Find out whether the store can keep strict now. Raises StoreError."""
+        self.weakness = await self.store.weakness()
+        for slice_ in self._slices.values():
+            slice_.weakness = self.weakness
+
+    @property
+    def strongest(self) -> Level:
+        """The strongest level that can be kept over the store."""
+        return Level.LAZY if self.weakness else Level.STRICT
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -434,24 +473,28 @@ class Directory:
         await future
 
     async def _commit(
-        self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = False
+        self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = False, use: bool = True
     ) -> tuple[Outcome, Position]:
         future: asyncio.Future[tuple[Outcome, Position]] = asyncio.get_running_loop().create_future()
-        slice_.submit(CommitJob(make, future, relief))
+        slice_.submit(CommitJob(make, future, relief), use=use)
         return await future
 
     async def _stats(self, place: Place, keys: Sequence[str]) -> Sequence[Stat]:
         slice_ = self.slice_of(place)
-        loop = asyncio.get_running_loop()
-        waiting: list[asyncio.Future[tuple[Entry, int]]] = [loop.create_future() for _ in keys]
-        for key, future in zip(keys, waiting, strict=True):
-            slice_.submit(StatJob(fields.artifact_of(place, key), future))
-        found = await asyncio.gather(*waiting)
+        found = await self._entries(slice_, [fields.artifact_of(place, key) for key in keys])
         incarnation, now_ms = slice_.incarnation.number, slice_.time.now_ms
         return [
             Stat(key, entry, Position(incarnation, head), now_ms)
             for key, (entry, head) in zip(keys, found, strict=True)
         ]
+
+    async def _entries(self, slice_: Slice, artifacts: Sequence[str]) -> Sequence[tuple[Entry, int]]:
+        """Confirmed entries, and the places in the log as of which they are."""
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[tuple[Entry, int]]] = [loop.create_future() for _ in artifacts]
+        for artifact, future in zip(artifacts, waiting, strict=True):
+            slice_.submit(StatJob(artifact, future))
+        return await asyncio.gather(*waiting)
 
     async def _store_call(self, call: Awaitable[T]) -> T:
         try:

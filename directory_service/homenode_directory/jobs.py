@@ -113,13 +113,16 @@ class EventJob(_Awaited):
             settled_below=settled_below,
             floor=slice_.floor,
             dead=slice_.dead,
+            quarantine_ms=slice_.time.calm.until_ms,
+            weakness=slice_.weakness,
+            default=slice_.default,
             terms=slice_.terms,
         )
         event = self.event
         self.uncached = False
         if isinstance(event, GetS) and event.share and slice_.full:
             self.uncached = True  # no room for another sharer: the reader gets the content, and may not keep it
-            event = GetS(event.session, share=False)
+            event = replace(event, share=False)
         self.entry, self.decision = entry, step(entry, event, facts)
         if self.decision.entry is None:
             slice_.floor = self.decision.floor  # what the batch's later creations and drops will meet
@@ -134,6 +137,7 @@ class EventJob(_Awaited):
             settled_below,
             facts.now_ms,
             bool(self.body),
+            slice_.time.calm.text if self.decision.guards.calm else "",
         )
         if self.body and self.decision.guards.content:
             slice_.bodies[self.decision.guards.content] = self.body
@@ -175,6 +179,8 @@ class EventJob(_Awaited):
                 return True
             if guard.field == fields.SETTLED:
                 slice_.settle_below(guard.key.removeprefix(fields.session_key("")), int(outcome.found or 0))
+            elif guard.field == fields.CALM:
+                slice_.time.doubt()
             elif guard.key == META:
                 slice_.floor = int(outcome.found or 0)
             elif guard.field == fields.LIVE:
@@ -188,7 +194,8 @@ class EventJob(_Awaited):
             self.heard.set_result(None)
         elif isinstance(answer, Waiting):
             slice_.on_wait(slice_.incarnation.number, head)
-            slice_.await_result(self.event.session, self.request, self.heard)  # type: ignore[union-attr]
+            prepared = type(self.event) is not GetM
+            slice_.await_result(self.event.session, self.request, self.heard, prepared=prepared)  # type: ignore[union-attr]
         else:
             if self.uncached and isinstance(answer, Grant):
                 answer = replace(answer, cacheable=False)
@@ -248,4 +255,25 @@ class CommitJob(_Awaited):
         """One round is enough: the caller judges a refusal."""
         if not self.heard.done():
             self.heard.set_result((outcome, Position(slice_.incarnation.number, outcome.head)))
+        return True
+
+
+class TickJob(_Awaited):
+    """Vouch for the slice's time. Nobody waits."""
+
+    __slots__ = ("heard",)
+    relief = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = UNHEARD
+
+    def build(self, slice_: Slice, index: int) -> Commit:
+        """See `SliceTime.tick`."""
+        return slice_.time.tick()
+
+    def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        """Refused, another server has rewritten the quarantine."""
+        if not outcome.ok:
+            slice_.time.doubt()
         return True

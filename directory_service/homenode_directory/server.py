@@ -15,8 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
+from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.calls import Calls
 from homenode_directory.api.endpoint import Endpoint
@@ -24,11 +24,11 @@ from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
 from homenode_directory.api.parts import Parts, StreamLimits
+from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
-from homenode_directory.audit.exporter import Exporter
-from homenode_directory.audit.trimming import Keep
 from homenode_directory.clock import Clock, monotonic_ms
 from homenode_directory.config import OFF, Settings, hide_password
+from homenode_directory.content.large import LargeContents
 from homenode_directory.content.service import ContentStore
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
@@ -38,10 +38,11 @@ from homenode_directory.incarnations import Incarnations
 from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.protocol.facts import Terms
+from homenode_directory.protocol.model import Level, Policy
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
 from homenode_directory.store.open import open_store
-from homenode_directory.sweeper import Rounds, Sweeper
+from homenode_directory.sweeper import Sweeper
 
 LOG = logging.getLogger("homenode.server")
 
@@ -68,23 +69,19 @@ class Server:
     sweeper: Sweeper
     endpoint: Endpoint
     executor: ThreadPoolExecutor | None
-    exporter: Exporter | None = None
 
     async def start(self) -> None:
         """Open the store and begin to work. Raises StoreError."""
         await self.store.open()
+        await self.directory.look_at_store()
         self.delivery.start()
         self.sweeper.start()
-        if self.exporter is not None:
-            self.exporter.start()
 
     async def close(self) -> None:
         """Finish what is under way and release the store; nothing acknowledged is lost."""
         await self.sweeper.close()
         await self.directory.close()
         await self.delivery.close()
-        if self.exporter is not None:
-            await self.exporter.close()
         if self.executor is not None:
             self.executor.shutdown(wait=True, cancel_futures=True)
         await self.store.close()
@@ -93,7 +90,7 @@ class Server:
 def store_of(settings: Settings) -> Store:
     """The store that the settings name, not open yet. Raises ConfigError."""
     try:
-        return open_store(settings.store, slices=settings.slices, log_max=2 * settings.log_keep)
+        return open_store(settings.store, slices=settings.slices)
     except StoreError as error:
         raise ConfigError(f"store: {error}") from None
 
@@ -124,15 +121,19 @@ def build(
     blobs = StoredBlobs(store, incarnations, clock=clock)
     content = ContentStore(
         blobs,
-        max_bytes=settings.artifact_bytes_max,
+        max_bytes=min(settings.artifact_bytes_max, PIECE_MAX_BYTES),
         cache_bytes=settings.cache_bytes,
         executor=executor,
         budget_bytes=settings.work_bytes,
     )
+    large = LargeContents(content, blobs, cache_bytes=settings.cache_bytes // 2)
     mistakes = Mistakes(observer)
     delivery = Delivery(store, incarnations, observer=observer, mistakes=mistakes)
     terms = Terms(
-        tombstone_ms=settings.term_ms + RETRY_WINDOW_MS, lease_ms=settings.term_ms, waiters_max=settings.waiters_max
+        tombstone_ms=settings.term_ms + RETRY_WINDOW_MS,
+        lease_ms=settings.term_ms,
+        max_age_ms=settings.max_age_ms,
+        waiters_max=settings.waiters_max,
     )
     directory = Directory(
         store,
@@ -142,30 +143,18 @@ def build(
         deliver=delivery.committed,
         shared=delivery.shared_by,
         follow=delivery.tail.follow,
-        settings=DirectorySettings(result_retention_ms=settings.result_retention_ms, terms=terms),
+        settings=DirectorySettings(
+            result_retention_ms=settings.result_retention_ms, terms=terms, default=Policy(Level(settings.consistency))
+        ),
         observer=observer,
     )
     delivery.answered, delivery.unheard = directory.answered, directory.unheard
     delivery.tail.awaited = directory.awaited
-    exporter = _exporter(settings, store, observer, mistakes)
     sweeper = Sweeper(
-        directory,
-        mistakes=mistakes,
-        collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX),
-        rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms)),
-        exported=exporter.exported if exporter is not None else lambda slice_: None,
+        directory, mistakes=mistakes, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX)
     )
-    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, observer, clock))
-    return Server(store, directory, delivery, sweeper, endpoint, executor, exporter)
-
-
-def _exporter(settings: Settings, store: Store, observer: Observer, mistakes: Mistakes) -> Exporter | None:
-    if not settings.log_archive:
-        return None
-    folder = Path(settings.log_archive).absolute().parent
-    if not folder.is_dir():
-        raise ConfigError(f"log_archive: there is no folder {folder}")
-    return Exporter(store, settings.log_archive, observer=observer, mistakes=mistakes)
+    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, large, observer, clock))
+    return Server(store, directory, delivery, sweeper, endpoint, executor)
 
 
 def _parts(
@@ -174,6 +163,7 @@ def _parts(
     directory: Directory,
     delivery: Delivery,
     content: ContentStore,
+    large: LargeContents,
     observer: Observer,
     clock: Clock,
 ) -> Parts:
@@ -182,7 +172,8 @@ def _parts(
         session_ttl_ms=settings.session_ttl_ms,
         artifact_bytes=settings.artifact_bytes_max,
     )
-    bodies = Bodies(content, store, bounds, observer, transfer_bytes=settings.work_bytes)
+    bodies = Bodies(content, store, bounds, observer)
+    transfers = Transfers(content, large, store, bounds, observer, transfer_bytes=settings.work_bytes)
     queues = QueueBounds(
         session_events=settings.queue_events,
         session_bytes=settings.queue_bytes,
@@ -192,7 +183,7 @@ def _parts(
     return Parts(
         directory=directory,
         delivery=delivery,
-        bodies=bodies,
+        transfers=transfers,
         calls=Calls(directory, delivery, bodies, bounds, observer),
         liveness=Liveness(directory, settings.session_ttl_ms),
         hub=Hub(observer, settings.streams_max),

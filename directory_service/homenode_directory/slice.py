@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from homenode_directory.clock import Clock, StoreClock
+from homenode_directory.clock import Clock
 from homenode_directory.errors import Contended, Full, OutcomeUnknown, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Denial, Done, Grant
-from homenode_directory.protocol.facts import Terms
-from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
+from homenode_directory.protocol.facts import DEFAULT, Terms
+from homenode_directory.protocol.model import ABSENT_ENTRY, Entry, Policy
+from homenode_directory.slicetime import SliceTime
 from homenode_directory.store import fields
 from homenode_directory.store.base import (
     PREDECESSOR,
@@ -122,11 +123,14 @@ class Slice:
         limits: Limits,
         observer: Observer,
         deliver: Deliver,
+        default: Policy = DEFAULT,
     ) -> None:
         self.number = number
         self.terms = terms
         self.limits = limits
-        self.time = StoreClock(clock)
+        self.default = default  # policy of artifacts that have none of their own
+        self.weakness = ""  # why strict cannot be kept over the store; empty: it can
+        self.time = SliceTime(number, store, clock, terms.lease_ms)
         self.incarnation = Incarnation(0, "")
         self.floor = 0
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
@@ -141,6 +145,7 @@ class Slice:
         self.buried = 0  # how many sessions were found to be over
         self.on_wait: Callable[[int, int], None] = _unfollowed
         self.waiting: dict[tuple[str, int], list[Heard]] = {}
+        self._prepared: set[tuple[str, int]] = set()  # of these, the ones that are answered whatever their session does
         self._announced: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._settled: OrderedDict[str, int] = OrderedDict()  # session -> low-water mark of its request ids
         self._entries: OrderedDict[str, Entry] = OrderedDict()
@@ -155,8 +160,8 @@ class Slice:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
-    def submit(self, job: Job) -> None:
-        """Queue a job for the next batch. Raises Overloaded, Unavailable."""
+    def submit(self, job: Job, *, use: bool = True) -> None:
+        """Queue a job for the next batch; housekeeping is no `use`. Raises Overloaded, Unavailable."""
         if self._closing:
             raise Unavailable("the directory is stopping")
         if len(self._queue) >= self.limits.queue_max:
@@ -167,7 +172,7 @@ class Slice:
             self._queued_bytes += len(job.body)
         job.since = self._clock()
         self._queue.append(job)
-        self.used = True
+        self.used |= use
         self._wake.set()
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
@@ -231,12 +236,14 @@ class Slice:
         while len(self._settled) > self.limits.dead_sessions_max:
             self._settled.popitem(last=False)
 
-    def await_result(self, session: str, request: int, heard: Heard) -> None:
-        """`heard` gets the answer of a queued request when a later transition stores it."""
+    def await_result(self, session: str, request: int, heard: Heard, *, prepared: bool = False) -> None:
+        """`heard` gets the answer of a queued or prepared request when a later transition stores it."""
         if len(self.waiting) >= self.limits.waiting_max:
             heard.set_exception(Overloaded("too many requests wait", retry_after_ms=1_000))
             return
         self.waiting.setdefault((session, request), []).append(heard)
+        if prepared:
+            self._prepared.add((session, request))
 
     def announce(self, session: str, request: int) -> None:
         """The log says that a queued request is answered, but nobody waits for it here, or not yet."""
@@ -250,17 +257,19 @@ class Slice:
 
     def answer_waiting(self, session: str, request: int, answer: Grant | Done | Denial, sequence: int) -> None:
         """A stored answer exists now, as of a place in the log; whoever waits for it gets it."""
+        self._prepared.discard((session, request))
         for heard in self.waiting.pop((session, request), ()):
             if not heard.done():
                 heard.set_result(Reply(answer, Position(self.incarnation.number, sequence)))
 
     def refuse_waiting(self, session: str, denial: Denial) -> None:
-        """A session is over: none of its queued requests gets another answer."""
-        for named in [named for named in self.waiting if named[0] == session]:
+        """A session is over: none of its queued requests gets another answer. What is prepared does."""
+        for named in [named for named in self.waiting if named[0] == session and named not in self._prepared]:
             self.answer_waiting(*named, denial, 0)
 
     def _abandon_waiting(self, why: str) -> None:
         waiting, self.waiting = self.waiting, {}
+        self._prepared.clear()
         for some in waiting.values():
             for heard in some:
                 if not heard.done():
@@ -317,9 +326,9 @@ class Slice:
     async def _prepare(self) -> None:
         if not self.incarnation.token:
             self.incarnation = await self._incarnations.current(self.number)
-        if self.time.now_ms == 0:
-            asked = self._clock()
-            self.time.saw(await self._store.now_ms(), asked)
+        await self.time.ready(self.incarnation.token)
+        if self.terms.lease_ms != self.time.calm.lease_ms:
+            self.terms = replace(self.terms, lease_ms=self.time.calm.lease_ms)
 
     async def _renew(self) -> Incarnation:
         try:

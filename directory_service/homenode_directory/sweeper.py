@@ -7,11 +7,11 @@ replica's sweeper may do any of it: the guards of a commit let only one succeed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from homenode_directory.audit.trimming import Keep, trim
 from homenode_directory.content.retention import Retained, RetentionPolicy, plan_retention
 from homenode_directory.directory import Directory
 from homenode_directory.errors import DirectoryError
@@ -31,10 +31,11 @@ class Rounds:
     """How often the sweeper looks, and how much it does at once."""
 
     period_ms: int = 250
+    store_every: int = 4  # how durable the store is is looked up every so many rounds
     idle_every: int = 8  # a slice that nobody used lately is looked at every so many rounds
     tidy_every: int = 120  # log and content are tidied every so many rounds
     due_max: int = 256
-    log: Keep = field(default_factory=Keep)
+    log_keep: int = 65_536
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
 
@@ -48,9 +49,7 @@ class Sweeper:
         collect: Collect | None = None,
         rounds: Rounds | None = None,
         mistakes: Mistakes | None = None,
-        exported: Callable[[int], int | None] = lambda slice_: None,
     ) -> None:
-        self._exported = exported
         self.rounds = rounds or Rounds()
         self._mistakes = mistakes or Mistakes()
         self._directory = directory
@@ -77,13 +76,18 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round over all slices. A slice whose store fails is left for the next round."""
         number_of_round, self._round = self._round, self._round + 1
+        if number_of_round % self.rounds.store_every == 0:
+            with suppress(StoreError):  # it says so to whoever needs it
+                await self._directory.look_at_store()
         for number in range(self._store.slices):
             slice_ = self._directory.slice_at(number)
             idle = not slice_.used and not 0 < slice_.due_ms <= slice_.time.latest_ms
             if idle and (number_of_round + number) % self.rounds.idle_every:
                 continue
-            slice_.used = False
+            used, slice_.used = slice_.used, False
             try:
+                if used:
+                    self._directory.tick(slice_)
                 await self._sweep_slice(slice_)
                 if (number_of_round + number) % self.rounds.tidy_every == 0:
                     await self._tidy(slice_)
@@ -97,6 +101,7 @@ class Sweeper:
         due, now_ms = await self._store.by_score(slice_.number, fields.DUE_ARTIFACTS, self.rounds.due_max)
         slice_.time.saw(now_ms, asked)
         slice_.due_ms = due[0][1] if due else 0
+        now_ms = await self._believed_ms(slice_, due)
         passed = [artifact for artifact, deadline_ms in due if deadline_ms <= now_ms]
         for artifact in passed:
             await self._forget_history(slice_, artifact, now_ms)
@@ -104,12 +109,19 @@ class Sweeper:
         for failure in await asyncio.gather(*expired, return_exceptions=True):
             if failure is not None and not isinstance(failure, DirectoryError):  # what was contended stays due
                 raise failure
-        due, now_ms = await self._store.by_score(slice_.number, fields.DUE_SESSIONS, self.rounds.due_max)
+        due, _ = await self._store.by_score(slice_.number, fields.DUE_SESSIONS, self.rounds.due_max)
+        now_ms = await self._believed_ms(slice_, due)
         for session, deadline_ms in due:
             if deadline_ms <= now_ms:
                 await self._end(slice_, session)
         await self._forget_old_incarnation(slice_)
         await self._retain(slice_, now_ms)
+
+    async def _believed_ms(self, slice_: Slice, due: Sequence[tuple[str, int]]) -> int:
+        """The slice's time. Where something may be due and the time is unknown or in doubt, that is settled first."""
+        if due and not slice_.time.settled:
+            await self._directory.plain(slice_, partial(_as_is, Commit()))
+        return slice_.time.now_ms
 
     async def _end(self, slice_: Slice, session: str) -> None:
         """A session's deadline has passed: end it; one that has been over for long enough is forgotten."""
@@ -170,8 +182,7 @@ class Sweeper:
     async def _tidy(self, slice_: Slice) -> None:
         if slice_.incarnation.token:
             head = (await self._directory.plain(slice_, partial(_as_is, Commit()))).head
-            number, now_ms = slice_.number, slice_.time.now_ms
-            await trim(self._store, number, head, now_ms, self.rounds.log, self._exported(number))
+            await self._store.trim_log(slice_.number, head - self.rounds.log_keep + 1)
         if self._collect is not None:
             await self._collect(slice_.number)
 

@@ -10,7 +10,7 @@ import pytest
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
-from homenode_directory.api import bodies, servicer
+from homenode_directory.api import servicer, transfers
 from homenode_directory.api.parts import Parts
 from tests.api.client import content, refused
 from tests.api.conftest import Served, serve
@@ -34,7 +34,7 @@ async def test_a_stream_without_a_session_is_closed(served: Served) -> None:
 
 
 async def test_a_writer_that_stops_sending_is_cut(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "CHUNK_WAIT_S", 0.2)
+    monkeypatch.setattr(transfers, "STALL_S", 0.2)
     header = pb.ContentHeader(
         hash=hashlib.sha256(b"").digest(), size=4, encoding=pb.CONTENT_ENCODING_SNAPSHOT, encoded_size=13
     )

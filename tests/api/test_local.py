@@ -78,11 +78,12 @@ async def test_calls_and_contents(server: Server) -> None:
     session, data = await _open(local), os.urandom(300_000)
     name, frame = hashlib.sha256(data).digest(), compress(data)
     header = pb.ContentHeader(hash=name, size=len(data), encoding=pb.CONTENT_ENCODING_SNAPSHOT, encoded_size=len(frame))
-    messages = [
-        pb.WriteContentRequest(header=pb.WriteContentHeader(session_id=session, content=header)),
-        pb.WriteContentRequest(data=frame),
-    ]
-    assert (await local.write_content(messages, 20)).hash == name
+
+    async def messages() -> AsyncIterator[pb.WriteContentRequest]:
+        yield pb.WriteContentRequest(header=pb.WriteContentHeader(session_id=session, content=header))
+        yield pb.WriteContentRequest(data=frame)
+
+    assert (await local.write_content(messages(), 20)).hash == name
     request = _commit(session, 1, "big", b"")
     request.content.CopyFrom(t.Content(hash=name, size=len(data)))
     done = await local.call("Commit", request, 20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import homenode
@@ -212,7 +212,7 @@ class ScriptedDirectory:
         raise Unavailable("not scripted")
         yield
 
-    async def write_content(self, requests: Sequence[pb.WriteContentRequest], timeout_s: float) -> Any:
+    async def write_content(self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float) -> Any:
         raise Unavailable("not scripted")
 
     async def next_server(self) -> None:

@@ -143,6 +143,7 @@ async def test_a_session_is_cleared_soon_when_the_store_failed_while_it_ended(wo
     await server.lease(b)
     await server.directory.slice_of(PLACE).close()
     process = await world.process(retry_for_ms=0)
+    await process.session()  # so that it knows the slice's time already
     process.store.faults = ["after"]
     try:
         await process.directory.end_session(PLACE, b)

@@ -5,8 +5,9 @@
     dead A,B                     sessions known to be over
     floor 7                      the slice's floor
     incarnation 2
-    copies A=7000,B=9000         when the copies of sessions are certainly dead
-    gets A [noshare]
+    quarantine 7000              until when no strict version is published
+    weak it has replicas         why strict cannot be kept over the store
+    gets A [noshare] [strict]
     getm A L1 ttl=10000 [wait=5000] [create] [request=1] [digest=x]
     commit A base=absent|any|INC.N [content=h|delete] [lease=L1 fence=3] [keep] [request=2]
     put A [lease=L1]             also: ack A,B n=2 fence=3; renew A L1 ttl=; expire; end A [cause=]; policy A strict
@@ -38,6 +39,9 @@ from homenode_directory.protocol.facts import Facts, Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Cause, Content, Entry, Level, Policy, Version
 from homenode_directory.protocol.transitions import check, step
 
+TERMS = Terms(tombstone_ms=60_000, waiters_max=2, lease_ms=4_000, late_ms=20, max_age_ms=3_000)
+"""A strict round lasts at most 20 + 4,080 + 1,000 ms."""
+
 
 @dataclass
 class Scenario:
@@ -49,15 +53,16 @@ class Scenario:
     floor: int = 0
     default: Policy = Policy()
     dead: frozenset[str] = frozenset()
-    copies: dict[str, int] = field(default_factory=dict)
+    quarantine: int = 0
+    weak: str = ""
     stored: dict[tuple[str, int], Result] = field(default_factory=dict)
 
     def run(self, line: str) -> str:
         """Carry out a command; returns what to expect of it."""
         name, *words = line.split()
-        settings = {"at", "default", "dead", "floor", "incarnation", "copies"}
+        settings = {"at", "default", "dead", "floor", "incarnation", "quarantine", "weak"}
         if name in settings:
-            self._set(name, *words)
+            self._set(name, " ".join(words))
             return "ok"
         given = {word.partition("=")[0]: word.partition("=")[2] for word in words[1:]}
         event = _event(name, words[0] if words else "", words[1] if len(words) > 1 else "", given)
@@ -70,8 +75,8 @@ class Scenario:
             self.default = Policy(Level(value))
         elif name == "dead":
             self.dead = frozenset(value.split(","))
-        elif name == "copies":
-            self.copies = {session: int(ms) for session, ms in (word.split("=") for word in value.split(","))}
+        elif name == "weak":
+            self.weak = value
         else:
             setattr(self, name, int(value))
 
@@ -79,8 +84,8 @@ class Scenario:
         stored = self.stored.get((getattr(event, "session", ""), request))
         facts = Facts(
             now_ms=self.now_ms, now_max_ms=self.now_ms, incarnation=self.incarnation, request=request, digest=digest,
-            stored=stored, floor=self.floor, dead=self.dead, deadlines=self.copies, default=self.default,
-            terms=Terms(tombstone_ms=60_000, waiters_max=2),
+            stored=stored, floor=self.floor, dead=self.dead, quarantine_ms=self.quarantine, weakness=self.weak,
+            default=self.default, terms=TERMS,
         )  # fmt: skip
         decision = step(self.entry, event, facts)
         for result in decision.results:
@@ -96,7 +101,7 @@ class Scenario:
 
 def _event(name: str, who: str, second: str, given: dict[str, str]) -> Event:
     if name == "gets":
-        return GetS(who, share="noshare" not in given)
+        return GetS(who, share="noshare" not in given, strict="strict" in given)
     if name == "getm":
         return GetM(who, second, int(given["ttl"]), int(given.get("wait", 0)), "create" in given)
     if name == "commit":
@@ -156,8 +161,11 @@ def _describe(entry: Entry | None) -> str:
         queue = " ".join(f"{w.session}/{w.lease}@{w.deadline_ms}" for w in entry.waiters)
         parts.append(f"waiters {queue}")
     if (pending := entry.pending) is not None:
-        waits = " ".join(f"{session}@{ms}" for session, ms in pending.waits)
-        parts.append(f"pending {_text(pending.version)}#{pending.fence} waits {waits}")
+        waits = ",".join(pending.waits) or "nobody"
+        policy = f" policy {_text(pending.policy)}" if pending.sets_policy else ""
+        parts.append(
+            f"pending {_text(pending.version)}#{pending.fence}{policy} waits for {waits} until {pending.until_ms}"
+        )
     if entry.sharers:
         parts.append("sharers " + " ".join(f"{session}={n}" for session, n in sorted(entry.sharers.items())))
     if entry.tombstone_ms:

@@ -6,7 +6,7 @@ import pytest
 
 from homenode_directory.protocol.model import Level, Policy, State
 from homenode_directory.protocol.rules import RULES
-from tests.protocol.walk import Bounds, Walk
+from tests.protocol.walk import UNIT, Bounds, Walk
 
 LAZY = Bounds(Level.LAZY)
 STRICT = Bounds(Level.STRICT, create=(True,), waiters_max=1)
@@ -14,7 +14,7 @@ BOTH = Bounds(
     Level.LAZY,
     sessions=("A", "B"),
     policies=(None, Policy(Level.STRICT)),
-    ttls_ms=(1, 2),
+    ttls_ms=(UNIT, 2 * UNIT),
     create=(True,),
     waiters_max=1,
 )
@@ -24,8 +24,8 @@ BOTH = Bounds(
     ("bounds", "states", "pairs", "judged"),
     [
         pytest.param(LAZY, 342, 3_078, 53_684, id="lazy"),
-        pytest.param(STRICT, 2_052, 18_468, 293_448, id="strict"),
-        pytest.param(BOTH, 1_308, 11_772, 121_980, id="changing policies"),
+        pytest.param(STRICT, 1_845, 16_605, 414_360, id="strict"),
+        pytest.param(BOTH, 3_500, 31_500, 598_884, id="changing policies"),
     ],
 )
 def test_every_reachable_judgement_keeps_the_promises(bounds: Bounds, states: int, pairs: int, judged: int) -> None:

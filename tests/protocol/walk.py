@@ -2,7 +2,8 @@
 
 Breadth first from the absent entry: every event in every reached entry, once judged by `step`. Reached entries are
 made comparable by `canonical`: time counts from now and a deadline that has passed is 0; versions and fences count
-from the committed ones; sessions are interchangeable. Time itself is a move of its own (`later`).
+from the committed ones; sessions are interchangeable. Time itself is a move of its own (`later`). Where copies must die
+before something is published, each event is judged both within a quarantine of the slice and after it.
 
 `Walk.judge` holds each decision against the promises; they are written down here again, from the guarantees, and use
 nothing of the rule book but its data types and the lapse of deadlines (`step` of an `Expire`).
@@ -14,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
-from types import MappingProxyType
 
 from homenode_directory.protocol.effects import Decision, Denial, Done, Ended, Grant, Granted, Reason, Result, Waiting
 from homenode_directory.protocol.events import (
@@ -31,10 +31,11 @@ from homenode_directory.protocol.events import (
     SetPolicy,
 )
 from homenode_directory.protocol.facts import Facts, Terms
-from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Level, Policy, State, Version
+from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Level, Pending, Policy, State, Version
 from homenode_directory.protocol.transitions import check, step
 
-NOW = 100  # canonical present
+UNIT = 1_000  # time passes in steps of so many milliseconds; a round of a commit lasts one, of a policy two
+NOW = 100 * UNIT  # canonical present
 N = 10  # canonical committed version number, once there is one
 FENCE = 50  # canonical fence
 FLOOR = 0
@@ -48,7 +49,7 @@ ANSWERS: dict[type, tuple[type, ...]] = {
     Commit: (Done, Waiting, Denial),
     Put: (Done, Denial),
     Renew: (Done, Denial),
-    SetPolicy: (Done, Denial),
+    SetPolicy: (Done, Waiting, Denial),
     InvAck: (type(None),),
     Expire: (type(None),),
     EndSession: (type(None),),
@@ -72,8 +73,7 @@ class Bounds:
     default: Level
     sessions: tuple[str, ...] = ("A", "B", "C")
     policies: tuple[Policy | None, ...] = (None,)
-    copy_ms: tuple[int, ...] = (0, 1)  # how long a session's copies may live on, at a commit
-    ttls_ms: tuple[int, ...] = (1,)
+    ttls_ms: tuple[int, ...] = (UNIT,)
     keep: tuple[bool, ...] = (False, True)
     create: tuple[bool, ...] = (False, True)
     waiters_max: int = 2
@@ -81,7 +81,15 @@ class Bounds:
     @property
     def terms(self) -> Terms:
         """The shortest ones."""
-        return Terms(tombstone_ms=1, waiters_max=self.waiters_max, ended_max=1)
+        return Terms(
+            tombstone_ms=UNIT, waiters_max=self.waiters_max, ended_max=1, lease_ms=0, late_ms=0, max_age_ms=981
+        )
+
+    @property
+    def quarantines(self) -> tuple[int, ...]:
+        """Until when the slice may be in quarantine."""
+        strict = self.default is Level.STRICT or Policy(Level.STRICT) in self.policies
+        return (0, NOW + UNIT) if strict else (0,)
 
 
 @dataclass
@@ -96,6 +104,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self._canon = Canon(self.bounds.sessions)
+        self._quarantine_ms = 0
 
     def run(self) -> Walk:
         """Visit everything."""
@@ -111,11 +120,13 @@ class Walk:
 
     def _moves(self, entry: Entry) -> Iterator[Entry]:
         yield self._canon.of(later(entry))
-        lapsed = lapse(entry, self._facts(frozenset()))
-        for event, facts in self._events(entry):
-            decision = self.judge(entry, lapsed, event, facts)
-            if decision.entry is not entry:
-                yield self._canon.of(decision.entry)
+        for quarantine_ms in self.bounds.quarantines:
+            self._quarantine_ms = quarantine_ms
+            lapsed = lapse(entry, self._facts(frozenset()))
+            for event, facts in self._events(entry):
+                decision = self.judge(entry, lapsed, event, facts)
+                if decision.entry is not entry:
+                    yield self._canon.of(decision.entry)
 
     def judge(self, entry: Entry, lapsed: Entry, event: Event, facts: Facts) -> Decision:
         """One step, held against the promises. `lapsed`: see `lapse`."""
@@ -139,9 +150,33 @@ class Walk:
                 yield EndSession(session), facts
                 if session not in dead:
                     yield from self._requests(entry, session, facts)
+        yield from self._over_the_dead(entry)
         for group in self._groups(entry):
             for n, fence in product((N - 1, N, N + 1), self._fences(entry)):
                 yield InvAck(group, n, fence), self._facts(frozenset())
+
+    def _over_the_dead(self, entry: Entry) -> Iterator[tuple[Event, Facts]]:
+        """What sessions that are over make a difference to: wait-sets, and what they have prepared."""
+        if entry.pending is not None:
+            for dead in (frozenset(), {entry.pending.session}):
+                yield from self._again(entry.pending, self._facts(dead))
+        elif len(self.bounds.quarantines) > 1:
+            for gone in entry.sharers:
+                facts = self._facts({gone})
+                for session in self.bounds.sessions:
+                    if session != gone:
+                        yield Commit(session, CONTENT, Base.ANY), facts
+                        for policy in self.bounds.policies:
+                            yield SetPolicy(session, policy), facts
+
+    def _again(self, pending: Pending, facts: Facts) -> Iterator[tuple[Event, Facts]]:
+        """The request that is prepared comes again, though its session may be over."""
+        again = replace(facts, request=pending.request, digest=pending.digest)
+        event: Event = Commit(pending.session, pending.content, Base.ANY)
+        if pending.sets_policy:
+            event = SetPolicy(pending.session, pending.policy)
+        yield event, again
+        yield event, replace(again, digest="other")
 
     def _requests(self, entry: Entry, session: str, facts: Facts) -> Iterator[tuple[Event, Facts]]:
         bounds, lease = self.bounds, "L" + session
@@ -155,16 +190,16 @@ class Walk:
             yield Renew(session, lease, ttl_ms), facts
         repeated = next((waiter for waiter in entry.waiters if waiter.session == session), None)
         if repeated is None:
-            for ttl_ms, wait_ms, create in product(bounds.ttls_ms, (0, 1), bounds.create):
+            for ttl_ms, wait_ms, create in product(bounds.ttls_ms, (0, UNIT), bounds.create):
                 yield GetM(session, lease, ttl_ms, wait_ms, create), facts
         else:
             again = replace(facts, request=repeated.request, digest=repeated.digest)
-            yield GetM(session, lease, repeated.ttl_ms, 1, repeated.create), again
-            yield GetM(session, lease, repeated.ttl_ms, 1, repeated.create), replace(again, digest="other")
+            yield GetM(session, lease, repeated.ttl_ms, UNIT, repeated.create), again
+            yield GetM(session, lease, repeated.ttl_ms, UNIT, repeated.create), replace(again, digest="other")
         yield from self._commits(entry, session, facts)
 
     def _commits(self, entry: Entry, session: str, facts: Facts) -> Iterator[tuple[Event, Facts]]:
-        """All that may be accepted, with every choice of copies, and one of each kind that may not."""
+        """All that may be accepted, and one of each kind that may not."""
         lease, version = "L" + session, entry.version
         stale = Version(INCARNATION, N - 1)
         for base in (stale, Base.ABSENT):
@@ -176,18 +211,7 @@ class Walk:
         if entry.holder is not None and entry.holder.session == session:
             tokens += [(lease, entry.holder.fence, keep) for keep in self.bounds.keep]
         for (by, fence, keep), base, content in product(tokens, (version, Base.ANY), (CONTENT, None)):
-            for more in self._copies(session, entry, facts):
-                yield Commit(session, content, base, by, fence, keep), more
-
-    def _copies(self, session: str, entry: Entry, facts: Facts) -> Iterator[Facts]:
-        """Facts with every choice of how long the copies of others live."""
-        others = [other for other in self.bounds.sessions if other != session and other in entry.sharers]
-        if not strict(entry, facts):
-            yield facts
-            return
-        for lives in product(self.bounds.copy_ms, repeat=len(others)):
-            deadlines = {other: NOW + ms for other, ms in zip(others, lives, strict=True)}
-            yield replace(facts, deadlines=MappingProxyType(deadlines))
+            yield Commit(session, content, base, by, fence, keep), facts
 
     def _fences(self, entry: Entry) -> list[int]:
         known = {entry.fence, entry.fence - 1}
@@ -198,19 +222,21 @@ class Walk:
         return sorted(known)
 
     def _groups(self, entry: Entry) -> list[tuple[str, ...]]:
-        waits = tuple(session for session, _ in entry.pending.waits) if entry.pending is not None else ()
+        waits = entry.pending.waits if entry.pending is not None else ()
         return list(dict.fromkeys([*((session,) for session in self.bounds.sessions), waits or ("A",)]))
 
     def _facts(self, dead: frozenset[str] | set[str]) -> Facts:
         return Facts(
             now_ms=NOW, now_max_ms=NOW, incarnation=INCARNATION, request=REQUEST, digest="d", floor=FLOOR,
-            dead=frozenset(dead), default=Policy(self.bounds.default), terms=self.bounds.terms,
+            dead=frozenset(dead), quarantine_ms=self._quarantine_ms, default=Policy(self.bounds.default),
+            terms=self.bounds.terms,
         )  # fmt: skip
 
 
 def strict(entry: Entry, facts: Facts) -> bool:
     """Whether commits to the entry are strict."""
-    return (entry.policy or facts.default).level is Level.STRICT
+    level = entry.policy.level if entry.policy is not None else None
+    return (level or facts.default.level) is Level.STRICT
 
 
 def lapse(entry: Entry, facts: Facts) -> Entry:
@@ -227,10 +253,10 @@ def later(entry: Entry) -> Entry:
     holder, pending = entry.holder, entry.pending
     return replace(
         entry,
-        holder=replace(holder, deadline_ms=holder.deadline_ms - 1) if holder else None,
-        waiters=tuple(replace(waiter, deadline_ms=waiter.deadline_ms - 1) for waiter in entry.waiters),
-        pending=replace(pending, waits=tuple((s, ms - 1) for s, ms in pending.waits)) if pending else None,
-        tombstone_ms=entry.tombstone_ms - 1 if entry.tombstone_ms else 0,
+        holder=replace(holder, deadline_ms=holder.deadline_ms - UNIT) if holder else None,
+        waiters=tuple(replace(waiter, deadline_ms=waiter.deadline_ms - UNIT) for waiter in entry.waiters),
+        pending=replace(pending, until_ms=pending.until_ms - UNIT) if pending else None,
+        tombstone_ms=entry.tombstone_ms - UNIT if entry.tombstone_ms else 0,
     )
 
 
@@ -268,8 +294,8 @@ def _key(entry: Entry) -> tuple[object, ...]:
         tuple((w.session, w.ttl_ms, _near(w.deadline_ms), w.create) for w in entry.waiters),
         pending
         and (
-            pending.session, pending.content is None, min(entry.fence - pending.fence, 2), pending.keep,
-            tuple((s, _near(ms)) for s, ms in pending.waits),
+            pending.session, pending.content is None, min(entry.fence - pending.fence, 2), pending.keep, pending.waits,
+            _near(pending.until_ms), pending.shares, pending.sets_policy, pending.policy,
         ),
         tuple(sorted((s, of == n) for s, of in entry.sharers.items())),
         entry.policy,
@@ -305,7 +331,8 @@ def _renamed(entry: Entry, names: dict[str, str]) -> Entry:
         ),
         pending=replace(
             pending, session=names[pending.session], request=200, version=Version(INCARNATION, N + 1),
-            fence=fence(pending.fence), waits=tuple(sorted((names[s], _near(ms)) for s, ms in pending.waits)),
+            fence=fence(pending.fence), waits=tuple(sorted(names[s] for s in pending.waits)),
+            until_ms=_near(pending.until_ms),
         ) if pending else None,
         sharers=_sharers({names[s]: N - min(n - of, 1) for s, of in entry.sharers.items()}),
         tombstone_ms=_near(entry.tombstone_ms) if entry.tombstone_ms else 0,
@@ -348,7 +375,9 @@ class Promises:
         self._never_back(new)
         self._denials_change_nothing(new)
         self._commits(new)
-        self._strict(new)
+        self._published(new)
+        self._prepared(new)
+        self._reads(new)
         self._sharers(new)
         self._writers(new)
         self._queue(new)
@@ -410,7 +439,7 @@ class Promises:
             assert holder is not None and (holder.session, holder.lease) == (event.session, event.lease)
             assert holder.fence == event.fence, "a stale token was accepted"
             assert self.entry.holder is not None and self.entry.holder.deadline_ms > NOW
-            assert self.decision.guards.before_ms == self.entry.holder.deadline_ms, "not guarded by the deadline"
+            assert 0 < self.decision.guards.before_ms <= self.entry.holder.deadline_ms, "not guarded by the deadline"
         else:
             assert lapsed.holder is None, "past a live holder"
         if event.base is Base.ABSENT:
@@ -426,27 +455,58 @@ class Promises:
     def _repeated(self) -> bool:
         return self.facts.request != REQUEST
 
-    def _strict(self, new: Entry) -> None:
+    @property
+    def _calm(self) -> bool:
+        return self.facts.quarantine_ms <= NOW
+
+    def _published(self, new: Entry) -> None:
+        """What must not be published over copies is published when there are none, and no quarantine."""
         entry, event, facts = self.entry, self.event, self.facts
-        if entry.pending is not None and new.pending is None:
-            assert new.version.n >= entry.pending.version.n, "a prepared version was given up"
-            acked = (
-                frozenset(event.sessions) if isinstance(event, InvAck) and event.fence == entry.pending.fence else ()
-            )
-            for session, deadline_ms in entry.pending.waits:
-                over = isinstance(event, EndSession) and event.session == session
-                assert deadline_ms <= NOW or session in acked or over, f"published before {session} was done"
-        if self.accepted and strict(entry, facts) and new.version.n > self.lapsed.version.n:
+        if entry.pending is not None and (new.pending is None or new.version.n > entry.version.n):
+            pending = entry.pending
+            assert new.version.n >= pending.version.n, "a prepared version was given up"
+            assert self._calm and self.decision.guards.calm, "published in quarantine, or without a look at it"
+            for session in pending.waits:
+                acked = isinstance(event, InvAck) and event.fence == pending.fence and session in event.sessions
+                left = isinstance(event, EndSession | Put) and event.session == session
+                assert pending.until_ms <= NOW or acked or left, f"published before {session} was done"
+        changed = isinstance(event, SetPolicy) and strict(self.lapsed, facts) != strict(new, facts)
+        done = isinstance(self.decision.answer, Done) and not self._repeated()
+        if done and (changed or (isinstance(event, Commit) and strict(entry, facts))):
+            assert self._calm and self.decision.guards.calm, "published in quarantine, or without a look at it"
+            committer = event.session if isinstance(event, Commit) else ""
             for session in self.lapsed.sharers:
-                if session != event.session:  # type: ignore[union-attr]
-                    assert facts.deadlines.get(session, 0) <= NOW, f"published at once over {session}'s copy"
-        if self.accepted and new.pending is not None and not self._repeated():
-            assert self.decision.guards.deadlines == new.pending.waits, "deadlines that nobody froze"
-        if new.pending is not None:
-            assert new.version == entry.version or entry.pending is not None or self.lapsed.version == new.version
+                assert session in (committer, *facts.dead), f"published at once over {session}'s copy"
+
+    def _prepared(self, new: Entry) -> None:
+        """A round waits for everybody who may hold a copy, for as long as one that was granted before may live."""
+        entry, event, facts, pending = self.entry, self.event, self.facts, new.pending
+        if pending is None:
+            return
+        guards, terms = self.decision.guards, facts.terms
+        if entry.pending is not None and pending.version == entry.pending.version:
+            least_ms = entry.pending.until_ms if pending.waits else facts.quarantine_ms
+            assert pending.until_ms >= least_ms, "a round that is over earlier than it was to be"
+            assert set(pending.waits) <= set(entry.pending.waits)
+            return
+        assert isinstance(event, Commit | SetPolicy) and isinstance(self.decision.answer, Waiting)
+        committer = event.session if isinstance(event, Commit) else ""
+        waits = {session for session in self.lapsed.sharers if session != committer and session not in facts.dead}
+        assert set(pending.waits) == waits, "a round that does not wait for every copy"
+        assert waits or not self._calm, "nobody to wait for"
+        assert pending.until_ms >= facts.quarantine_ms
+        if waits:
+            age_ms = terms.max_age_ms * 102 // 100 + UNIT if isinstance(event, SetPolicy) else 0
+            quiet_ms = max(terms.quiet_ms, age_ms)
+            assert 0 < guards.before_ms <= pending.until_ms - quiet_ms, "copies may have been granted later"
+        if isinstance(event, SetPolicy):
+            assert pending.content == self.lapsed.content and pending.sets_policy and new.policy == self.lapsed.policy
+
+    def _reads(self, new: Entry) -> None:
         answer = self.decision.answer
-        if isinstance(event, GetS) and isinstance(answer, Grant):
-            assert answer.cacheable == (new.pending is None), "a copy that may be kept while it goes out of date"
+        if isinstance(self.event, GetS) and isinstance(answer, Grant):
+            stays = new.pending is None and (self._calm or not strict(new, self.facts))
+            assert answer.cacheable == stays, "a copy that may be kept while it goes out of date"
             assert answer.version == new.version
 
     def _sharers(self, new: Entry) -> None:
@@ -458,7 +518,7 @@ class Promises:
             gone = (
                 (isinstance(event, Put | EndSession | Commit) and event.session == session)
                 or (isinstance(event, InvAck) and session in event.sessions and n < event.n)
-                or (strict(self.entry, self.facts) and n < new_version)
+                or ((strict(self.entry, self.facts) or self.entry.pending is not None) and n < new_version)
             )
             assert gone, f"{session} left the sharers"
         for event_ in self.decision.log:

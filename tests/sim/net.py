@@ -7,7 +7,7 @@ must notice by the frames' numbers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable
@@ -147,7 +147,7 @@ class SimTransport:
             yield chunk
 
     async def write_content(
-        self, requests: Sequence[pb.WriteContentRequest], timeout_s: float
+        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
     ) -> pb.WriteContentResponse:
         """See `homenode.transport.Transport`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from homenode.errors import HomenodeError, Unavailable, from_wire
@@ -123,7 +123,7 @@ class SimServer:
         for chunk in await self._reply(chunks):
             yield chunk
 
-    async def write_content(self, requests: Sequence[pb.WriteContentRequest]) -> pb.WriteContentResponse:
+    async def write_content(self, requests: AsyncIterator[pb.WriteContentRequest]) -> pb.WriteContentResponse:
         """A content to keep."""
         return await self._reply(lambda: self._endpoint.write_content(requests, 30.0))
 

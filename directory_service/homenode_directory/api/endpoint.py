@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
@@ -43,6 +44,7 @@ class Endpoint:
             "OpenSession": (pb.OpenSessionRequest, self._counted("open_session", sessions.open)),
             "KeepAlive": (pb.KeepAliveRequest, self._counted("keep_alive", sessions.keep_alive)),
             "CloseSession": (pb.CloseSessionRequest, self._counted("close_session", sessions.close)),
+            "MissingChunks": (pb.MissingChunksRequest, self._counted("missing_chunks", self.missing_chunks)),
             "Resolve": (pb.ResolveRequest, self._counted("resolve", sessions.resolve)),
         }
         for method, (name, kind) in _OPERATIONS.items():
@@ -58,17 +60,19 @@ class Endpoint:
         self._take_streams()
         return Watch(self.parts, m).responses()
 
-    async def read_content(self, m: pb.ReadContentRequest) -> AsyncIterator[pb.ReadContentResponse]:
+    async def read_content(self, m: pb.ReadContentRequest) -> AsyncGenerator[pb.ReadContentResponse, None]:
         """A content in chunks. Raises Rejected."""
         parts = self.parts
         place = validate.session(parts.tenant, m.session_id)
-        key, have = validate.key(m.key), validate.have(m.have)
+        key = validate.key(m.key)
         if not m.HasField("version"):
             raise invalid("version is missing")
         wanted = wire.version_in(m.version)
         found = wire.accept(await parts.directory.at_version(place, m.session_id, key, wanted))
-        async for chunk in parts.bodies.read(place, wire.retained(found, wanted), have):
-            yield chunk
+        messages = parts.transfers.read(place, wire.retained(found, wanted), m)
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                yield message
 
     async def write_content(self, messages: AsyncIterator[pb.WriteContentRequest]) -> pb.WriteContentResponse:
         """Keep a content for a commit to come. Raises Rejected."""
@@ -81,7 +85,14 @@ class Endpoint:
             raise invalid("the first message must be the header")
         place = validate.session(parts.tenant, first.header.session_id)
         wire.alive(await parts.directory.confirm_session(place, first.header.session_id))
-        return await parts.bodies.write(place, first.header.content, messages)
+        return await parts.transfers.write(place, first.header.content, messages)
+
+    async def missing_chunks(self, m: pb.MissingChunksRequest) -> pb.MissingChunksResponse:
+        """Which chunks of a content to come are not stored. Raises Rejected."""
+        parts = self.parts
+        place = validate.session(parts.tenant, m.session_id)
+        wire.alive(await parts.directory.confirm_session(place, m.session_id))
+        return await parts.transfers.missing(place, m)
 
     def _take_streams(self) -> None:
         if self.parts.hub.draining:

@@ -7,7 +7,8 @@ The same streams and calls as over gRPC, on the same messages. What goes wrong i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
@@ -74,26 +75,32 @@ class LocalEndpoint:
 
     async def read_content(
         self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncIterator[pb.ReadContentResponse]:
-        """A content in chunks. Raises Rejected."""
+    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
+        """A content's header and data, each message within `timeout_s`. Raises Rejected."""
         try:
-            async with asyncio.timeout(timeout_s):
-                async for chunk in self._endpoint.read_content(request):
-                    yield chunk
+            async with aclosing(self._endpoint.read_content(request)) as messages:
+                while True:
+                    async with asyncio.timeout(timeout_s):
+                        message = await anext(messages, None)
+                    if message is None:
+                        return
+                    yield message
         except Exception as failure:
             raise Rejected(error_of(failure, during="ReadContent")) from None
 
     async def write_content(
-        self, requests: Iterable[pb.WriteContentRequest], timeout_s: float
+        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
     ) -> pb.WriteContentResponse:
-        """Keep a content for a commit to come. Raises Rejected."""
-
-        async def messages() -> AsyncIterator[pb.WriteContentRequest]:
-            for request in requests:
-                yield request
-
+        """Keep a content for a commit to come; `timeout_s` without a further request ends it. Raises Rejected."""
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as limit:
+
+                async def messages() -> AsyncIterator[pb.WriteContentRequest]:
+                    async for request in requests:
+                        limit.reschedule(loop.time() + timeout_s)
+                        yield request
+
                 return await self._endpoint.write_content(messages())
         except Exception as failure:
             raise Rejected(error_of(failure, during="WriteContent")) from None

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate
-from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.calls import Calls
 from homenode_directory.api.errors import rejected
 from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
+from homenode_directory.api.transfers import Transfers
 from homenode_directory.clock import Clock
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
@@ -40,7 +40,7 @@ class Parts:
 
     directory: Directory
     delivery: Delivery
-    bodies: Bodies
+    transfers: Transfers
     calls: Calls
     liveness: Liveness
     hub: Hub

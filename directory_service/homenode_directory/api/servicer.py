@@ -7,6 +7,7 @@ INTERNAL error with the decoder's text.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
-from homenode_directory.api.bodies import TRANSFER_S
+from homenode_directory.api import transfers
 from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.errors import rejected
 from homenode_directory.api.interceptors import malformed
@@ -43,13 +44,30 @@ def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]]) -> grpc.R
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-def _server_stream(
-    kind: type[Any], call: Callable[[Any], AsyncIterator[Message]], limit_s: float | None = None
-) -> grpc.RpcMethodHandler:
+def _server_stream(kind: type[Any], call: Callable[[Any], AsyncIterator[Message]]) -> grpc.RpcMethodHandler:
     async def handle(data: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-        async with asyncio.timeout(limit_s):
-            async for message in call(_decoded(kind, data)):
-                yield message.SerializeToString()
+        async for message in call(_decoded(kind, data)):
+            yield message.SerializeToString()
+
+    return grpc.unary_stream_rpc_method_handler(handle)
+
+
+def _read_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
+    async def handle(data: bytes, context: grpc.aio.ServicerContext) -> None:
+        """A reader has to take each message in time: until then the transfer holds a part of the budget."""
+        request = _decoded(pb.ReadContentRequest, data)
+        async with (
+            asyncio.timeout(transfers.SHORTEST_S) as whole,
+            contextlib.aclosing(endpoint.read_content(request)) as messages,
+        ):
+            async for message in messages:
+                if message.WhichOneof("what") == "header":
+                    whole.reschedule(asyncio.get_running_loop().time() + transfers.limit_s(message.header.size))
+                try:
+                    async with asyncio.timeout(transfers.STALL_S):
+                        await context.write(message.SerializeToString())
+                except grpc.aio.BaseError:
+                    raise asyncio.CancelledError from None  # there is nobody to write to any more
 
     return grpc.unary_stream_rpc_method_handler(handle)
 
@@ -73,7 +91,7 @@ def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     }
     table["Session"] = grpc.stream_stream_rpc_method_handler(session)
     table["Watch"] = _server_stream(pb.WatchRequest, endpoint.watch)
-    table["ReadContent"] = _server_stream(pb.ReadContentRequest, endpoint.read_content, TRANSFER_S)
+    table["ReadContent"] = _read_content(endpoint)
     table["WriteContent"] = grpc.stream_unary_rpc_method_handler(write_content)
     return grpc.method_handlers_generic_handler(SERVICE, table)
 

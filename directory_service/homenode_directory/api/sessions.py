@@ -36,7 +36,7 @@ class Sessions:
             bookmark_ms=parts.bookmark_ms,
             limits=parts.wire_limits(),
             server_version=parts.server_version,
-            strongest=t.CONSISTENCY_LAZY,
+            strongest=wire.LEVELS[parts.directory.strongest],
         )
 
     async def keep_alive(self, m: pb.KeepAliveRequest) -> pb.KeepAliveResponse:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from homenode_api.chunks import CONTENT_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api.errors import invalid, rejected
@@ -25,6 +26,7 @@ LEASE_MS = (1_000, 60_000)
 SESSION_MS = (5_000, 300_000)
 HASH_BYTES = 32
 HAVE_MAX = 8
+HAVE_CHUNKS_MAX = 1_024
 LIST_MAX = 1_000
 HOLDINGS_MAX = 16_384
 RESOLVE_MAX = 1_024
@@ -41,7 +43,7 @@ class Bounds:
 
     term_ms: int = 10_000
     session_ttl_ms: int = 30_000
-    artifact_bytes: int = 4 * 1024 * 1024
+    artifact_bytes: int = CONTENT_MAX_BYTES
     inline_bytes: int = 32 * 1024
 
 
@@ -138,6 +140,16 @@ def have(values: Iterable[bytes]) -> tuple[str, ...]:
     return tuple(hash_hex(value, "have") for value in hashes)
 
 
+def have_chunks(values: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Hashes of chunks."""
+    hashes = tuple(values)
+    if len(hashes) > HAVE_CHUNKS_MAX:
+        raise invalid(f"{len(hashes)} hashes of chunks; at most {HAVE_CHUNKS_MAX}")
+    if any(len(hash_) != HASH_BYTES for hash_ in hashes):
+        raise invalid(f"the hash of a chunk must be {HASH_BYTES} bytes (SHA-256)")
+    return hashes
+
+
 def holdings(values: Iterable[pb.Holding]) -> dict[str, int]:
     """What an attaching session holds: key -> number of the version."""
     held: dict[str, int] = {}
@@ -156,12 +168,11 @@ def content_size(value: int, bounds: Bounds) -> int:
     return value
 
 
-def consistency(value: int, what: str = "consistency") -> None:
-    """A level that this server keeps: lazy, in this version."""
-    if value == t.CONSISTENCY_STRICT:
-        raise rejected(t.ERROR_REASON_UNSUPPORTED, f"{what} strict is not supported by this server; it keeps lazy")
-    if value not in (t.CONSISTENCY_UNSPECIFIED, t.CONSISTENCY_LAZY):
+def consistency(value: int, what: str = "consistency") -> int:
+    """A level, or none."""
+    if value not in (t.CONSISTENCY_UNSPECIFIED, t.CONSISTENCY_LAZY, t.CONSISTENCY_STRICT):
         raise invalid(f"{what} has the unknown value {value}")
+    return value
 
 
 def policy(value: t.Policy) -> t.Policy:

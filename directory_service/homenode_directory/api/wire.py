@@ -35,6 +35,7 @@ STATES = {
     State.P: t.STATE_PREPARED,
 }
 LEVELS = {Level.LAZY: t.CONSISTENCY_LAZY, Level.STRICT: t.CONSISTENCY_STRICT}
+_LEVELS_IN: dict[int, Level] = {number: level for level, number in LEVELS.items()}
 PUSHES = {Push.NONE: t.PUSH_NONE, Push.SHARERS: t.PUSH_SHARERS, Push.ALL: t.PUSH_ALL}
 
 UINT32_MAX = 2**32 - 1
@@ -54,8 +55,7 @@ def digest(kind: str, *fields: object) -> str:
 
 def read_event(session: str, m: pb.ReadRequest) -> GetS:
     """A read of the committed version."""
-    validate.consistency(m.consistency)
-    return GetS(session, m.share)
+    return GetS(session, m.share, validate.consistency(m.consistency) == t.CONSISTENCY_STRICT)
 
 
 def commit_event(session: str, m: pb.CommitRequest, bounds: validate.Bounds) -> tuple[Commit, str]:
@@ -115,13 +115,15 @@ def release_event(session: str, m: pb.ReleaseRequest) -> tuple[Put, str]:
 def policy_event(session: str, m: pb.SetPolicyRequest) -> tuple[SetPolicy, str]:
     """A new policy of an artifact, or none of its own."""
     policy = _policy_in(validate.policy(m.policy)) if m.HasField("policy") else None
-    fields = (policy.level.value, policy.max_age_ms, policy.max_reads, policy.max_steps) if policy else None
+    fields = (
+        (policy.level and policy.level.value, policy.max_age_ms, policy.max_reads, policy.max_steps) if policy else None
+    )
     return SetPolicy(session, policy), digest("set_policy", m.key, fields)
 
 
 def _policy_in(m: t.Policy) -> Policy:
     return Policy(
-        level=Level.LAZY,
+        level=_LEVELS_IN.get(m.consistency),
         push=Push.NONE,
         max_age_ms=m.max_age_ms if m.HasField("max_age_ms") else None,
         max_reads=m.max_reads if m.HasField("max_reads") else None,
@@ -207,7 +209,7 @@ def position(p: Position) -> t.Position:
 
 def policy(p: Policy) -> t.Policy:
     """A policy."""
-    m = t.Policy(consistency=LEVELS[p.level], push=PUSHES[p.push])
+    m = t.Policy(consistency=LEVELS[p.level] if p.level else t.CONSISTENCY_UNSPECIFIED, push=PUSHES[p.push])
     for name in ("max_age_ms", "max_reads", "max_steps"):
         value = getattr(p, name)
         if value is not None:
@@ -287,7 +289,7 @@ def commit_response(effect: Done, as_of: Position, lease: str) -> pb.CommitRespo
         version=version(effect.version),
         as_of=position(as_of),
         token=t_token(lease, as_of.incarnation, effect.fence) if effect.fence else None,
-        level=t.CONSISTENCY_LAZY,
+        level=LEVELS[effect.level],
     )
 
 
@@ -336,5 +338,5 @@ def _resolved(request: int, answer: Grant | Done | Denial) -> pb.Answer:
         m.acquire.token.fence, m.acquire.ttl_ms = answer.fence, answer.ttl_ms
     else:
         m.commit.version.CopyFrom(version(answer.version))
-        m.commit.level = t.CONSISTENCY_LAZY
+        m.commit.level = LEVELS[answer.level]
     return m

@@ -227,10 +227,8 @@ def _under_lease(known: Known, event: effects.Inv) -> None:
 
 
 def _prepare(known: Known, event: effects.Inv, item: Logged) -> None:
-    _require(event.waits, "publish", "prepared with nobody to wait for")
-    for session, deadline_ms in event.waits:
-        _require(deadline_ms > item.record.at_ms, "publish", f"waits for {session}, whose copy is dead")
-        _require(session != event.session, "publish", "waits for the committer")
+    _require(event.until_ms > item.record.at_ms, "publish", "prepared until a time that has passed")
+    for session in event.waits:
         _require(session in known.sharers or not known.whole, "sharers", f"waits for {session}, which has no copy")
     known.pending, known.dropped = event, set()
 
@@ -241,9 +239,9 @@ def _published(known: Known, event: LogEvent, item: Logged) -> None:
     if pending is not None:
         same = (event.version, event.content, event.session) == (pending.version, pending.content, pending.session)
         _require(same, "publish", f"version {event.version.n} is published, {pending.version.n} was prepared")
-        for session, deadline_ms in pending.waits:
-            gone = session in known.dropped or deadline_ms <= item.record.at_ms
-            left_ms = deadline_ms - item.record.at_ms
+        left_ms = pending.until_ms - item.record.at_ms
+        for session in pending.waits:
+            gone = session in known.dropped or left_ms <= 0
             _require(gone, "publish", f"published {left_ms} ms before the copy of {session} is surely dead")
     else:
         _require(not known.whole, "publish", f"version {event.version.n} is published, none was prepared")

@@ -1,10 +1,14 @@
-"""How a stored content's bytes look: one byte that says what follows, then a raw snapshot, a zstd frame or a patch."""
+"""How a stored content's bytes look: one byte that says what follows: a snapshot as it is or as a zstd frame, a patch,
+or the list of a large content's chunks."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from homenode_api.chunks import Chunk
 from homenode_api.patch import apply_patch, compress, content_hash, decompress
 from homenode_directory.content.chains import Link, plan_store
 
@@ -15,6 +19,10 @@ class Kind(IntEnum):
     RAW = 1
     ZSTD = 2
     PATCH = 3
+    LIST = 4
+
+
+_ENTRY = struct.Struct(">32sI")  # of a list: a chunk's hash and size
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +43,26 @@ class Blob:
     @property
     def sound(self) -> bool:
         """Whether the kind is known and goes with the presence of a base."""
+        if self.kind == Kind.LIST:
+            return not self.base and len(self.data) % _ENTRY.size == 1
         return self.kind == Kind.PATCH if self.base else self.kind in (Kind.RAW, Kind.ZSTD)
 
     @property
     def body(self) -> bytes:
         """The snapshot, frame or patch itself."""
         return self.data[1:]
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The list that `data` holds; empty where it holds something else."""
+        if self.kind != Kind.LIST or not self.sound:
+            return ()
+        return tuple(Chunk(*entry) for entry in _ENTRY.iter_unpack(self.body))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Hashes of the contents without which this one cannot be read: the base of a patch, the chunks of a list."""
+        return (self.base,) if self.base else tuple(dict.fromkeys(chunk.hash.hex() for chunk in self.chunks))
 
     def link(self, hash_: str) -> Link:
         """What planning needs to know."""
@@ -65,6 +87,16 @@ def snapshot_blob(raw: bytes, frame: bytes | None = None) -> Blob:
     if len(frame) < len(raw):
         return Blob(bytes((Kind.ZSTD,)) + frame, len(raw))
     return Blob(bytes((Kind.RAW,)) + raw, len(raw))
+
+
+def list_blob(size: int, chunks: Iterable[Chunk]) -> Blob:
+    """A large content of `size` bytes as the list of its chunks."""
+    return Blob(bytes((Kind.LIST,)) + b"".join(_ENTRY.pack(*chunk) for chunk in chunks), size)
+
+
+def chunk_blob(body: bytes, compressed: bool, size: int) -> Blob:
+    """A chunk of `size` bytes, as it came."""
+    return Blob(bytes((Kind.ZSTD if compressed else Kind.RAW,)) + body, size)
 
 
 def verify_raw(hash_: str, raw: bytes) -> Verified:

@@ -7,7 +7,8 @@ given, because the length of a patch tells something of its base.
 
 Nothing is stored before it was verified. Work on bytes runs in the executor that was handed in (small pieces, and all
 of it when there is none, run in place, which keeps simulations deterministic) under a budget of bytes; raw contents,
-patches and frames are cached within another.
+patches and frames are cached within another. Contents that are too large for one piece have a way of their own
+(`large`); here they are only found to be there when a commit names them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _DAMAGED = "the stored content is damaged"
 
 
 class BaseGone(LookupError):
-    """`Blobs.put_blob` was given a base that is not stored (any more); nothing was written."""
+    """`Blobs.put_blob` was given what needs a content that is not stored (any more); nothing was written."""
 
 
 class Blobs(Protocol):
@@ -56,13 +57,16 @@ class Blobs(Protocol):
     ) -> bool:
         """Write bytes and reference record (no references yet) if absent; in any case note that it was touched now.
 
-        A record that is written with a `base` adds a reference to it, in the same atomic step that finds the base
-        there; BaseGone if it is not. Dropping the record gives that reference back. True: what is stored now is
-        certainly these bytes, not another form of the same content.
+        A record of something that `needs` other contents (a patch, a list of chunks) adds a reference to each, in the
+        same atomic step that finds them there; BaseGone if one is not. Dropping the record gives the references back.
+        True: what is stored now is certainly these bytes, not another form of the same content.
         """
 
     async def get_blob(self, slice_: int, hash_: str) -> Blob | None:
         """The stored content, or None."""
+
+    async def touch(self, slice_: int, hashes: Sequence[str]) -> list[bool]:
+        """Which of these are stored; those were touched now."""
 
 
 class ContentReason(StrEnum):
@@ -120,10 +124,12 @@ class ContentStore:
         executor: Executor | None = None,
         budget_bytes: int = 64 << 20,
     ) -> None:
-        """`max_bytes`: largest content; `budget_bytes`: bytes in work at once, inputs and results together."""
+        """`max_bytes`: largest content in one piece; `budget_bytes`: bytes in work at once, inputs and results.
+        `workers`, where that work is done, are `large`'s too.
+        """
         self._blobs = blobs
         self._max_bytes = max_bytes
-        self._workers = Workers(executor, budget_bytes)
+        self.workers = Workers(executor, budget_bytes)
         self._bodies: ByteCache[bytes] = ByteCache(cache_bytes)  # raw contents, blobs, patches and frames
         self._links: ByteCache[Link] = ByteCache(cache_bytes // 16)
         self._answers: ByteCache[Sent] = ByteCache(cache_bytes // 4)  # to many readers of one change
@@ -144,8 +150,9 @@ class ContentStore:
         `inline`: the bytes; `snapshot`: as `homenode_api.patch.compress` writes them; `patch`: (hash of the base,
         patch). Raises ContentError, Overloaded, and what the blob calls raise; then nothing was stored.
         """
-        self._check_name(hash_, size)
-        if sum(form is not None for form in (inline, snapshot, patch)) > 1:
+        given = sum(form is not None for form in (inline, snapshot, patch))
+        self._check_name(hash_, size, one_piece=given > 0)
+        if given > 1:
             raise ContentError(ContentReason.INVALID_ARGUMENT, "a content is given in one form")
         body = patch[1] if patch is not None else snapshot if snapshot is not None else inline
         if body is not None and len(body) > self._max_bytes + _FRAME_EXTRA_BYTES:
@@ -250,17 +257,19 @@ class ContentStore:
         """
         raw = await self.load(slice_, hash_)
         self._links.drop((slice_, hash_))
-        return await self._workers.run(2 * len(raw), encoding.snapshot_blob, raw)
+        return await self.workers.run(2 * len(raw), encoding.snapshot_blob, raw)
 
     # ------------------------------------------------------------------------------------------------------- writing
 
-    def _check_name(self, hash_: str, size: int) -> None:
+    def _check_name(self, hash_: str, size: int, *, one_piece: bool) -> None:
         if not _HASH.fullmatch(hash_) or size < 0:
             raise ContentError(ContentReason.INVALID_ARGUMENT, "not a content hash and size")
+        if not one_piece:
+            return
         try:
             check_size(size, self._max_bytes)
         except ContentTooLarge as error:
-            raise ContentError(ContentReason.TOO_LARGE, str(error)) from None
+            raise ContentError(ContentReason.TOO_LARGE, f"{error} in one piece") from None
 
     async def _store_patch(self, slice_: int, hash_: str, size: int, base: str, patch: bytes) -> None:
         if not _HASH.fullmatch(base):
@@ -273,7 +282,7 @@ class ContentStore:
             await self._put(slice_, hash_, verified)
         except BaseGone:
             self._links.drop((slice_, base))
-            blob = await self._workers.run(2 * size, encoding.snapshot_blob, verified.raw)
+            blob = await self.workers.run(2 * size, encoding.snapshot_blob, verified.raw)
             await self._put(slice_, hash_, Verified(verified.raw, blob))
         if len(patch) < size:  # other readers of the base will want the very same
             self._bodies.put(("made", slice_, base, hash_), patch, len(patch))
@@ -319,6 +328,8 @@ class ContentStore:
             if raw is not None:
                 return raw, patches[::-1]
             blob = await self._blob(slice_, at, fresh=fresh)
+            if blob.kind == Kind.LIST:
+                raise ContentError(ContentReason.CONTENT_MISSING, "the content is not stored in one piece")
             if not blob.base:
                 return blob, patches[::-1]
             patches.append(blob)
@@ -379,7 +390,7 @@ class ContentStore:
             patch = self._bodies.get(key)
             if patch is None:
                 old, new = await self.load(slice_, base), await self.load(slice_, hash_)
-                patch = await self._workers.run(2 * (len(old) + len(new)), make_patch, old, new)
+                patch = await self.workers.run(2 * (len(old) + len(new)), make_patch, old, new)
                 self._bodies.put(key, patch, len(patch))
             return patch
 
@@ -393,7 +404,7 @@ class ContentStore:
                     frame = blob.body
                 else:
                     raw = await self.load(slice_, hash_)
-                    frame = await self._workers.run(2 * len(raw), compress, raw)
+                    frame = await self.workers.run(2 * len(raw), compress, raw)
                 self._bodies.put(key, frame, len(frame))
             return frame
 
@@ -401,12 +412,12 @@ class ContentStore:
 
     async def _verify(self, cost_bytes: int, work: Callable[..., Verified], *args: object) -> Verified:
         try:
-            return await self._workers.run(cost_bytes, work, *args)
+            return await self.workers.run(cost_bytes, work, *args)
         except (PatchError, Mismatch) as error:
             raise ContentError(ContentReason.INVALID_ARGUMENT, str(error)) from None
 
     async def _read(self, cost_bytes: int, work: Callable[..., bytes], *args: object) -> bytes:
         try:
-            return await self._workers.run(cost_bytes, work, *args)
+            return await self.workers.run(cost_bytes, work, *args)
         except (PatchError, Mismatch):
             raise ContentError(ContentReason.CONTENT_MISSING, _DAMAGED) from None

@@ -15,6 +15,7 @@ from homenode_directory.protocol.effects import (
     Granted,
     Guards,
     LogEvent,
+    PolicySet,
     Published,
     Refused,
     Result,
@@ -30,9 +31,9 @@ class Draft:
     """
 
     __slots__ = (
-        "before_ms", "changed", "committed_ms", "content", "content_guard", "deadlines", "ended", "facts", "fence",
-        "floor", "holder", "live", "log", "old", "pending", "policy", "results", "sharers", "tombstone_ms", "version",
-        "waiters",
+        "before_ms", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence", "floor",
+        "holder", "live", "log", "old", "pending", "policy", "published", "results", "sharers", "tombstone_ms",
+        "version", "waiters",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, facts: Facts) -> None:
@@ -57,12 +58,12 @@ class Draft:
         self.live: list[str] = []
         self.before_ms = 0
         self.content_guard = ""
-        self.deadlines: tuple[tuple[str, int], ...] = ()
+        self.published = False  # something that must not be in quarantine: the commit compares that
 
-    @property
-    def policy_in_force(self) -> Policy:
-        """The artifact's own policy, else the default."""
-        return self.policy if self.policy is not None else self.facts.default
+    def level_of(self, policy: Policy | None) -> Level:
+        """The level that a policy asks for."""
+        level = policy.level if policy is not None else None
+        return level or self.facts.default.level or Level.LAZY
 
     @property
     def current(self) -> Version | None:
@@ -72,7 +73,30 @@ class Draft:
     @property
     def strict(self) -> bool:
         """Whether commits must wait for the copies of others."""
-        return self.policy_in_force.level is Level.STRICT
+        return self.level_of(self.policy) is Level.STRICT
+
+    @property
+    def level(self) -> Level:
+        """What reads and commits of the artifact are, over this store."""
+        return Level.STRICT if self.strict and not self.facts.weakness else Level.LAZY
+
+    @property
+    def calm(self) -> bool:
+        """Whether the slice's quarantine is over, so that strict versions may be published."""
+        return self.facts.now_ms >= self.facts.quarantine_ms
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether copies of the committed version may be kept."""
+        return self.pending is None and (self.calm or not self.strict)
+
+    def copies(self) -> tuple[str, ...]:
+        """Sessions that may hold copies, sorted. One that is over has dropped them, or cannot serve them any more."""
+        return tuple(sorted(session for session in self.sharers if session not in self.facts.dead))
+
+    def not_after(self, ms: int) -> None:
+        """The commit holds only while the store's clock is below `ms`."""
+        self.before_ms = min(ms, self.before_ms or ms)
 
     def share(self, session: str) -> bool:
         """Note that `session` may hold the committed version; False if that was known."""
@@ -126,8 +150,8 @@ class Draft:
             version=self.version,
             content=self.content,
             committed_ms=self.committed_ms,
-            level=self.policy_in_force.level,
-            cacheable=self.pending is None,
+            level=self.level,
+            cacheable=self.cacheable,
             policy=self.policy,
             fence=fence,
             ttl_ms=ttl_ms,
@@ -144,14 +168,20 @@ class Draft:
         self.store_result(waiter.session, waiter.request, waiter.digest, denial)
         self.log.append(Refused(waiter.session, waiter.request))
 
+    def done(self, fence: int = 0, ttl_ms: int = 0) -> Done:
+        """The answer to an effect."""
+        return Done(self.version, fence, ttl_ms, self.level)
+
     def publish(self, pending: Pending) -> None:
-        """A prepared version becomes the committed one."""
-        self.changed = True
+        """A prepared version becomes the committed one. Only its committer may hold a copy of it; none is older."""
+        self.changed = self.published = True
         self.pending = None
         self.version, self.content = pending.version, pending.content
         self.committed_ms = max(self.committed_ms, self.facts.now_ms)
-        self.unshare(lambda session, n: n < pending.version.n and session != pending.session)
-        if self.content is not None and pending.session not in self.facts.dead:
+        self.unshare(lambda _, n: n < pending.version.n)
+        if pending.sets_policy:
+            self.set_policy(pending.policy)
+        if self.content is not None and pending.shares and pending.session not in self.facts.dead:
             self.share(pending.session)
         kept = 0
         holder = self.holder
@@ -161,9 +191,15 @@ class Draft:
                 self.holder = Holder(holder.session, holder.lease, kept, holder.deadline_ms, holder.ttl_ms)
             else:
                 self.end_lease(Cause.RELEASED)
-        done = Done(self.version, kept, self.holder.ttl_ms if kept and self.holder else 0)
+        done = self.done(kept, self.holder.ttl_ms if kept and self.holder else 0)
         self.store_result(pending.session, pending.request, pending.digest, done)
         self.log.append(Published(self.version, self.content, pending.session, pending.request))
+
+    def set_policy(self, policy: Policy | None) -> None:
+        """Change the artifact's own policy."""
+        self.policy = policy
+        self.changed = True
+        self.log.append(PolicySet(policy))
 
     def decide(self, answer: Answer | None) -> Decision:
         """Close the draft."""
@@ -172,7 +208,7 @@ class Draft:
             before_ms=self.before_ms,
             floor=self.floor if self.changed else None,
             content=self.content_guard,
-            deadlines=self.deadlines,
+            calm=self.published,
         )
         log, results = tuple(self.log), tuple(self.results)
         if not self.changed:

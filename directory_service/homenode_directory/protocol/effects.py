@@ -48,12 +48,14 @@ class Grant:
 class Done:
     """A commit, delete, release, renewal or policy change took effect.
 
-    `fence` is the token to go on with when a lease is kept; `version` the artifact's committed version now.
+    `fence` is the token to go on with when a lease is kept; `version` the artifact's committed version now, and `level`
+    what its reads and commits are.
     """
 
     version: Version
     fence: int = 0
     ttl_ms: int = 0
+    level: Level = Level.LAZY
 
 
 @value
@@ -81,7 +83,7 @@ class Inv:
     """Copies older than `version` are obsolete; `fence` names the round. Watchers take it as the change event.
 
     `lease` names the write lease that it was committed under, "" for a compare-and-set without one. `waits` is the
-    frozen wait-set of a prepared commit: sessions and the store times after which their copies are dead.
+    wait-set of a prepared commit, and at `until_ms`, store time, all their copies are dead.
     """
 
     version: Version
@@ -90,7 +92,8 @@ class Inv:
     session: str  # the committer
     prepared: bool = False  # strict: this version is not published yet
     lease: str = ""
-    waits: tuple[tuple[str, int], ...] = ()
+    waits: tuple[str, ...] = ()
+    until_ms: int = 0
 
 
 @value
@@ -174,7 +177,7 @@ class Guards:
     before_ms: int = 0  # the store's clock must be below this; 0: no such guard
     floor: int | None = None  # the slice's version floor must equal this (creation)
     content: str = ""  # this content must be stored; the commit adds a reference to it
-    deadlines: tuple[tuple[str, int], ...] = ()  # session deadlines that were frozen into a wait-set
+    calm: bool = False  # the slice's quarantine must still be the one that was judged on
 
 
 @value

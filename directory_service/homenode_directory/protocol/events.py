@@ -17,10 +17,14 @@ class Base(StrEnum):
 
 @value
 class GetS:
-    """A read miss: content of the last committed version, and a place among the sharers when `share`."""
+    """A read miss: content of the last committed version, and a place among the sharers when `share`.
+
+    `strict`: the answer must be linearizable, whatever the artifact's policy.
+    """
 
     session: str
     share: bool = True
+    strict: bool = False
 
 
 @value

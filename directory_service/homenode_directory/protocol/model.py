@@ -63,7 +63,7 @@ NO_VERSION = Version(0, 0)
 class Policy:
     """How an artifact is kept coherent. `None` means: the workspace's or the server's default."""
 
-    level: Level = Level.LAZY
+    level: Level | None = None
     push: Push = Push.NONE
     max_age_ms: int | None = None
     max_reads: int | None = None
@@ -107,8 +107,9 @@ class Waiter:
 class Pending:
     """A strict commit that is prepared: it is always published, never aborted.
 
-    `waits` maps each session that may hold an older copy to the store time, frozen at prepare, after which its copy
-    is certainly dead.
+    `waits` names the sessions that may hold an older copy and have not said that it is gone. At `until_ms`, store time,
+    all their copies are certainly dead. `shares`: the committer will hold the version. `sets_policy`: with the version
+    `policy` becomes the artifact's own.
     """
 
     session: str
@@ -118,7 +119,11 @@ class Pending:
     version: Version
     fence: int
     keep: bool
-    waits: tuple[tuple[str, int], ...]
+    waits: tuple[str, ...]
+    until_ms: int = 0
+    shares: bool = True
+    sets_policy: bool = False
+    policy: Policy | None = None
 
 
 def state_of(pending: Pending | None, holder: Holder | None, sharers: Mapping[str, int]) -> State:

@@ -7,8 +7,8 @@ nothing. Rules of events for which nobody waits answer None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container
+from dataclasses import dataclass, replace
 
 from homenode_directory.protocol.draft import Draft
 from homenode_directory.protocol.effects import (
@@ -17,7 +17,6 @@ from homenode_directory.protocol.effects import (
     Done,
     Dropped,
     Inv,
-    PolicySet,
     Reason,
     Refused,
     Shared,
@@ -36,7 +35,7 @@ from homenode_directory.protocol.events import (
     Renew,
     SetPolicy,
 )
-from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.facts import outlasting
 from homenode_directory.protocol.model import Cause, Holder, Level, Pending, State, Version, Waiter
 
 Judge = Callable[[Draft, Event], Answer | None]
@@ -50,16 +49,37 @@ class Rule:
     judge: Judge
 
 
-def wait_only_for(draft: Draft, pending: Pending, waits: tuple[tuple[str, int], ...]) -> None:
-    """Shrink a pending commit's wait-set; publish when nobody is left."""
-    if not waits:
-        draft.publish(pending)
-    elif waits != pending.waits:
+def proceed(draft: Draft, pending: Pending, gone: Container[str] = ()) -> None:
+    """Publish a prepared version once no older copy is left: all `gone`, or certainly dead, and no quarantine."""
+    facts = draft.facts
+    waits = tuple(session for session in pending.waits if session not in gone)
+    until_ms = pending.until_ms
+    if not waits or until_ms <= facts.now_ms:
+        if draft.calm:
+            draft.publish(pending)
+            return
+        until_ms = facts.quarantine_ms
+    if (waits, until_ms) != (pending.waits, pending.until_ms):
         draft.changed = True
-        draft.pending = Pending(
-            pending.session, pending.request, pending.digest, pending.content, pending.version, pending.fence,
-            pending.keep, waits,
-        )  # fmt: skip
+        draft.pending = replace(pending, waits=waits, until_ms=until_ms)
+
+
+def _prepare(draft: Draft, pending: Pending, quiet_ms: int, lease: str = "") -> Waiting:
+    """Start a round: older copies are obsolete, none is handed out, and `pending` is published when they are gone.
+
+    Every copy was granted before this commit, which takes place before `limit_ms`; `quiet_ms` later it is dead.
+    """
+    facts = draft.facts
+    until_ms = facts.quarantine_ms
+    if pending.waits:
+        limit_ms = facts.now_max_ms + facts.terms.late_ms
+        draft.not_after(limit_ms)
+        until_ms = max(until_ms, limit_ms + quiet_ms)
+    draft.pending = replace(pending, until_ms=until_ms)
+    draft.log.append(
+        Inv(pending.version, pending.fence, pending.content, pending.session, True, lease, pending.waits, until_ms)
+    )
+    return Waiting()
 
 
 # --- reads --------------------------------------------------------------------------------------------------------
@@ -72,15 +92,19 @@ def missing(draft: Draft) -> Denial:
 
 def _read(draft: Draft, event: Event) -> Answer:
     assert isinstance(event, GetS)
+    if event.strict and draft.facts.weakness:
+        return _unsupported(draft)
     if draft.content is None:
         return missing(draft)
-    if event.share and draft.share(event.session):
+    beyond = event.strict and not draft.strict  # what the policy gives: linearizable only as long as it is not kept
+    if event.share and draft.cacheable and not beyond and draft.share(event.session):
         draft.log.append(Shared(event.session, draft.version.n))
-    return draft.grant()
+    grant = draft.grant()
+    return replace(grant, level=Level.STRICT, cacheable=False) if beyond else grant
 
 
-def _read_prepared(draft: Draft, event: Event) -> Answer:
-    return draft.grant() if draft.content is not None else missing(draft)
+def _unsupported(draft: Draft) -> Denial:
+    return Denial(Reason.UNSUPPORTED, f"strict cannot be kept: {draft.facts.weakness}", current=draft.current)
 
 
 # --- the write lease ----------------------------------------------------------------------------------------------
@@ -97,7 +121,7 @@ def _held(draft: Draft) -> Denial:
     facts, holder = draft.facts, draft.holder
     until = holder.deadline_ms if holder is not None else facts.now_max_ms
     if draft.pending is not None:
-        until = max([until, *(ms for _, ms in draft.pending.waits)])
+        until = max(until, draft.pending.until_ms)
     return Denial(
         Reason.HELD,
         "another writer is active",
@@ -142,12 +166,12 @@ def _renew(draft: Draft, event: Event) -> Answer:
     holder = draft.holder
     if holder is None or not _is_holder(draft, event.session, event.lease):
         return _not_holder(draft, event.lease)
-    draft.before_ms = holder.deadline_ms
+    draft.not_after(holder.deadline_ms)
     deadline_ms = max(holder.deadline_ms, draft.facts.now_max_ms + event.ttl_ms)
     if deadline_ms != holder.deadline_ms:
         draft.holder = Holder(holder.session, holder.lease, holder.fence, deadline_ms, event.ttl_ms)
         draft.changed = True
-    return Done(draft.version, holder.fence, event.ttl_ms)
+    return draft.done(holder.fence, event.ttl_ms)
 
 
 def _renew_none(draft: Draft, event: Event) -> Answer:
@@ -159,14 +183,21 @@ def _put(draft: Draft, event: Event) -> Answer:
     """Give up the lease, or the shared copy. A prepared commit whose lease is given up is published without it."""
     assert isinstance(event, Put)
     if not event.lease:
-        dropped = draft.unshare(lambda session, _: session == event.session)
-        if dropped:
-            draft.log.append(Dropped(dropped))
-        return Done(draft.version)
+        _leave(draft, event.session)
+        return draft.done()
     if not _is_holder(draft, event.session, event.lease):
         return _not_holder(draft, event.lease)
     draft.end_lease(Cause.RELEASED)
-    return Done(draft.version)
+    return draft.done()
+
+
+def _leave(draft: Draft, session: str) -> None:
+    """The session holds no copy any more: it leaves the sharers, and nobody waits for it."""
+    dropped = draft.unshare(lambda sharer, _: sharer == session)
+    if dropped:
+        draft.log.append(Dropped(dropped))
+    if draft.pending is not None:
+        proceed(draft, draft.pending, (session,))
 
 
 # --- commits ------------------------------------------------------------------------------------------------------
@@ -186,7 +217,7 @@ def _commit(draft: Draft, event: Event) -> Answer:
     if event.content is None and draft.content is None:
         return missing(draft)
     if event.lease and draft.holder is not None:
-        draft.before_ms = draft.holder.deadline_ms
+        draft.not_after(draft.holder.deadline_ms)
     return _publish_or_prepare(draft, event)
 
 
@@ -229,19 +260,17 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
         draft.content_guard = event.content.hash
     draft.tombstone_ms = 0
     if draft.strict:
-        waits = tuple((s, facts.deadlines[s]) for s in sorted(draft.sharers) if _must_wait(s, event, facts))
-        if waits:
-            draft.log.append(Inv(version, fence, event.content, event.session, True, event.lease, waits))
-            draft.deadlines = waits
-            draft.pending = Pending(
+        waits = tuple(session for session in draft.copies() if session != event.session)
+        if waits or not draft.calm:
+            pending = Pending(
                 event.session, facts.request, facts.digest, event.content, version, fence, event.keep, waits
             )
-            return Waiting()
+            return _prepare(draft, pending, facts.terms.quiet_ms, event.lease)
+        draft.published = True
+        draft.unshare(lambda session, _: session != event.session)
     draft.version, draft.content = version, event.content
     draft.committed_ms = max(draft.committed_ms, facts.now_ms)
     draft.log.append(Inv(version, fence, event.content, event.session, lease=event.lease))
-    if draft.strict:
-        draft.unshare(lambda session, _: session != event.session)
     if event.content is not None:
         draft.share(event.session)
     else:
@@ -249,19 +278,15 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
     return _after_commit(draft, event, fence)
 
 
-def _must_wait(session: str, event: Commit, facts: Facts) -> bool:
-    return session != event.session and facts.deadlines.get(session, 0) > facts.now_ms
-
-
 def _after_commit(draft: Draft, event: Commit, fence: int) -> Done:
     holder = draft.holder
     if holder is None:
-        return Done(draft.version)
+        return draft.done()
     if event.keep:
         draft.holder = Holder(holder.session, holder.lease, fence, holder.deadline_ms, holder.ttl_ms)
-        return Done(draft.version, fence, holder.ttl_ms)
+        return draft.done(fence, holder.ttl_ms)
     draft.end_lease(Cause.RELEASED)
-    return Done(draft.version)
+    return draft.done()
 
 
 # --- what nobody asked for ----------------------------------------------------------------------------------------
@@ -282,7 +307,7 @@ def _ack_prepared(draft: Draft, event: Event) -> None:
     assert pending is not None
     _ack(draft, event)  # first: the log says who acknowledged before it says that the version is published
     if event.fence == pending.fence:
-        wait_only_for(draft, pending, tuple((s, ms) for s, ms in pending.waits if s not in event.sessions))
+        proceed(draft, pending, event.sessions)
 
 
 def _nothing(draft: Draft, event: Event) -> None:
@@ -290,11 +315,13 @@ def _nothing(draft: Draft, event: Event) -> None:
 
 
 def _end_session(draft: Draft, event: Event) -> None:
-    """Its place in a wait-set stays: an ended session's process may still read its copies until they run out."""
+    """Nobody waits for its copies: it closed itself and has dropped them, or its deadline passed and theirs before, or
+    its memory is gone, and that is followed by a quarantine."""
     assert isinstance(event, EndSession)
-    dropped = draft.unshare(lambda session, _: session == event.session)
-    if dropped:
-        draft.log.append(Dropped(dropped))
+    if draft.pending is not None and draft.pending.session == event.session:
+        draft.pending = replace(draft.pending, shares=False)
+        draft.changed = True
+    _leave(draft, event.session)
     leaving = [waiter for waiter in draft.waiters if waiter.session == event.session]
     if leaving:
         draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.session != event.session)
@@ -308,15 +335,31 @@ def _set_policy(draft: Draft, event: Event) -> Answer:
     assert isinstance(event, SetPolicy)
     if draft.content is None:
         return missing(draft)
+    old, new = draft.level_of(draft.policy), draft.level_of(event.policy)
+    if new is Level.STRICT and draft.facts.weakness:
+        return _unsupported(draft)
     if draft.policy == event.policy:
-        return Done(draft.version)
-    level = event.policy.level if event.policy is not None else draft.facts.default.level
-    if level is Level.STRICT and not draft.strict and draft.sharers:
-        return Denial(Reason.HELD, "copies are out that do not expire; try again when they are gone", draft.current)
-    draft.policy = event.policy
-    draft.changed = True
-    draft.log.append(PolicySet(event.policy))
-    return Done(draft.version)
+        return draft.done()
+    if new is not old:
+        if draft.copies() or not draft.calm:
+            return _held(draft) if draft.holder is not None else _prepare_policy(draft, event)
+        draft.published = True
+    draft.set_policy(event.policy)
+    return draft.done()
+
+
+def _prepare_policy(draft: Draft, event: SetPolicy) -> Answer:
+    """A change of level makes all copies obsolete, and only a version does that: one with the same content."""
+    facts, content, old = draft.facts, draft.content, draft.policy or draft.facts.default
+    assert content is not None
+    version = Version(facts.incarnation, draft.version.n + 1)
+    draft.content_guard = content.hash
+    age_ms = old.max_age_ms if old.max_age_ms is not None else facts.terms.max_age_ms
+    pending = Pending(
+        event.session, facts.request, facts.digest, content, version, draft.raise_fence(), False, draft.copies(),
+        shares=False, sets_policy=True, policy=event.policy,
+    )  # fmt: skip
+    return _prepare(draft, pending, max(facts.terms.quiet_ms, outlasting(age_ms)))
 
 
 def _set_policy_prepared(draft: Draft, event: Event) -> Answer:
@@ -335,7 +378,7 @@ _NO_LEASE = Rule("deny LEASE_LOST with the cause", _renew_none)
 _RENEW = Rule("move the holder's deadline", _renew)
 _LAPSE = Rule("deadlines only", _nothing)
 _END = Rule("drop the session's copy, places in the queue and lease", _end_session)
-_POLICY = Rule("set the policy", _set_policy)
+_POLICY = Rule("set the policy; prepare when the level changes and copies are out", _set_policy)
 
 _FREE: dict[type[Event], Rule] = {
     GetS: _READ,
@@ -351,7 +394,7 @@ _FREE: dict[type[Event], Rule] = {
 _WRITTEN: dict[type[Event], Rule] = {**_FREE, GetM: _QUEUE, Renew: _RENEW}
 _PREPARED: dict[type[Event], Rule] = {
     **_WRITTEN,
-    GetS: Rule("return the old version, not cacheable", _read_prepared),
+    GetS: Rule("return the old version, not cacheable", _read),
     Commit: Rule("deny: stale token, other base, or HELD", _commit_prepared),
     InvAck: Rule("shrink the wait-set; publish when it is empty", _ack_prepared),
     SetPolicy: Rule("deny HELD", _set_policy_prepared),

@@ -12,7 +12,8 @@ Theory of operation. A judgement has three parts, always in this order:
 Lazy and strict differ in one place, `rules._publish_or_prepare`. A lazy commit publishes at once: other sharers stay in
 the set with the old version number until they acknowledge, because until then they may still hold it. A strict commit
 prepares: version and wait-set are fixed, readers get the old version uncached, and the version is published when
-every copy is acknowledged gone or certainly dead. It is never aborted.
+every copy is acknowledged gone or certainly dead. It is never aborted. A change between lazy and strict is such a round
+too, of the content that is there. While the slice is in quarantine nothing is published: `rules.proceed` puts it off.
 
 Tokens. The fence rises with every grant, commit, release and expiry, so a token is valid in one round only.
 """
@@ -44,7 +45,7 @@ from homenode_directory.protocol.events import (
 )
 from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import Cause, Entry, state_of
-from homenode_directory.protocol.rules import RULES, missing, wait_only_for
+from homenode_directory.protocol.rules import RULES, missing, proceed
 
 A = TypeVar("A", bound=Answer)
 
@@ -66,14 +67,14 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
         return Decision(entry, Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten"))
     draft = Draft(entry, facts)
     session = getattr(event, "session", "")
-    if session and not isinstance(event, EndSession):
-        if session in facts.dead:
-            return Decision(entry, Denial(Reason.SESSION_LOST, "the session is over"))
-        draft.live.append(session)
     _lapse(draft)
-    state = state_of(draft.pending, draft.holder, draft.sharers)
     answer = _under_way(draft, session)
     if answer is None:
+        if session and not isinstance(event, EndSession):
+            if session in facts.dead:
+                return Decision(entry, Denial(Reason.SESSION_LOST, "the session is over"))
+            draft.live.append(session)
+        state = state_of(draft.pending, draft.holder, draft.sharers)
         answer = RULES[state, type(event)].judge(draft, event)
         if isinstance(event, GetM | Commit | SetPolicy | Put):
             if isinstance(answer, Grant | Done | Denial):
@@ -89,7 +90,10 @@ def repeated(stored_digest: str, digest: str, answer: A) -> A | Denial:
 
 
 def _under_way(draft: Draft, session: str) -> Answer | None:
-    """The answer to a repeated request that waits, is prepared, or was answered by a deadline that has just passed."""
+    """The answer to a repeated request that waits, is prepared, or was answered by a deadline that has just passed.
+
+    Whether its session is over makes no difference: what is prepared will be published.
+    """
     facts, pending = draft.facts, draft.pending
     if not (session and facts.request):
         return None
@@ -112,8 +116,7 @@ def _lapse(draft: Draft) -> None:
     now = draft.facts.now_ms
     pending = draft.pending
     if pending is not None:
-        waits = tuple((s, ms) for s, ms in pending.waits if ms > now)
-        wait_only_for(draft, pending, waits)
+        proceed(draft, pending)
     holder = draft.holder
     if holder is not None and holder.deadline_ms <= now:
         draft.end_lease(Cause.EXPIRED)
@@ -164,7 +167,6 @@ def check(entry: Entry) -> None:
     """Raise AssertionError where an entry breaks an invariant of its type."""
     assert entry.holder is None or entry.holder.fence <= entry.fence, "a token above the fence"
     assert entry.pending is None or entry.pending.fence <= entry.fence, "a round above the fence"
-    assert entry.pending is None or entry.pending.waits, "pending with nobody to wait for"
     assert entry.pending is None or entry.pending.version.n == entry.version.n + 1, "pending is not the next version"
     assert all(n <= entry.version.n for n in entry.sharers.values()), "a sharer ahead of the committed version"
     assert not entry.waiters or entry.holder is not None or entry.pending is not None, "waiters before a free lease"

@@ -271,6 +271,9 @@ class Store(Protocol):
     async def now_ms(self) -> int:
         """The store's clock, without any slice's offset."""
 
+    async def weakness(self) -> str:
+        """How what it has acknowledged might be lost without a new incarnation; empty: it cannot."""
+
 
 class LogTrimmed(StoreError):
     """Entries after the asked sequence are no longer retained, or the sequence lies in the future.

@@ -3,19 +3,20 @@
 Per slice:
 
   b/<hash>   blob: a line [size, links, chain_bytes, base], then the encoded bytes
-  br/<hash>  record: refs, touched (ms), and `on/<hash>` for each base it refers to
+  br/<hash>  record: refs, touched (ms), and `on/<hash>` for each content it needs: a base, or the chunks of a list
   bi         ranked set: hash -> when collection looks at it next, at the earliest
 
 The record is written before the bytes: whatever dies in between is collected. Two writers of one content may encode it
-differently, and the first to write bytes wins; so the bytes say themselves what they are a patch of, and the record
-refers to the base of every writer.
+differently, and the first to write bytes wins; so the bytes say themselves what they need, and the record refers to
+what every writer's bytes need.
 
 A small content comes with the commit that makes it a version: its bytes are written in the same transaction, the record
 by the commit's reference, the rank beside it (`fields.touch_contents`).
 
 References are counted by whoever commits a version (`Exists("b/<hash>")` and `Add("br/<hash>", "refs", 1)` in one
-commit) and by patches, of their base. Collection compares before it deletes, so a content that is touched or referred
-to meanwhile survives. Times are on the slice's clock.
+commit) and by what needs a content, in the commit that finds it there. So while the record of a list exists all its
+chunks do, and who commits a version compares no more than the list. Collection compares before it deletes, so a content
+that is touched or referred to meanwhile survives. Times are on the slice's clock.
 """
 
 from __future__ import annotations
@@ -97,11 +98,11 @@ class StoredBlobs:
         piece = (bytes_key(hash_), stored_form(blob))
         for _ in range(ROUNDS_MAX):
             started = self._clock()
-            # What needs no base can follow its record at once; a patch must not be there without its base.
-            registered = await self._register(slice_, hash_, blob, () if base else (piece,))
+            # What needs nothing can follow its record at once; a patch must not be there without its base.
+            registered = await self._register(slice_, hash_, blob, () if blob.needs else (piece,))
             if registered is _Registered.STORED:
                 return False
-            if base:
+            if blob.needs:
                 await self._slice(slice_).keep(piece)
             if self._clock() - started < self._confirm_after_ms:
                 return registered is _Registered.FIRST
@@ -120,6 +121,12 @@ class StoredBlobs:
         size, links, chain_bytes, base = json.loads(data[:end])
         return Blob(data[end + 1 :], size, base, links, chain_bytes)
 
+    async def touch(self, slice_: int, hashes: Sequence[str]) -> list[bool]:
+        """Which of these contents are stored, and note that they were touched now. Raises StoreError, StoreFull."""
+        now_ms = await self._slice(slice_).now_ms()
+        commits = [Commit((Exists(bytes_key(h)), Exists(record_key(h))), _touch(h, now_ms)) for h in hashes]
+        return [outcome.ok for outcome in await self._commit(slice_, commits)] if commits else []
+
     async def collect(self, slice_: int, idle_ms: int, limit: int) -> int:
         """Look at up to `limit` contents; delete those without references that nobody touched for `idle_ms`.
 
@@ -135,38 +142,44 @@ class StoredBlobs:
         return sum(outcome.ok and deletes for outcome, (_, deletes) in zip(outcomes, verdicts, strict=True))
 
     async def _register(self, slice_: int, hash_: str, blob: Blob, pieces: Sequence[tuple[str, bytes]]) -> _Registered:
-        """Unless the bytes are stored already, see to it that the record is there and holds on to the blob's base.
+        """Unless the bytes are stored already, see to it that the record is there and holds on to what the blob needs.
 
         `pieces` are bytes to keep in the same round trip.
         """
         record, touch = record_key(hash_), _touch(hash_, await self._slice(slice_).now_ms())
-        base_there: tuple[Guard, ...] = ()
-        hold: tuple[Write, ...] = ()
-        if blob.base:
-            base_there = (Exists(bytes_key(blob.base)), Exists(record_key(blob.base)))
-            hold = (Put(record, ON + blob.base, "1"), Add(record_key(blob.base), "refs", 1))
-        holds_not = Equals(record, ON + blob.base, None)
+        there, hold = _hold(record, blob.needs)
         first = [
             Commit((Exists(bytes_key(hash_)), Exists(record)), touch),
-            Commit((Equals(record, "refs", None), *base_there), (Put(record, "refs", "0"), *touch, *hold)),
-        ]
-        # The record of a writer that has not come to its bytes, or never will: hold on to this blob's base as well.
-        second = [
-            Commit((Exists(record), *((Equals(record, ON + blob.base, "1"),) if blob.base else ())), touch),
-            Commit((Exists(record), holds_not, *base_there), (*touch, *hold)),
+            Commit((Equals(record, "refs", None), *there), (Put(record, "refs", "0"), *touch, *hold)),
         ]
         for _ in range(ROUNDS_MAX):
             stored, created = await self._commit(slice_, first, pieces)
             if stored.ok or created.ok:
                 return _Registered.STORED if stored.ok else _Registered.FIRST
             if created.failed > 0:
-                raise BaseGone("the base of a patch is not stored")
-            known, joined = await self._commit(slice_, second)
-            if known.ok or joined.ok:
+                raise BaseGone("what a content needs is not stored")
+            if await self._join(slice_, record, blob.needs, touch):
                 return _Registered.JOINED
-            if joined.failed > 1:
-                raise BaseGone("the base of a patch is not stored")
         raise StoreError("a content's record changed again and again")
+
+    async def _join(self, slice_: int, record: str, needs: Sequence[str], touch: tuple[Write, ...]) -> bool:
+        """Let the record of a writer that has not come to its bytes, or never will, hold on to what ours need as well.
+
+        False where it changed meanwhile. Raises BaseGone.
+        """
+        (known,) = await self._store.load(slice_, [record]) if needs else ({},)
+        held = [need for need in needs if ON + need in known]
+        new = [need for need in needs if ON + need not in known]
+        there, hold = _hold(record, new)
+        as_seen: tuple[Guard, ...] = (
+            Exists(record),
+            *(Equals(record, ON + need, "1") for need in held),
+            *(Equals(record, ON + need, None) for need in new),
+        )
+        (joined,) = await self._commit(slice_, [Commit((*as_seen, *there), (*touch, *hold))])
+        if joined.failed >= len(as_seen):
+            raise BaseGone("what a content needs is not stored")
+        return joined.ok
 
     def _slice(self, slice_: int) -> _Slice:
         state = self._slices.get(slice_)
@@ -239,6 +252,13 @@ def stored_form(blob: Blob) -> bytes:
     """A content as its key in the store holds it."""
     header = json.dumps([blob.size, blob.links, blob.chain_bytes, blob.base], separators=(",", ":"))
     return b"%s\n%s" % (header.encode(), blob.data)
+
+
+def _hold(record: str, needs: Sequence[str]) -> tuple[tuple[Guard, ...], tuple[Write, ...]]:
+    """That what is needed is there, and the writes by which the record refers to it."""
+    there = tuple(Exists(key(need)) for need in needs for key in (bytes_key, record_key))
+    hold = tuple(Put(record, ON + need, "1") for need in needs)
+    return there, (*hold, *(Add(record_key(need), "refs", 1) for need in needs))
 
 
 def _touch(hash_: str, now_ms: int) -> tuple[Write, ...]:

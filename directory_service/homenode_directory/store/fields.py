@@ -2,7 +2,8 @@
 
 The one place that knows both protocol types and store keys. Per slice:
 
-  meta                          record: floor (of dropped versions and fences); the store adds fields of its own
+  meta                          record: floor (of dropped versions and fences), calm and tick (`slicetime`); the store
+                                adds fields of its own
   e/<artifact>                  record: rev, body
   s/<artifact>                  ranked set: session -> version number that it was given
   v/<artifact>                  record: version number -> what was committed
@@ -52,6 +53,8 @@ FLOOR = "floor"
 LIVE = "live"
 DEADLINE = "deadline"
 SETTLED = "settled"
+CALM = "calm"
+TICK = "tick"
 
 _APART = frozenset({"rev", "sharers"})  # fields of Entry that the body does not hold
 _body_of = attrgetter(*(f.name for f in dataclasses.fields(Entry) if f.name not in _APART))
@@ -211,6 +214,7 @@ def encode_decision(
     settled_below: int = 0,
     at_ms: int = 0,
     kept: bool = False,
+    calm: str = "",
 ) -> Commit:
     """The generic commit that applies a decision.
 
@@ -224,9 +228,12 @@ def encode_decision(
         settled_below: the session's low-water mark that `request` was judged on.
         at_ms: the store's time that it was judged at, for the log.
         kept: the content comes with the call, so it need not be there already.
+        calm: the slice's quarantine as it was judged on.
     """
     entry = entry_key(artifact)
     guards = _guards(entry, old, decision, token, request, settled_below, kept)
+    if decision.guards.calm:
+        guards.append(Equals(META, CALM, calm))
     writes = _writes(artifact, entry, old, decision)
     show = (entry, sharers_key(artifact))
     if not decision.log:
@@ -260,8 +267,6 @@ def _guards(
     if wanted.content and not kept:
         guards.append(Exists(content_key(wanted.content)))
         guards.append(Exists(references_key(wanted.content)))
-    for session, deadline_ms in wanted.deadlines:
-        guards.append(Equals(session_key(session), DEADLINE, str(deadline_ms)))
     return guards
 
 
@@ -287,16 +292,19 @@ def _writes(artifact: str, entry: str, old: Entry, decision: Decision) -> list[W
     if due != due_ms(old):
         writes.append(Rank(DUE_ARTIFACTS, artifact, due) if due else Unrank(DUE_ARTIFACTS, artifact))
     if new.version is not old.version and new.version != old.version and new.committed_ms:
-        committer = next((event.session for event in decision.log if isinstance(event, _NEW_VERSION)), "")
-        record = VersionRecord(new.version, new.content, new.committed_ms, committer)
-        writes.append(Put(versions_key(artifact), str(new.version.n), _encode_version(record)))
+        writes += _version_writes(artifact, new, decision)
     if new.exists != old.exists:
         place, key = split_artifact(artifact)
         writes.append(Rank(index_key(place), key, 0) if new.exists else Unrank(index_key(place), key))
     return writes
 
 
-_NEW_VERSION = (effects.Inv, effects.Published)
+def _version_writes(artifact: str, new: Entry, decision: Decision) -> Iterator[Write]:
+    """The versions that became the committed one; two where a prepared one was due and another follows at once."""
+    for event in decision.log:
+        if isinstance(event, effects.Published) or (isinstance(event, effects.Inv) and not event.prepared):
+            record = VersionRecord(event.version, event.content, new.committed_ms, event.session)
+            yield Put(versions_key(artifact), str(event.version.n), _encode_version(record))
 
 
 def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
@@ -319,16 +327,19 @@ def _sharer_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
 
 
 def _concerned(entry: Entry) -> set[str]:
-    """Sessions whose end must reach the entry."""
+    """Sessions whose end must reach the entry, and the one whose commit is prepared."""
     concerned = set(entry.sharers)
     if entry.holder is not None:
         concerned.add(entry.holder.session)
+    if entry.pending is not None:
+        concerned.add(entry.pending.session)
     concerned.update(waiter.session for waiter in entry.waiters)
     return concerned
 
 
 def _held_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
-    if new.holder is old.holder and new.waiters is old.waiters and new.sharers.keys() == old.sharers.keys():
+    same = new.holder is old.holder and new.waiters is old.waiters and new.pending is old.pending
+    if same and new.sharers.keys() == old.sharers.keys():
         return
     before, after = _concerned(old), _concerned(new)
     for session in sorted(after - before):
@@ -345,7 +356,7 @@ def due_ms(entry: Entry) -> int:
     if entry.holder is not None:
         due.append(entry.holder.deadline_ms)
     if entry.pending is not None:
-        due.append(max(ms for _, ms in entry.pending.waits))
+        due.append(entry.pending.until_ms)
     if entry.tombstone_ms:
         due.append(entry.tombstone_ms)
     return min(due, default=0)

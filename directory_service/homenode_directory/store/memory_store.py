@@ -237,6 +237,10 @@ class MemoryStore:
         """See `Store.get_blob`."""
         return self._slice(slice_).blobs.get(key)
 
+    async def weakness(self) -> str:
+        """See `Store.weakness`."""
+        return ""
+
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""
         return self.memory.clock()

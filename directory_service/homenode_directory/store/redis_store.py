@@ -227,6 +227,15 @@ class RedisStore:
         data: bytes | None = (await self._blob_links.call(("GET", self._key(slice_, key))))[0]
         return data
 
+    async def weakness(self) -> str:
+        """See `Store.weakness`. A replica that commits do not wait for may be promoted without having them."""
+        info = (await self._links.call(("INFO", "replication")))[0].decode()
+        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        replicas = int(fields.get("connected_slaves", 0))
+        if replicas:
+            return f"Redis has {replicas} replicas, and commits do not wait for them"
+        return ""
+
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""
         return _ms((await self._links.call(("TIME",)))[0])

@@ -216,6 +216,10 @@ class SqliteStore:
         rows = await self._rows(slice_, "SELECT data FROM blobs WHERE slice = ? AND key = ?", (slice_, key))
         return rows[0][0] if rows else None
 
+    async def weakness(self) -> str:
+        """See `Store.weakness`. Commits are synchronous, and each open is a new incarnation."""
+        return ""
+
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""
         return self._clock_ms()

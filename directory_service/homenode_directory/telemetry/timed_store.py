@@ -124,6 +124,10 @@ class TimedStore:
         """See `Store`."""
         return await self._timed("get_blob", self._store.get_blob(slice_, key))
 
+    async def weakness(self) -> str:
+        """See `Store`."""
+        return await self._timed("weakness", self._store.weakness())
+
     async def now_ms(self) -> int:
         """See `Store`."""
         return await self._timed("now", self._store.now_ms())

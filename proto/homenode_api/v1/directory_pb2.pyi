@@ -20,6 +20,7 @@ class ContentEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONTENT_ENCODING_UNSPECIFIED: _ClassVar[ContentEncoding]
     CONTENT_ENCODING_SNAPSHOT: _ClassVar[ContentEncoding]
     CONTENT_ENCODING_PATCH: _ClassVar[ContentEncoding]
+    CONTENT_ENCODING_CHUNKS: _ClassVar[ContentEncoding]
 GATE_VERDICT_UNSPECIFIED: GateVerdict
 GATE_VERDICT_HOLDS: GateVerdict
 GATE_VERDICT_MOVED: GateVerdict
@@ -28,6 +29,7 @@ GATE_VERDICT_LEASE_LOST: GateVerdict
 CONTENT_ENCODING_UNSPECIFIED: ContentEncoding
 CONTENT_ENCODING_SNAPSHOT: ContentEncoding
 CONTENT_ENCODING_PATCH: ContentEncoding
+CONTENT_ENCODING_CHUNKS: ContentEncoding
 
 class OpenSessionRequest(_message.Message):
     __slots__ = ("workspace", "name", "ttl_ms", "seen_incarnation")
@@ -900,48 +902,78 @@ class HandoffResponse(_message.Message):
     def __init__(self, as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
 
 class ReadContentRequest(_message.Message):
-    __slots__ = ("session_id", "key", "version", "have", "snapshot")
+    __slots__ = ("session_id", "key", "version", "have", "have_chunks", "header_only", "first_chunk", "snapshot")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HAVE_FIELD_NUMBER: _ClassVar[int]
+    HAVE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    HEADER_ONLY_FIELD_NUMBER: _ClassVar[int]
+    FIRST_CHUNK_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     key: str
     version: _types_pb2.Version
     have: _containers.RepeatedScalarFieldContainer[bytes]
+    have_chunks: _containers.RepeatedScalarFieldContainer[bytes]
+    header_only: bool
+    first_chunk: int
     snapshot: str
-    def __init__(self, session_id: _Optional[str] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., have: _Optional[_Iterable[bytes]] = ..., snapshot: _Optional[str] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., have: _Optional[_Iterable[bytes]] = ..., have_chunks: _Optional[_Iterable[bytes]] = ..., header_only: bool = ..., first_chunk: _Optional[int] = ..., snapshot: _Optional[str] = ...) -> None: ...
 
 class ReadContentResponse(_message.Message):
-    __slots__ = ("header", "data")
+    __slots__ = ("header", "data", "chunk")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     header: ContentHeader
     data: bytes
-    def __init__(self, header: _Optional[_Union[ContentHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    chunk: ChunkBody
+    def __init__(self, header: _Optional[_Union[ContentHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., chunk: _Optional[_Union[ChunkBody, _Mapping]] = ...) -> None: ...
 
 class ContentHeader(_message.Message):
-    __slots__ = ("hash", "size", "encoding", "base_hash", "encoded_size")
+    __slots__ = ("hash", "size", "encoding", "base_hash", "encoded_size", "chunks")
     HASH_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     BASE_HASH_FIELD_NUMBER: _ClassVar[int]
     ENCODED_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     hash: bytes
     size: int
     encoding: ContentEncoding
     base_hash: bytes
     encoded_size: int
-    def __init__(self, hash: _Optional[bytes] = ..., size: _Optional[int] = ..., encoding: _Optional[_Union[ContentEncoding, str]] = ..., base_hash: _Optional[bytes] = ..., encoded_size: _Optional[int] = ...) -> None: ...
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    def __init__(self, hash: _Optional[bytes] = ..., size: _Optional[int] = ..., encoding: _Optional[_Union[ContentEncoding, str]] = ..., base_hash: _Optional[bytes] = ..., encoded_size: _Optional[int] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("hash", "size")
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    hash: bytes
+    size: int
+    def __init__(self, hash: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class ChunkBody(_message.Message):
+    __slots__ = ("index", "raw", "zstd")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    ZSTD_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    raw: bytes
+    zstd: bytes
+    def __init__(self, index: _Optional[int] = ..., raw: _Optional[bytes] = ..., zstd: _Optional[bytes] = ...) -> None: ...
 
 class WriteContentRequest(_message.Message):
-    __slots__ = ("header", "data")
+    __slots__ = ("header", "data", "chunk")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     header: WriteContentHeader
     data: bytes
-    def __init__(self, header: _Optional[_Union[WriteContentHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    chunk: ChunkBody
+    def __init__(self, header: _Optional[_Union[WriteContentHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., chunk: _Optional[_Union[ChunkBody, _Mapping]] = ...) -> None: ...
 
 class WriteContentHeader(_message.Message):
     __slots__ = ("session_id", "content")
@@ -956,3 +988,17 @@ class WriteContentResponse(_message.Message):
     HASH_FIELD_NUMBER: _ClassVar[int]
     hash: bytes
     def __init__(self, hash: _Optional[bytes] = ...) -> None: ...
+
+class MissingChunksRequest(_message.Message):
+    __slots__ = ("session_id", "hashes")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    HASHES_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    hashes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, session_id: _Optional[str] = ..., hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class MissingChunksResponse(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, missing: _Optional[_Iterable[int]] = ...) -> None: ...

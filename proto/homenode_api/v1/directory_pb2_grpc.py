@@ -150,6 +150,11 @@ class DirectoryServiceStub(object):
                 request_serializer=homenode__api_dot_v1_dot_directory__pb2.WriteContentRequest.SerializeToString,
                 response_deserializer=homenode__api_dot_v1_dot_directory__pb2.WriteContentResponse.FromString,
                 _registered_method=True)
+        self.MissingChunks = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/MissingChunks',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer(object):
@@ -299,6 +304,13 @@ class DirectoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MissingChunks(self, request, context):
+        """Which chunks of a large content have to be sent: to go on after a cut, or because an earlier version had the rest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -411,6 +423,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.WriteContent,
                     request_deserializer=homenode__api_dot_v1_dot_directory__pb2.WriteContentRequest.FromString,
                     response_serializer=homenode__api_dot_v1_dot_directory__pb2.WriteContentResponse.SerializeToString,
+            ),
+            'MissingChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.MissingChunks,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1013,6 +1030,33 @@ class DirectoryService(object):
             '/homenode_api.v1.DirectoryService/WriteContent',
             homenode__api_dot_v1_dot_directory__pb2.WriteContentRequest.SerializeToString,
             homenode__api_dot_v1_dot_directory__pb2.WriteContentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MissingChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/MissingChunks',
+            homenode__api_dot_v1_dot_directory__pb2.MissingChunksRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.MissingChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,
