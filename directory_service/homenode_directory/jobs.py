@@ -42,6 +42,7 @@ class _Awaited:
     heard: Heard
 
     body = b""
+    artifacts: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.since = 0.0
@@ -74,7 +75,19 @@ class EventJob(_Awaited):
     `heard` gets a `Reply`, or None where nobody asked (deadlines, acks, ended sessions).
     """
 
-    __slots__ = ("_effect", "artifact", "body", "decision", "digest", "entry", "event", "heard", "request", "uncached")
+    __slots__ = (
+        "_effect",
+        "artifact",
+        "artifacts",
+        "body",
+        "decision",
+        "digest",
+        "entry",
+        "event",
+        "heard",
+        "request",
+        "uncached",
+    )
 
     def __init__(
         self, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = "", body: bytes = b""
@@ -82,6 +95,7 @@ class EventJob(_Awaited):
         """`body`: the content of a commit, verified, where its transaction has to keep it."""
         super().__init__()
         self.artifact = artifact
+        self.artifacts = (artifact,)
         self.event = event
         self.heard = heard
         self.request = request
@@ -205,12 +219,13 @@ class EventJob(_Awaited):
 class StatJob(_Awaited):
     """Confirm the entry as known here, or learn it; changes nothing. `heard` gets (entry, head)."""
 
-    __slots__ = ("artifact", "entry", "heard")
+    __slots__ = ("artifact", "artifacts", "entry", "heard")
     relief = True
 
     def __init__(self, artifact: str, heard: Heard) -> None:
         super().__init__()
         self.artifact = artifact
+        self.artifacts = (artifact,)
         self.heard = heard
         self.entry: Entry = ABSENT_ENTRY
 

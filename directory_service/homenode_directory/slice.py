@@ -1,9 +1,10 @@
 """One slice at work: a queue of jobs, judged and committed in batches.
 
-The mailbox of every artifact in the slice. One batch is under way at a time: its jobs are judged in order on the
-entries as this process knows them, packed into one store call, and confirmed or refused by the store one by one. A
-refused job is judged again with what the store returned. So nothing is answered that the store has not confirmed
-after the request arrived, and however many jobs wait, a batch costs one round trip.
+The mailbox of every artifact in the slice. The jobs of a batch are judged in order on the entries as this process
+knows them, packed into one store call, and confirmed or refused by the store one by one. A refused job is judged again
+with what the store returned. So nothing is answered that the store has not confirmed after the request arrived, and
+however many jobs wait, a batch costs one round trip. A second batch, of other artifacts, is judged while the first is
+with the store.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ from homenode_directory.store.fields import LogRecord
 
 ROUNDS_MAX = 8
 RETRY_PAUSE_S = 0.05
+WORKERS = 2  # batches under way at once
 BATCH_MAX = 512
+BATCH_MIN = 16
+PASSED_MAX = 1_024  # jobs looked at that have to wait for a batch under way
 BATCH_BYTES_MAX = 1 << 20  # of contents; the last job may go over it
 ANNOUNCED_MAX = 4_096
 
@@ -60,12 +64,13 @@ class Job(Protocol):
     """One thing to commit. `build` judges, `settle` hears what the store said, `fail` ends it.
 
     The slice notes in it since when it waits (local milliseconds) and how often it was refused. `body` is content that
-    the call is to keep, if the job comes to it.
+    the call is to keep, if the job comes to it; `artifacts` are those that it looks at or changes.
     """
 
     since: float
     rounds: int
     body: bytes
+    artifacts: tuple[str, ...]
 
     @property
     def relief(self) -> bool:
@@ -157,7 +162,8 @@ class Slice:
         self._queue: deque[Job] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._busy: set[str] = set()  # artifacts of the batches under way
+        self._workers: list[asyncio.Task[None]] = []
         self._closing = False
 
     def submit(self, job: Job, *, use: bool = True) -> None:
@@ -174,15 +180,14 @@ class Slice:
         self._queue.append(job)
         self.used |= use
         self._wake.set()
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._run())
+        if not self._workers:
+            self._workers = [asyncio.ensure_future(self._run()) for _ in range(WORKERS)]
 
     async def close(self) -> None:
         """Finish what is queued, then stop."""
         self._closing = True
         self._wake.set()
-        if self._task is not None:
-            await self._task
+        await asyncio.gather(*self._workers)
         self._abandon_waiting("the directory is stopping")
 
     # --- what jobs use while they judge -------------------------------------------------------------------------
@@ -278,30 +283,50 @@ class Slice:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        """One of the workers."""
         while not (self._closing and not self._queue):
-            if not self._queue:
+            batch = self._take()
+            if not batch:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            batch = self._take()
+            artifacts = {artifact for job in batch for artifact in job.artifacts}
+            self._busy |= artifacts
             try:
                 again = await self._commit(batch)
             except Exception as error:  # a mistake in one batch must not stop the slice for good
                 self._forget()
                 for job in batch:
                     job.fail(error)
-                continue
+                again = []
+            self._busy -= artifacts
             self._queue.extendleft(reversed(again))
             self._queued_bytes += sum(len(job.body) for job in again)
+            self._wake.set()
 
     def _take(self) -> list[Job]:
-        """The jobs of the next batch."""
+        """The jobs of the next batch: those first in line whose artifacts no batch under way has changed.
+
+        Half of what waits is enough, so that one batch is judged while the store is busy with another; jobs of one
+        artifact stay together, and in order.
+        """
+        enough = max(BATCH_MIN, len(self._queue) // 2)
         batch: list[Job] = []
+        passed: list[Job] = []
+        taken: set[str] = set()
+        held = set(self._busy)
         size = 0
-        while self._queue and len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX:
+        while self._queue and len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX and len(passed) < PASSED_MAX:
             job = self._queue.popleft()
+            artifacts = job.artifacts
+            if (held and not held.isdisjoint(artifacts)) or (len(taken) >= enough and not taken.issuperset(artifacts)):
+                passed.append(job)
+                held.update(artifacts)
+                continue
             batch.append(job)
+            taken.update(artifacts or (f"#{len(batch)}",))
             size += len(job.body)
+        self._queue.extendleft(reversed(passed))
         self._queued_bytes -= size
         return batch
 
