@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import grpc
 
 import homenode
+from homenode import opening
 from homenode.contents import encode
 from homenode.grpc_transport import GrpcTransport
 from homenode_api.v1 import directory_pb2 as pb
@@ -30,17 +31,26 @@ def run_name() -> str:
 
 
 async def sessions(address: str, clients: int, *, own_streams: bool = False) -> Sequence[homenode.Homenode]:
-    """Sessions of one process; they share one stream, or each has a connection and stream of its own."""
-    url = f"homenode://{address}/{WORKSPACE}"
+    """Sessions of one process at a server; they share one stream, or each has a connection and stream of its own."""
 
     async def one(number: int) -> homenode.Homenode:
         transport = GrpcTransport([address]) if own_streams else None
-        return await homenode.connect(url, agent=f"c{number}", transport=transport, timeout_ms=60_000)
+        return await _connect(f"homenode://{address}/{WORKSPACE}", number, transport)
 
     found: list[homenode.Homenode] = []
     for start in range(0, clients, 32):
         found += await asyncio.gather(*(one(n) for n in range(start, min(start + 32, clients))))
     return found
+
+
+async def on_one_stream(address: str, count: int) -> Sequence[homenode.Homenode]:
+    """Sessions that share a connection and stream which nobody else has."""
+    opening._links.clear()  # as in another process; links that are in use live on
+    return await sessions(address, count)
+
+
+async def _connect(url: str, number: int, transport: GrpcTransport | None = None) -> homenode.Homenode:
+    return await homenode.connect(url, agent=f"c{number}", transport=transport, timeout_ms=60_000)
 
 
 async def acquire(address: str, clients: int, own_streams: bool = False) -> Loops:
@@ -63,8 +73,16 @@ def _reader(hn: homenode.Homenode, key: str) -> Operation:
 
 async def commit(address: str, clients: int, own_streams: bool = False) -> Loops:
     """Compare-and-set of a small change in 1 KiB; an artifact each."""
+    return await _commits(await sessions(address, clients, own_streams=own_streams))
+
+
+async def embedded_commit(address: str, clients: int, path: str) -> Loops:
+    """The same with the directory in this process."""
+    return await _commits([await _connect(f"embedded://{path}", number) for number in range(clients)])
+
+
+async def _commits(found: Sequence[homenode.Homenode]) -> Loops:
     run = run_name()
-    found = await sessions(address, clients, own_streams=own_streams)
     operations = [_committer(hn, f"{run}/{number}", number) for number, hn in enumerate(found)]
     await asyncio.gather(*(operation() for operation in operations))
     return Loops(operations)
@@ -81,6 +99,27 @@ def _committer(hn: homenode.Homenode, key: str, number: int) -> Operation:
         await hn.put(key, f"{head}{count:08d}{tail}")
 
     return put
+
+
+class Idle:
+    """Sessions that do nothing but live."""
+
+    def __init__(self, held: Sequence[homenode.Homenode]) -> None:
+        self._held = held
+
+    async def measure(self, seconds: float) -> dict[str, float]:
+        """See `load.Measurable`."""
+        await asyncio.sleep(seconds)
+        assert all(hn.connected for hn in self._held), "a session is not confirmed any more"
+        return {"n": len(self._held)}
+
+
+async def idle(address: str, clients: int, streams: int = 1) -> Idle:
+    """Sessions on so many streams."""
+    held: list[homenode.Homenode] = []
+    for _ in range(streams):
+        held += await on_one_stream(address, clients // streams)
+    return Idle(held)
 
 
 async def hot(address: str, clients: int) -> Loops:

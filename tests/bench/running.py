@@ -6,7 +6,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -119,9 +118,10 @@ class CommandLoad:
         """One round."""
         before = _used(self._pids)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(self._words(seconds), capture_output=True, text=True, timeout=seconds + 60)
+        words = self._words(seconds)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds + 60)
         if done.returncode:
-            raise RuntimeError(f"{self._words(seconds)[0]} failed: {done.stderr[-500:]}")
+            raise RuntimeError(f"{words[0]} failed: {done.stderr[-500:]}")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         figures = self._read(done.stdout)
         n = max(figures["n"], 1)
@@ -182,18 +182,14 @@ class Bench:
         """A load on etcd from Python."""
         return self._added(ProcessLoad(kind, self.etcd.address, clients, options, {"etcd": self.etcd.pid}))
 
+    def on_redis(self, kind: str, clients: int, **options: Any) -> Load:
+        """A load on Redis itself from Python."""
+        options["redis_port"] = self.redis.port
+        return self._added(ProcessLoad(kind, "", clients, options, {"redis": self.redis.pid}))
+
     def alone(self, kind: str, clients: int, **options: Any) -> Load:
         """A load that brings all that it needs, in its own process."""
         return self._added(ProcessLoad(kind, "", clients, options, {}))
-
-    def command(
-        self,
-        words: Callable[[float], list[str]],
-        read: Callable[[str], dict[str, float]],
-        pids: Mapping[str, int],
-    ) -> Load:
-        """A load generator of somebody else's."""
-        return CommandLoad(words, read, pids)
 
     def _added(self, load: ProcessLoad) -> ProcessLoad:
         self._stack.callback(load.close)
@@ -220,10 +216,3 @@ class Bench:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started

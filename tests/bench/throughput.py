@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from tests.bench.etcd_load import NativeLoad
 from tests.bench.rows import Figures, Row, group
-from tests.bench.running import Bench, Load, Measured
+from tests.bench.running import Bench, CommandLoad, Load, Measured
+from tests.bench.script_load import captured
 
 PER_S = "operations/s"
 SESSIONS = 64
@@ -16,7 +17,7 @@ NATIVE = "etcd, native load (h2load)"
 def native(bench: Bench, kind: str, clients: int = SESSIONS) -> Load:
     """etcd under a native load."""
     load = NativeLoad(kind, bench.etcd.address, clients, bench.folder)
-    return bench.command(load.words, load.read, {"etcd": bench.etcd.pid})
+    return CommandLoad(load.words, load.read, {"etcd": bench.etcd.pid})
 
 
 def compared(
@@ -55,6 +56,29 @@ def acquire_64(bench: Bench) -> Figures:
         "acquire_64_native": ("etcd, native", native(bench, "get")),
     }
     return compared(bench, bench.ours("homenode_load.acquire", SESSIONS), peers)[0]
+
+
+@group(
+    Row(
+        "acquire_512",
+        "read that asks the directory, 512 sessions",
+        "the same script call on Redis, natively: 8 connections, 64 in a pipeline",
+        PER_S,
+        0.3,
+        True,
+        moonshot=0.8,
+    ),
+)
+def acquire_512(bench: Bench) -> Figures:
+    """How much of what the store can do is left when the directory stands before it."""
+    one = bench.ours("homenode_load.acquire", 1)
+    words = [word.hex() for word in captured(bench.redis.port, one)]
+    peer = bench.on_redis("script_load.replay", 1, words=words)
+    try:
+        ours = bench.ours("homenode_load.acquire", 512)
+        return compared(bench, ours, {"acquire_512": ("Redis", peer)})[0]
+    finally:
+        one.close()
 
 
 @group(
