@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_directory.api.bodies import Bodies
@@ -26,6 +27,8 @@ from homenode_directory.api.outbox import QueueBounds
 from homenode_directory.api.parts import Parts, StreamLimits
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
+from homenode_directory.audit.exporter import Exporter
+from homenode_directory.audit.trimming import Keep
 from homenode_directory.clock import Clock, monotonic_ms
 from homenode_directory.config import OFF, Settings, hide_password
 from homenode_directory.content.large import LargeContents
@@ -42,7 +45,7 @@ from homenode_directory.protocol.model import Level, Policy
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
 from homenode_directory.store.open import open_store
-from homenode_directory.sweeper import Sweeper
+from homenode_directory.sweeper import Rounds, Sweeper
 
 LOG = logging.getLogger("homenode.server")
 
@@ -69,6 +72,7 @@ class Server:
     sweeper: Sweeper
     endpoint: Endpoint
     executor: ThreadPoolExecutor | None
+    exporter: Exporter | None = None
 
     async def start(self) -> None:
         """Open the store and begin to work. Raises StoreError."""
@@ -76,12 +80,16 @@ class Server:
         await self.directory.look_at_store()
         self.delivery.start()
         self.sweeper.start()
+        if self.exporter is not None:
+            self.exporter.start()
 
     async def close(self) -> None:
         """Finish what is under way and release the store; nothing acknowledged is lost."""
         await self.sweeper.close()
         await self.directory.close()
         await self.delivery.close()
+        if self.exporter is not None:
+            await self.exporter.close()
         if self.executor is not None:
             self.executor.shutdown(wait=True, cancel_futures=True)
         await self.store.close()
@@ -90,7 +98,7 @@ class Server:
 def store_of(settings: Settings) -> Store:
     """The store that the settings name, not open yet. Raises ConfigError."""
     try:
-        return open_store(settings.store, slices=settings.slices)
+        return open_store(settings.store, slices=settings.slices, log_max=2 * settings.log_keep)
     except StoreError as error:
         raise ConfigError(f"store: {error}") from None
 
@@ -150,11 +158,25 @@ def build(
     )
     delivery.answered, delivery.unheard = directory.answered, directory.unheard
     delivery.tail.awaited = directory.awaited
+    exporter = _exporter(settings, store, observer, mistakes)
     sweeper = Sweeper(
-        directory, mistakes=mistakes, collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX)
+        directory,
+        mistakes=mistakes,
+        collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX),
+        rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms)),
+        exported=exporter.exported if exporter is not None else lambda slice_: None,
     )
     endpoint = Endpoint(_parts(settings, store, directory, delivery, content, large, observer, clock))
-    return Server(store, directory, delivery, sweeper, endpoint, executor)
+    return Server(store, directory, delivery, sweeper, endpoint, executor, exporter)
+
+
+def _exporter(settings: Settings, store: Store, observer: Observer, mistakes: Mistakes) -> Exporter | None:
+    if not settings.log_archive:
+        return None
+    folder = Path(settings.log_archive).absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"log_archive: there is no folder {folder}")
+    return Exporter(store, settings.log_archive, observer=observer, mistakes=mistakes)
 
 
 def _parts(

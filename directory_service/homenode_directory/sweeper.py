@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from homenode_directory.audit.trimming import Keep, trim
 from homenode_directory.content.retention import Retained, RetentionPolicy, plan_retention
 from homenode_directory.directory import Directory
 from homenode_directory.errors import DirectoryError
@@ -35,7 +36,7 @@ class Rounds:
     idle_every: int = 8  # a slice that nobody used lately is looked at every so many rounds
     tidy_every: int = 120  # log and content are tidied every so many rounds
     due_max: int = 256
-    log_keep: int = 65_536
+    log: Keep = field(default_factory=Keep)
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
 
@@ -49,7 +50,9 @@ class Sweeper:
         collect: Collect | None = None,
         rounds: Rounds | None = None,
         mistakes: Mistakes | None = None,
+        exported: Callable[[int], int | None] = lambda slice_: None,
     ) -> None:
+        self._exported = exported
         self.rounds = rounds or Rounds()
         self._mistakes = mistakes or Mistakes()
         self._directory = directory
@@ -182,7 +185,8 @@ class Sweeper:
     async def _tidy(self, slice_: Slice) -> None:
         if slice_.incarnation.token:
             head = (await self._directory.plain(slice_, partial(_as_is, Commit()))).head
-            await self._store.trim_log(slice_.number, head - self.rounds.log_keep + 1)
+            number, now_ms = slice_.number, slice_.time.now_ms
+            await trim(self._store, number, head, now_ms, self.rounds.log, self._exported(number))
         if self._collect is not None:
             await self._collect(slice_.number)
 

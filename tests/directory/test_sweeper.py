@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from homenode_directory.audit.trimming import Keep
 from homenode_directory.content.retention import RetentionPolicy
 from homenode_directory.protocol.effects import Denial, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, GetM
@@ -92,7 +93,7 @@ async def test_idle_slices_are_tidied_too(world: World) -> None:
 
 
 async def test_the_log_is_cut_to_its_length(world: World) -> None:
-    server = await world.process(rounds=Rounds(idle_every=1, tidy_every=1, log_keep=10))
+    server = await world.process(rounds=Rounds(idle_every=1, tidy_every=1, log=Keep(entries=10)))
     session = await server.session()
     for i in range(30):
         await server.commit(session, f"h{i}")

@@ -86,11 +86,14 @@ def store_server(redis_factory: RedisFactory, short_tmp: Path) -> Iterator[Serve
 
 @pytest.fixture
 async def scripts(short_tmp: Path) -> AsyncIterator[ScriptFactory]:
-    """`scripts("writer", url, …)` starts tests/faults/writer.py as a process; they end with the test."""
+    """`scripts("writer", url, …)` starts tests/faults/writer.py as a process; they end with the test.
+
+    With `history` it records there, and not in a file of its own.
+    """
     made: list[Script] = []
 
-    def make(module: str, *args: object) -> Script:
-        script = Script(module, short_tmp / f"records{len(made)}", args)
+    def make(module: str, *args: object, history: Path | None = None) -> Script:
+        script = Script(module, history or short_tmp / f"records{len(made)}", args)
         made.append(script)
         return script
 

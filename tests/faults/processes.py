@@ -31,7 +31,7 @@ class Recorder:
 
 def read_records(path: Path) -> list[Record]:
     """What was recorded so far."""
-    if not path.exists():
+    if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1]]

@@ -173,6 +173,11 @@ def hit(agent: str, start: int, n: int) -> Operation:
         ([CREATED, write("a", 2, 3, 3, ANY), write("b", 2, None, None, 1)], []),
         ([CREATED, delete("a", 2, 3, 2, 1), write("a", 4, 5, 9, ABSENT)], []),
         ([CREATED, write("a", 2, 3, 1, ANY)], ["reuse", "twice"]),
+        ([CREATED, hit("a", 4, 2)], ["never written"]),
+        ([CREATED, hit("a", 1, 2), SECOND], ["never written"]),
+        ([CREATED, write("w", 2, None, None, 1), hit("a", 4, 2)], []),
+        ([CREATED, hit("a", 4, 1), replace(hit("b", 5, 1), hash="x")], ["reuse"]),
+        ([write("w", 0, 1, 1, ABSENT, "y"), replace(hit("b", 5, 1), hash="x")], ["never written"]),
     ],
 )
 def test_promises_of_lazy(history: list[Operation], rules: list[str]) -> None:

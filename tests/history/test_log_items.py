@@ -33,7 +33,7 @@ async def worked() -> tuple[World, list[Logged]]:
 
 def archive(path: Path, items: list[Logged]) -> Path:
     """An archive with these entries."""
-    bodies: list[object] = [{"archive": 1, "slices": 2}]
+    bodies: list[object] = [HEADER]
     for item in items:
         entry = json.loads(encode_log(item.record))
         bodies.append({"slice": item.slice, "sequence": item.sequence, "entry": entry})
@@ -98,14 +98,14 @@ async def test_an_unfinished_last_line_is_named_and_left_out(tmp_path: Path) -> 
     assert torn == [f"log.jsonl:{len(items) + 1}"]
 
 
-HEADER = {"archive": 1, "slices": 2}
+HEADER = {"archive": 1, "slices": 2, "heads": []}
 ENTRY = ["default/main/k", 1, [["Shared", "s", 1]], 5, 7]
 
 
 @pytest.mark.parametrize(
     ("bodies", "line"),
     [
-        ([{"archive": 2}], 1),
+        ([{"archive": 2, "heads": []}], 1),
         ([{"slice": 0, "sequence": 1, "entry": ENTRY}], 1),
         ([HEADER, {"slice": 0, "sequence": 1, "entry": ENTRY}, {"slice": 0, "sequence": 3, "entry": ENTRY}], 3),
         ([HEADER, {"slice": 0, "gap": [5, 3], "why": "?"}], 2),

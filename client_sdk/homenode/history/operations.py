@@ -174,6 +174,7 @@ def _ended(begun: Operation, said: dict[str, Any]) -> Operation:
         absent=bool(said.get("absent")),
         refused=said.get("refused", ""),
         level=said.get("level", ""),
+        hash=said.get("hash", begun.hash),
     )
 
 

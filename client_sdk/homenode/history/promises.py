@@ -1,6 +1,7 @@
 """What is promised of every artifact, lazy ones too, held against a history.
 
 - a session never sees versions go back, and sees its own writes;
+- what is read was written before, with this content;
 - a read gives a version that was superseded at most `max_age` before the read began;
 - no update is lost: a write replaces exactly the version it says, and no version is replaced twice;
 - an effect is done once: there is no version that nobody wrote.
@@ -61,6 +62,26 @@ def stale(operations: Sequence[Operation]) -> Iterator[Stale]:
             age_ns = one.start_ns - superseded[one.version]
             if age_ns > 0:
                 yield Stale(one, age_ns)
+
+
+def invented(operations: Sequence[Operation], *, all_writers: bool = True) -> Iterator[Finding]:
+    """Reads of what nobody had written. Takes the operations on one artifact."""
+    done = {one.version: one for one in operations if one.done and one.version is not None}
+    unknown = [one for one in operations if one.writes and one.unknown]
+    contents: dict[Version, Operation] = {}
+    for one in operations:
+        if one.kind not in (Kind.HIT, Kind.READ) or one.version is None or one.refused or one.end_ns is None:
+            continue
+        first = contents.setdefault(one.version, one)
+        if first.hash != one.hash:
+            yield Finding("reuse", one.key, f"one version with two contents: {first}; {one}")
+        write = done.get(one.version)
+        if write is None:
+            maybe = any(u.start_ns <= one.end_ns and u.hash in ("", one.hash) for u in unknown)
+            if all_writers and not maybe:
+                yield Finding("never written", one.key, f"nobody wrote what was seen: {one}")
+        elif one.end_ns < write.start_ns or (write.hash and one.hash and write.hash != one.hash):
+            yield Finding("never written", one.key, f"{one} before, or of another content than, {write}")
 
 
 def lost(operations: Iterable[Operation], *, all_writers: bool = True) -> Iterator[Finding]:

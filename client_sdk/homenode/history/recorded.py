@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from homenode.artifact import Artifact
+from homenode.chunking import Source
 from homenode.client import Homenode
 from homenode.core import Core
 from homenode.errors import AlreadyExists, HomenodeError, NotFound, Unknown, VersionConflict
@@ -17,6 +18,7 @@ from homenode.view import View
 from homenode_api.patch import content_hash
 
 HASH_HEX = 24
+HASHED_BYTES_MAX = 4 << 20  # of larger contents the hash is known once they are committed
 
 
 class RecordedCore:
@@ -31,14 +33,14 @@ class RecordedCore:
         return getattr(self._core, name)
 
     async def commit(
-        self, key: str, data: bytes | None, base: Version | Base, *rest: Any, lease: Any = None, **named: Any
+        self, key: str, data: bytes | Source | None, base: Version | Base, *rest: Any, lease: Any = None, **named: Any
     ) -> Artifact:
         """See `Core.commit`."""
         recorder = self._recorder
         kind = Kind.WRITE if data is not None else Kind.DELETE
         begun: dict[str, Any] = {"base": str(base) if isinstance(base, Version) else base.value}
-        if data is not None:
-            begun["hash"] = _hash(data)
+        if isinstance(data, bytes) and len(data) <= HASHED_BYTES_MAX:
+            begun["hash"] = content_hash(data)[:HASH_HEX]
         if lease is not None:
             begun["lease"] = True
         name = recorder.begin(
@@ -47,7 +49,7 @@ class RecordedCore:
         ended: dict[str, Any] = {}
         try:
             artifact = await self._core.commit(key, data, base, *rest, lease=lease, **named)
-            ended = {"version": str(artifact.version), "level": artifact.level}
+            ended = {"version": str(artifact.version), "level": artifact.level, "hash": _hash(artifact)}
         except Unknown:
             raise
         except HomenodeError as failure:
@@ -57,6 +59,12 @@ class RecordedCore:
             if ended:  # else nobody knows: cancelled, or unknown to the directory itself
                 recorder.write({"id": name, "end": recorder.clock(), **ended})
         return artifact
+
+    async def set_policy(self, key: str, *rest: Any) -> Any:
+        """See `Core.set_policy`. A change of level makes a version of what is there; which one is not told."""
+        recorder, session = self._recorder, self._core.session.id
+        recorder.begin(kind=Kind.WRITE, key=key, agent=self._agent, session=session, start=recorder.clock(), base="any")
+        return await self._core.set_policy(key, *rest)
 
 
 def refused(failure: HomenodeError) -> dict[str, Any]:
@@ -72,8 +80,8 @@ def refused(failure: HomenodeError) -> dict[str, Any]:
     return said
 
 
-def _hash(data: bytes) -> str:
-    return content_hash(data)[:HASH_HEX]
+def _hash(artifact: Artifact) -> str:
+    return artifact.hash.hex()[:HASH_HEX]
 
 
 class RecordedHomenode(Homenode):
@@ -137,7 +145,7 @@ class RecordedHomenode(Homenode):
         return artifact
 
     def _saw(self, kind: Kind, key: str, start: int, artifact: Artifact, asked: str = "") -> None:
-        said = {"version": str(artifact.version), "level": artifact.level, "hash": artifact.hash.hex()[:HASH_HEX]}
+        said = {"version": str(artifact.version), "level": artifact.level, "hash": _hash(artifact)}
         if asked:
             said["asked"] = asked
         self._line(kind, key, start, said)

@@ -77,6 +77,7 @@ def judge(operations: Sequence[Operation], *, max_age_ms: float | None = None, a
         if found is not None:
             verdict.findings.append(found)
         verdict.findings += promises.backwards(mine)
+        verdict.findings += promises.invented(mine, all_writers=all_writers)
         verdict.findings += promises.lost(mine, all_writers=all_writers)
         _ages(verdict, mine, max_age_ms)
     verdict.longest_gap_ms = _longest_gap_ms(operations)

@@ -3,7 +3,8 @@
 An archive is a file of JSON lines, or a folder of such files (`log-000001.jsonl`, …), in the order of their names.
 Every line is an object, and its last member vouches for it and for all lines before it in the file:
 
-  {"archive":1,"slices":16,"crc":"…"}                                       first line of each file: format and slices
+  {"archive":1,"slices":16,"heads":[[3,1763780000000,9],…],"crc":"…"}       begins each file: format, slices, and
+                                                                            up to where earlier files go
   {"slice":3,"sequence":17,"entry":[…],"crc":"…"}                           a log entry, as the store keeps it
   {"slice":3,"incarnation":1763780000000,"after":17,"crc":"…"}              entries that follow are of this incarnation
   {"slice":3,"gap":[18,40],"why":"trimmed before they were read","crc":"…"} these entries are missing, knowingly
@@ -21,6 +22,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,45 @@ def files_of(path: Path) -> list[Path]:
     return found
 
 
+@dataclass(slots=True)
+class Heads:
+    """The end of one file of an archive.
+
+    `began` and `reached` map slices to (incarnation, sequence) before its first and after its last line; `crc` and
+    `size` are those of its whole lines. `damage`: where and why it is not what was written; None: it is.
+    """
+
+    began: dict[int, tuple[int, int]] = field(default_factory=dict)
+    reached: dict[int, tuple[int, int]] = field(default_factory=dict)
+    crc: int = 0
+    size: int = 0
+    damage: str | None = None
+
+
+def read_heads(path: Path) -> Heads:
+    """How a file of an archive begins and ends. Raises OSError."""
+    heads, known = Heads(), dict[int, int]()
+    try:
+        for line, said, where in _lines(path, []):
+            heads.size += len(line)
+            heads.crc = int(said["crc"], 16)
+            item = _item(said, where, known)
+            if item is None:
+                heads.began = {slice_: (number, sequence) for slice_, number, sequence in said["heads"]}
+                heads.reached = dict(heads.began)
+                continue
+            _follow(item, known)
+            number = heads.reached.get(item.slice, (0, 0))[0]
+            if isinstance(item, Logged):
+                number = item.record.incarnation
+            elif isinstance(item, Renewed):
+                number = item.number
+            heads.reached[item.slice] = (number, known[item.slice])
+    except Corrupt as corrupt:
+        heads.damage = str(corrupt)
+    return heads
+
+
 def read_archive(path: Path, torn: list[str] | None = None) -> Iterator[Item]:
     """The items of an archive, in order.
 
@@ -73,12 +114,15 @@ def read_archive(path: Path, torn: list[str] | None = None) -> Iterator[Item]:
     """
     heads: dict[int, int] = {}
     for file in files_of(path):
-        for item in _read_file(file, torn if torn is not None else []):
-            _follow(item, heads)
-            yield item
+        for _, said, where in _lines(file, torn if torn is not None else []):
+            item = _item(said, where, heads)
+            if item is not None:
+                _follow(item, heads)
+                yield item
 
 
-def _read_file(path: Path, torn: list[str]) -> Iterator[Item]:
+def _lines(path: Path, torn: list[str]) -> Iterator[tuple[bytes, dict[str, Any], str]]:
+    """The lines of a file whose checksums fit, parsed, with where they are."""
     crc = 0
     with path.open("rb") as lines:
         for number in range(1, 1 << 62):
@@ -93,27 +137,36 @@ def _read_file(path: Path, torn: list[str]) -> Iterator[Item]:
                 return
             try:
                 crc = unseal(line[:-1], crc)
-                item = _item(json.loads(line), where, first=number == 1)
-            except Corrupt:
-                raise
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                why = str(error) if type(error) is ValueError else f"not a line of an archive ({type(error).__name__})"
-                raise Corrupt(where, why) from None
-            if item is not None:
-                yield item
+                said = json.loads(line)
+                if ("archive" in said) != (number == 1):
+                    raise ValueError("an archive's first line, and only that, says its format")
+            except (ValueError, TypeError) as error:
+                raise Corrupt(where, str(error)) from None
+            yield line, said, where
 
 
-def _item(said: dict[str, Any], where: str, *, first: bool) -> Item | None:
-    if first:
-        if said["archive"] != FORMAT:
-            raise Corrupt(where, f"format {said['archive']}; this version reads format {FORMAT}")
-        return None
-    slice_ = int(said["slice"])
-    if "entry" in said:
-        return Logged(slice_, int(said["sequence"]), decode_log(json.dumps(said["entry"]).encode()), where)
-    if "gap" in said:
-        return Gap(slice_, int(said["gap"][0]), int(said["gap"][1]), str(said["why"]), where)
-    return Renewed(slice_, int(said["incarnation"]), int(said["after"]), where)
+def _item(said: dict[str, Any], where: str, heads: dict[int, int]) -> Item | None:
+    try:
+        if "archive" in said:
+            _first(said, where, heads)
+            return None
+        slice_ = int(said["slice"])
+        if "entry" in said:
+            return Logged(slice_, int(said["sequence"]), decode_log(json.dumps(said["entry"]).encode()), where)
+        if "gap" in said:
+            return Gap(slice_, int(said["gap"][0]), int(said["gap"][1]), str(said["why"]), where)
+        return Renewed(slice_, int(said["incarnation"]), int(said["after"]), where)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise Corrupt(where, f"not a line of an archive ({type(error).__name__})") from None
+
+
+def _first(said: dict[str, Any], where: str, heads: dict[int, int]) -> None:
+    """A file's first line; it goes on where the file before it ended."""
+    if said["archive"] != FORMAT:
+        raise Corrupt(where, f"format {said['archive']}; this version reads format {FORMAT}")
+    for slice_, _, sequence in said["heads"]:
+        if heads.setdefault(slice_, sequence) != sequence:
+            raise Corrupt(where, f"slice {slice_} goes on after {sequence}, the file before ended at {heads[slice_]}")
 
 
 def _follow(item: Item, heads: dict[int, int]) -> None:

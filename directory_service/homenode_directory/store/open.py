@@ -7,14 +7,14 @@ import time
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from homenode_directory.store.base import Store, StoreError
-from homenode_directory.store.memory_store import DEFAULT_SLICES, Memory, MemoryStore
+from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICES, Memory, MemoryStore
 from homenode_directory.store.sqlite_store import SqliteStore
 
 SQLITE = "sqlite:///"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
-def open_store(url: str, *, slices: int = DEFAULT_SLICES) -> Store:
+def open_store(url: str, *, slices: int = DEFAULT_SLICES, log_max: int = DEFAULT_LOG_MAX) -> Store:
     """The store at an address; call its `open` next.
 
     `sqlite:///FILE` (a fourth slash begins an absolute path), `redis://HOST:PORT/DB`, `rediss://…`, `unix:///SOCKET`,
@@ -24,23 +24,25 @@ def open_store(url: str, *, slices: int = DEFAULT_SLICES) -> Store:
     Args:
         url: the address.
         slices: number of slices, where the store is new; an existing store keeps its own.
+        log_max: most entries of a slice's log, whatever happens; the sweeper trims earlier.
 
     Raises:
         StoreError: the address is not one of these, or the part that it needs is not installed.
     """
     scheme = url.partition(":")[0]
     if scheme == "memory":
-        return MemoryStore(Memory(lambda: time.time_ns() // 1_000_000, lambda: secrets.token_hex(8)), slices=slices)
+        memory = Memory(lambda: time.time_ns() // 1_000_000, lambda: secrets.token_hex(8), log_max=log_max)
+        return MemoryStore(memory, slices=slices)
     if scheme == "sqlite":
         if not url.startswith(SQLITE) or url == SQLITE:
             raise StoreError("a SQLite store is written sqlite:///FILE, or sqlite:////FILE from the root")
-        return SqliteStore(url.removeprefix(SQLITE), slices=slices)
+        return SqliteStore(url.removeprefix(SQLITE), slices=slices, log_max=log_max)
     if scheme in REDIS_SCHEMES:
-        return _redis(url, slices)
+        return _redis(url, slices, log_max)
     raise StoreError(f"no store has the scheme {scheme!r}; there are sqlite, redis, rediss, unix and memory")
 
 
-def _redis(url: str, slices: int) -> Store:
+def _redis(url: str, slices: int, log_max: int) -> Store:
     try:
         from homenode_directory.store.redis_store import RedisStore
     except ImportError as error:
@@ -53,6 +55,6 @@ def _redis(url: str, slices: int) -> Store:
         raise StoreError("a Redis store's name has no braces and no #")
     try:
         plain = urlunsplit(parts._replace(query=urlencode(query)))
-        return RedisStore(plain, name=name, slices=slices, allow_eviction=allow_eviction)
+        return RedisStore(plain, name=name, slices=slices, log_max=log_max, allow_eviction=allow_eviction)
     except ValueError as error:
         raise StoreError(f"not a Redis address: {error}") from None

@@ -55,6 +55,7 @@ GAUGES = {
     "homenode_in_flight": ("Operations under way.", ()),
     "homenode_log_head": ("Last sequence of a slice's log.", ("slice",)),
     "homenode_log_delivered": ("Sequence up to which it is sent.", ("slice",)),
+    "homenode_archive_failures": ("Times that the log archive could not be written.", ()),
 }
 HISTOGRAMS = {
     "homenode_request_seconds": ("Time to the answer.", ("operation",), LATENCY_S),
