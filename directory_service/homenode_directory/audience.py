@@ -53,7 +53,7 @@ class Member:
         """Send the end of its own lease, where the session did not give it up."""
         if event.session != self.session or event.cause is Cause.RELEASED:
             return 0
-        _, key = fields.split_artifact(record.artifact)
+        key = fields.key_of(record.artifact)
         self.sink.push(LeaseLost(self.session, key, event.lease, event.cause, sequence))
         return 1
 
@@ -72,7 +72,7 @@ class Member:
 
 def invalidation(record: LogRecord, event: Inv, sequence: int) -> Invalidation:
     """What every session with interest in the artifact is told, the same object for all."""
-    _, key = fields.split_artifact(record.artifact)
+    key = fields.key_of(record.artifact)
     deleted = event.content is None
     return Invalidation(key, event.version, event.fence, sequence, event.session, deleted, event.prepared)
 

@@ -18,6 +18,7 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import pages, validate, wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
+from homenode_directory.api.held_reads import HeldReads
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
@@ -139,6 +140,7 @@ class Calls:
         self._directory = directory
         self._delivery = delivery
         self._bodies = bodies
+        self._held = HeldReads(bodies, observer)
         self._bounds = bounds
         self._observer = observer
         self.by_name: dict[str, Call] = {
@@ -162,11 +164,8 @@ class Calls:
         share: bool = m.share
 
         def finish(reply: Reply) -> Any:
-            grant = wire.granted(reply)
-            content = self._bodies.held(wire.content_of(grant), have)
-            if content is not None:
-                return wire.read_response(grant, reply.as_of, content, share=share)
-            return self._read_body(caller, key, event, reply, have, share)
+            held = self._held.answer(caller.prefix + key, wire.granted(reply), reply.as_of, have, share=share)
+            return held if held is not None else self._read_body(caller, key, event, reply, have, share)
 
         return Asked(key, event, finish, expecting=share)
 

@@ -90,14 +90,10 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
             return "resync", pb.Resync(position=wire.position(event.position)).SerializeToString()
         case Invalidation():
             m = pb.Invalidation(
-                key=event.key,
-                version=wire.version(event.version),
-                fence=event.fence,
-                sequence=event.sequence,
-                by=event.by,
-                deleted=event.deleted,
+                key=event.key, fence=event.fence, sequence=event.sequence, by=event.by, deleted=event.deleted,
                 prepared=event.prepared,
-            )
+            )  # fmt: skip
+            wire.set_version(m.version, event.version)
             return "invalidation", m.SerializeToString()
     raise TypeError(f"no frame for {type(event).__name__}")
 

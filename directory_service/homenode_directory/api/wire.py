@@ -207,6 +207,18 @@ def position(p: Position) -> t.Position:
     return t.Position(incarnation=p.incarnation, sequence=p.sequence)
 
 
+def set_version(m: t.Version, v: Version) -> None:
+    """Write a version into a message's field, which costs a third of making one for it."""
+    m.incarnation = v.incarnation
+    m.n = v.n
+
+
+def set_position(m: t.Position, p: Position) -> None:
+    """Write a place in the log into a message's field."""
+    m.incarnation = p.incarnation
+    m.sequence = p.sequence
+
+
 def policy(p: Policy) -> t.Policy:
     """A policy."""
     m = t.Policy(consistency=LEVELS[p.level] if p.level else t.CONSISTENCY_UNSPECIFIED, push=PUSHES[p.push])
@@ -285,12 +297,12 @@ def t_token(lease: str, incarnation: int, fence: int) -> pb.Token:
 
 def commit_response(effect: Done, as_of: Position, lease: str) -> pb.CommitResponse:
     """A commit's version, and the token to go on with where the lease was kept."""
-    return pb.CommitResponse(
-        version=version(effect.version),
-        as_of=position(as_of),
-        token=t_token(lease, as_of.incarnation, effect.fence) if effect.fence else None,
-        level=LEVELS[effect.level],
-    )
+    m = pb.CommitResponse(level=LEVELS[effect.level])
+    set_version(m.version, effect.version)
+    set_position(m.as_of, as_of)
+    if effect.fence:
+        m.token.CopyFrom(t_token(lease, as_of.incarnation, effect.fence))
+    return m
 
 
 def stat_response(stat: Stat) -> pb.StatResponse:

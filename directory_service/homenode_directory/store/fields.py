@@ -112,6 +112,11 @@ def split_artifact(artifact: str) -> tuple[Place, str]:
     return Place(tenant, workspace), key
 
 
+def key_of(artifact: str) -> str:
+    """An artifact's key, without its workspace."""
+    return artifact.split("/", 2)[2]
+
+
 def entry_key(artifact: str) -> str:
     """Record of the entry."""
     return "e/" + artifact
