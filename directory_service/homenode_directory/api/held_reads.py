@@ -13,7 +13,6 @@ from homenode_directory.api import wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
-from homenode_directory.protocol.effects import Grant
 
 ARTIFACTS_MAX = 8_192
 
@@ -24,10 +23,10 @@ class HeldReads:
     def __init__(self, bodies: Bodies, observer: Observer) -> None:
         self._bodies = bodies
         self._observer = observer
-        self._made: OrderedDict[str, tuple[Grant, bool, pb.ReadResponse]] = OrderedDict()
+        self._made: OrderedDict[str, tuple[wire.Grant, bool, pb.ReadResponse]] = OrderedDict()
 
     def answer(
-        self, artifact: str, grant: Grant, as_of: Position, have: tuple[str, ...], *, share: bool
+        self, artifact: str, grant: wire.Grant, as_of: Position, have: tuple[str, ...], *, share: bool
     ) -> pb.ReadResponse | None:
         """The answer; None where the reader does not hold the content."""
         content = wire.content_of(grant)
@@ -49,7 +48,7 @@ class HeldReads:
         return m
 
 
-def _same(a: Grant, b: Grant) -> bool:
+def _same(a: wire.Grant, b: wire.Grant) -> bool:
     """Whether two grants of an artifact say the same to a reader. Equal parts are the same object as a rule."""
     return (
         a.content is b.content
