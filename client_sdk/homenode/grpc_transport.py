@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 
 from homenode.clock import Clock, boot_clock
-from homenode.errors import DeadlineExceeded, Unavailable, from_rpc
+from homenode.errors import DeadlineExceeded, SessionLost, Unavailable, from_rpc
 from homenode.servers import Servers
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as pb_grpc
@@ -113,6 +113,7 @@ class GrpcTransport:
         self.servers = Servers(hosts, clock=clock or boot_clock(), rng=rng or random.Random())
         self._credentials = credentials
         self._channels: list[grpc.aio.Channel | None] = [None, None]
+        self._aside = ""  # server for contents, where the way to the current one fails for them alone
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -123,7 +124,7 @@ class GrpcTransport:
     def _stub(self, which: int) -> pb_grpc.DirectoryServiceStub:
         channel = self._channels[which]
         if channel is None:
-            host = self.servers.current
+            host = (self._aside if which else "") or self.servers.current
             if self._credentials is None:
                 channel = grpc.aio.insecure_channel(host, _OPTIONS)
             else:
@@ -147,7 +148,7 @@ class GrpcTransport:
         call = self._stub(1).ReadContent(request)
         try:
             while True:
-                with _typed_errors(), _in_time():
+                with self._turning_aside(), _typed_errors(), _in_time():
                     async with asyncio.timeout(timeout_s):
                         response = await call.read()
                 if response is grpc.aio.EOF:
@@ -162,7 +163,7 @@ class GrpcTransport:
         """See `transport.Transport`."""
         call = self._stub(1).WriteContent()
         try:
-            with _typed_errors(), _in_time():
+            with self._turning_aside(), _typed_errors(), _in_time():
                 # Whatever ends the call before everything is sent, its status says why.
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     async for request in requests:
@@ -180,12 +181,30 @@ class GrpcTransport:
         Calls under way have GRACE_S to come to their end.
         """
         if self.servers.next():
-            channels, self._channels = self._channels, [None, None]
-            for channel in channels:
-                if channel is not None:
-                    task = asyncio.ensure_future(channel.close(GRACE_S))
-                    self._closing.add(task)
-                    task.add_done_callback(self._closing.discard)
+            self._aside = ""
+            self._retire(0)
+            self._retire(1)
+
+    @contextmanager
+    def _turning_aside(self) -> Iterator[None]:
+        """After a call for contents has failed, the next one goes to another server: each has them all."""
+        try:
+            yield
+        except SessionLost:
+            raise
+        except (Unavailable, DeadlineExceeded):
+            if len(self.servers) > 1:
+                self._aside = self.servers.other(self._aside or self.servers.current)
+                self._retire(1)
+            raise
+
+    def _retire(self, which: int) -> None:
+        """Let a channel end its calls, and take another one for the next."""
+        channel, self._channels[which] = self._channels[which], None
+        if channel is not None:
+            task = asyncio.ensure_future(channel.close(GRACE_S))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close both channels."""

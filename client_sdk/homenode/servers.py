@@ -39,6 +39,10 @@ class Servers:
         """`host:port`"""
         return self._current.host
 
+    def other(self, host: str) -> str:
+        """Another one than `host`, for once; `host` where there is none."""
+        return self._rng.choice([server.host for server in self._servers if server.host != host] or [host])
+
     def answered(self) -> None:
         """The current server is well."""
         self._current.failures = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import statistics
 import time
@@ -209,6 +210,24 @@ async def test_rolling_restarts_fail_nothing(
     assert fleet.sessions == len(fleet.clients), "a session was lost"
 
 
+async def test_clients_leave_a_server_that_drains(
+    redis: RedisProcess, store_server: ServerFactory, fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They go when they are asked to, and are not cut off at the end."""
+    servers = [await store_server(redis, **{**FLAGS, "drain_ms": 4_000}).start() for _ in range(2)]
+    await fleet.start([server.port for server in servers])
+    await fleet.progress(0.0)
+    here = f"{HOST}:{servers[0].port}"
+    leaving = sum(client.transport.servers.current == here for client in fleet.clients)
+    with caplog.at_level(logging.DEBUG, "homenode"):
+        assert await servers[0].stop() == 0
+        await fleet.progress(time.monotonic())
+    lost = [record.getMessage() for record in caplog.records if "stream ended" in record.getMessage()]
+    assert lost == ["session stream ended: the server is about to stop"] * leaving
+    check_refusals(await fleet.finish(), CONTENTION)
+    assert fleet.sessions == len(fleet.clients)
+
+
 @pytest.mark.slow
 async def test_a_server_that_stands_still_for_three_terms(
     pair: list[ServerProcess], fleet: Fleet, scale: Scale, report: Report
@@ -314,6 +333,27 @@ async def test_streams_that_break_move_to_the_other_server(
     report(ledger.by_path())
     check_refusals(ledger, REFUSALS)
     assert not ledger.count(UNKNOWN)
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_a_content_that_is_cut_off_on_its_way_goes_through_the_other_server(
+    pair: list[ServerProcess], way: str
+) -> None:
+    """Larger than what travels on the session stream."""
+    data = random.Random(5).randbytes(1 << 20)
+    async with Proxy(pair[0].port) as first, Proxy(pair[1].port) as second:
+        transport = GrpcTransport([f"{HOST}:{first.port}", f"{HOST}:{second.port}"])
+        near = first if str(first.port) in transport.servers.current else second
+        async with homenode.connect(url([1]), agent="a", transport=transport, timeout_ms=60_000) as hn:
+            if way == "up":
+                near.up.cut_after = 300_000
+                await hn.put("k", data)
+            else:
+                async with homenode.connect(pair[0].url, agent="b", timeout_ms=60_000) as other:
+                    await other.put("k", data)
+                near.down.cut_after = 300_000
+            assert (await hn.read("k")).bytes == data
+            assert near.cuts
 
 
 async def test_clients_of_a_dead_server_do_not_hammer_it(pair: list[ServerProcess]) -> None:

@@ -49,6 +49,25 @@ async def test_by_score_gives_the_lowest_first(store: Store, token: str) -> None
     assert await store.ranked(0, "due") == {**scores, "late": 1}
 
 
+async def test_heads_of_many_slices_are_read_at_once(store: Store, token: str) -> None:
+    tokens = {0: token, 1: (await store.adopt(1, 0)).token}
+    assert await store.heads(tokens) == {0: 0, 1: 0}
+    await store.commit(1, tokens[1], [Commit(log=(b"a", b"b"))])
+    assert await store.heads(tokens) == {0: 0, 1: 2}
+    assert await store.heads({0: "another", 1: tokens[1]}) == {0: None, 1: 2}
+
+
+async def test_heads_of_lost_memory_are_none(mortal_bed: Bed) -> None:
+    store = await mortal_bed.client()
+    tokens = {slice_: (await store.adopt(slice_, 0)).token for slice_ in (0, 1)}
+    await store.commit(0, tokens[0], [Commit(log=(b"a",))])
+    await mortal_bed.lose_all()
+    again = await mortal_bed.client()
+    assert await again.heads(tokens) == {0: None, 1: None}
+    tokens = {slice_: (await again.adopt(slice_, 0)).token for slice_ in (0, 1)}
+    assert await again.heads(tokens) == {0: 0, 1: 0}
+
+
 async def test_the_log_is_dense_and_read_in_pages(store: Store, token: str) -> None:
     assert await store.read_log(0, 0, 10) == ([], 0)
     data = [bytes([n]) * n for n in range(30)]

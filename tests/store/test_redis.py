@@ -282,6 +282,60 @@ async def test_no_script_call_carries_content(redis_factory: RedisFactory, opene
     assert any(command.startswith("EVALSHA") for command in seen)
 
 
+async def test_a_subscription_to_a_process_that_is_silent_ends(
+    redis_factory: RedisFactory, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection on which nothing comes is asked for a sign of life, and given up where there is none."""
+    monkeypatch.setattr("homenode_directory.store.redis_link.SILENT_S", 0.05)
+    redis = redis_factory()
+    store, other = await opened(redis.url), await opened(redis.url)
+    token = (await store.adopt(0, 0)).token
+    heard: list[tuple[int, int]] = []
+
+    async def listen() -> None:
+        async for hint in other.hints():
+            heard.append(hint)
+
+    listener = asyncio.create_task(listen())
+    await asyncio.sleep(0.5)  # signs of life come and go
+    assert not listener.done()
+
+    async def heard_one() -> bool:
+        await store.commit(0, token, [Commit(log=(b"x",))])
+        return bool(heard)
+
+    await wait_until_async(heard_one)
+    redis.pause()
+    try:
+        with pytest.raises(StoreError):
+            await asyncio.wait_for(listener, 30)
+    finally:
+        redis.resume()
+
+
+async def test_nobody_hears_hints_of_what_it_appends_itself(redis_url: str, opened: Opener) -> None:
+    store, other = await opened(redis_url), await opened(redis_url)
+    token = (await store.adopt(0, 0)).token
+    heard: dict[str, list[tuple[int, int]]] = {"own": [], "other": []}
+
+    async def listen(client: RedisStore, into: str) -> None:
+        async for hint in client.hints():
+            heard[into].append(hint)
+
+    listeners = [asyncio.create_task(listen(store, "own")), asyncio.create_task(listen(other, "other"))]
+
+    async def heard_both() -> bool:
+        await store.commit(0, token, [Commit(log=(b"x",))])
+        await other.commit(0, token, [Commit(log=(b"x",))])
+        return all(heard.values())
+
+    await wait_until_async(heard_both)
+    assert all(head % 2 == 0 for _, head in heard["own"]) and all(head % 2 == 1 for _, head in heard["other"])
+    for listener in listeners:
+        listener.cancel()
+    await asyncio.gather(*listeners, return_exceptions=True)
+
+
 async def test_hints_tell_of_every_clients_appends(redis_url: str, opened: Opener) -> None:
     store, other = await opened(redis_url), await opened(redis_url)
     token = (await store.adopt(5, 0)).token
