@@ -411,10 +411,15 @@ class Core:
                 else:
                     session.end_lease(lease.lease_id, "released")
 
-        if timeout_ms is None and self.cache.is_strict(key):  # it may have to wait until the last copy has run out
-            timeout_ms = session.timeout_ms + session.opened.term_ms
+        if timeout_ms is None and self.cache.is_strict(key):
+            timeout_ms = self._until_quiet_ms
         await self._effect("commit", key, request, timeout_ms, committed)
         return done[0]
+
+    @property
+    def _until_quiet_ms(self) -> int:
+        """How long an effect may take that has to wait until the last copy has run out."""
+        return self.session.timeout_ms + self.session.opened.term_ms
 
     async def _effect(self, kind: str, key: str, message: Any, timeout_ms: int | None, on_answer: OnAnswer) -> None:
         """Send an effect on `key` and wait. No strict copy is kept meanwhile; `on_answer` calls `Cache.end_write`.
@@ -592,8 +597,9 @@ class Core:
             self.cache.end_write(key)
             self.cache.forfeit(key)
 
+        request = pb.SetPolicyRequest(key=name(key), policy=policy)
         self.cache.drop(key)
-        await self._effect("set_policy", key, pb.SetPolicyRequest(key=name(key), policy=policy), timeout_ms, done)
+        await self._effect("set_policy", key, request, timeout_ms or self._until_quiet_ms, done)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

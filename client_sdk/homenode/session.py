@@ -285,7 +285,7 @@ class Session(Requests):
         version = version_of(event.version)
         self.cache.invalidate(event.key, version)
         self._advance(Position(self.position.incarnation, event.sequence - 1))
-        if event.by == self.id:
+        if event.by == self.id and not event.prepared:
             return  # the directory knows that the committer has the new version
         if not self._acks:
             self.loop.call_soon(self._send_acks)

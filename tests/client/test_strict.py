@@ -211,6 +211,15 @@ async def test_a_fetch_that_another_commit_overtakes_is_not_kept(directory: Scri
     await hn.close()
 
 
+async def test_an_own_prepared_version_is_acknowledged_too(directory: ScriptedDirectory) -> None:
+    """A change of policy waits for every copy, that of whoever asked for it included."""
+    hn, _ = await connect(directory)
+    await hn.read("a")
+    directory.invalidate("a", 2, prepared=True, by=hn.session_id)
+    await until(lambda: directory.stream.named("ack"))
+    await hn.close()
+
+
 async def test_acks_outlast_a_broken_stream(directory: ScriptedDirectory) -> None:
     """A commit of somebody else waits for them."""
     hn, _ = await connect(directory)

@@ -1,4 +1,5 @@
-"""`python -m tests.sim --seeds N | A..B | --seed S [--trace]`: run seeds, say what fired and what went wrong.
+"""`python -m tests.sim --seeds N | A..B | --seed S [--trace] [--mutant NAME]`: run seeds, say what fired and what went
+wrong. With a mutant, something must go wrong.
 
 Runs are the same for the same seed in every process with the same PYTHONHASHSEED; a failure prints its command.
 """
@@ -11,22 +12,38 @@ import sys
 from collections import Counter
 
 from tests.sim.faults import NAMES
-from tests.sim.world import simulate
+from tests.sim.mutants import MUTANTS, planted
+from tests.sim.simulate import simulate
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status 1: something went wrong in a seed, or a fault never fired."""
+    """Exit status 1: something went wrong in a seed, or a fault never fired; with a mutant, nothing went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", default="200", help="how many (from 0), or a range A..B without B")
     parser.add_argument("--seed", type=int, help="one seed only")
     parser.add_argument("--trace", action="store_true", help="print the run's trace")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break a rule; stops at the first seed that shows it")
     args = parser.parse_args(argv)
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"  # the order of sets of strings is part of a run
         os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *(sys.argv[1:] if argv is None else argv)])
     first, _, last = args.seeds.partition("..")
     seeds = range(int(first), int(last)) if last else range(int(first))
+    if args.mutant:
+        return hunt(args.mutant, seeds)
     return report([args.seed] if args.seed is not None else list(seeds), trace=args.trace)
+
+
+def hunt(mutant: str, seeds: range) -> int:
+    """Run seeds with a broken rule until one shows it."""
+    with planted(mutant):
+        for seed in seeds:
+            result, _ = simulate(seed)
+            if result.problems:
+                print(f"{mutant}: found by seed {seed}: {result.problems[0]}")
+                return 0
+    print(f"{mutant}: not found by seeds {seeds.start}..{seeds.stop}")
+    return 1
 
 
 def report(seeds: list[int], *, trace: bool) -> int:

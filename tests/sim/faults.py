@@ -24,9 +24,13 @@ class Odds:
     store_unknown_after: float = 0.003
     crash_before: float = 0.002
     crash_after: float = 0.002
+    crash_prepared: float = 0.08  # right after a strict version was prepared
 
 
-BY_SCRIPT = ("black_hole", "lag", "suspend", "wipe", "clock_drift", "killed_agent")
+BY_SCRIPT = (
+    "black_hole", "one_way", "hold", "lag", "reader_cut_off", "committer_cut_off", "suspend", "wipe", "clock_drift",
+    "killed_agent",
+)  # fmt: skip
 NAMES = (*(field.name for field in fields(Odds)), *BY_SCRIPT)
 
 

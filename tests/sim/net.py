@@ -24,9 +24,10 @@ BUFFERED_MAX = 4_096
 class Pipe:
     """One direction of a stream: frames come out in order, except where a fault says otherwise."""
 
-    def __init__(self, net: SimTransport) -> None:
+    def __init__(self, net: SimTransport, *, down: bool) -> None:
         self._faults = net.faults
         self._net = net
+        self._down = down
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(BUFFERED_MAX)
         self._loop = asyncio.get_running_loop()
         self._last_at = 0.0
@@ -35,9 +36,11 @@ class Pipe:
     def send(self, frame: bytes) -> None:
         """Put a frame on its way."""
         faults = self._faults
-        if self.cut or self._net.hole or faults.hit("frame_drop"):
+        net = self._net
+        if self.cut or (net.deaf if self._down else net.mute) or faults.hit("frame_drop"):
             return
-        at = max(self._loop.time() + self._net.lag_s + faults.rng.uniform(*DELAY_S), self._last_at)
+        sent_at = max(self._loop.time(), net.held_until_s)
+        at = max(sent_at + net.lag_s + faults.rng.uniform(*DELAY_S), self._last_at)
         if faults.hit("frame_late"):
             at += faults.rng.uniform(*LATE_S)
         if faults.hit("frame_swap"):  # overtaken by what is sent in the next moments
@@ -73,8 +76,8 @@ class SimStream:
 
     def __init__(self, net: SimTransport) -> None:
         self._faults = net.faults
-        self._up = Pipe(net)
-        self._down = Pipe(net)
+        self._up = Pipe(net, down=False)
+        self._down = Pipe(net, down=True)
         self._connected = net.server.serve(self._up, self._down)
 
     async def write(self, frame: pb.SessionRequest) -> None:
@@ -103,16 +106,25 @@ class SimStream:
 
 
 class SimTransport:
-    """`homenode.transport.Transport` over the simulated network."""
+    """`homenode.transport.Transport` over the simulated network.
+
+    Attributes:
+        mute, deaf: what this end sends on streams, and what it is sent, is swallowed; unary calls still work.
+        lag_s: added to everything that travels on streams; held_until_s: nothing on them arrives before.
+    """
 
     hosts = 1
 
     def __init__(self, server: Callable[[], SimServer], faults: Faults) -> None:
         self._server = server
         self.faults = faults
-        self.hole = False  # both directions of streams swallow everything; calls still work
         self.dead = False
-        self.lag_s = 0.0  # added to everything that travels on streams
+        self.heal()
+
+    def heal(self) -> None:
+        """Streams work again."""
+        self.mute = self.deaf = False
+        self.lag_s = self.held_until_s = 0.0
 
     @property
     def server(self) -> SimServer:
@@ -161,7 +173,7 @@ class SimTransport:
 
     async def die(self) -> None:
         """The process of this transport is gone."""
-        self.hole = self.dead = True
+        self.mute = self.deaf = self.dead = True
 
     async def next_server(self) -> None:
         """See `homenode.transport.Transport`."""

@@ -44,7 +44,9 @@ def tag_tasks(loop: asyncio.AbstractEventLoop) -> None:
 class SimServer:
     """See the module. Clients reach it through `serve` and `call`; what it does after its death stays inside."""
 
-    def __init__(self, memory: Memory, faults: Faults, history: History, rng: random.Random) -> None:
+    def __init__(
+        self, memory: Memory, faults: Faults, history: History, rng: random.Random, term_ms: int = 10_000
+    ) -> None:
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start, so that a crash repeats exactly
         self.alive = False
         self._loop = asyncio.get_running_loop()
@@ -54,7 +56,7 @@ class SimServer:
         self._context.run(_PROCESS.set, self)
         self._server = self._context.run(
             build,
-            Settings(session_ttl_ms=10_000),
+            Settings(session_ttl_ms=10_000, term_ms=term_ms),
             store=self._store,
             clock=lambda: self._loop.time() * 1_000,
             ids=lambda: f"{rng.getrandbits(64):016x}",

@@ -9,6 +9,7 @@ from typing import Any
 
 from homenode_directory.audit.items import Logged, Renewed
 from homenode_directory.audit.rules import Auditor
+from homenode_directory.protocol.effects import Inv
 from homenode_directory.protocol.model import Version
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Outcome, Put, StoreError
@@ -103,6 +104,8 @@ class FaultyStore:
         self._record(slice_, commits, outcomes)
         if writes and faults.hit("crash_after"):
             await self._die()
+        if _prepares(commits, outcomes) and faults.hit("crash_prepared"):
+            await self._die()
         await asyncio.sleep(faults.rng.uniform(*LATENCY_S))
         if faults.hit("store_unknown_after"):
             raise StoreError("the connection broke")
@@ -130,3 +133,9 @@ class FaultyStore:
                 if isinstance(write, Put) and write.key.startswith(fields.versions_key("")):
                     artifact = write.key.removeprefix(fields.versions_key(""))
                     self._history.add(now_s, artifact, fields.decode_version(write.value))
+
+
+def _prepares(commits: Sequence[Commit], outcomes: Sequence[Outcome]) -> bool:
+    """Whether a strict version is prepared now, and not published yet."""
+    taken = [data for commit, outcome in zip(commits, outcomes, strict=True) if outcome.ok for data in commit.log]
+    return any(isinstance(e, Inv) and e.prepared for data in taken for e in fields.decode_log(data).events)
