@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # Arguments for pytest: make test ARGS="tests/store -k redis"
 ARGS ?=
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants sim faults bench clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants sim histories faults bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -73,6 +73,9 @@ model-mutants: env ## specifications with one rule broken: TLC must find each of
 
 sim: env ## simulation: the real directory, delivery and SDK on virtual time under faults; ARGS="--seeds 10000" or "--seed 17 --trace"
 	@$(BIN)/python -m tests.sim $(ARGS)
+
+histories: env ## the two judges of linearizability on random histories: ARGS="--histories 60000"
+	@$(PYTEST) tests/history -q $(or $(ARGS),--histories 60000)
 
 faults: tools ## the kill, restart and network runs: real processes, real Redis; ARGS=--campaign for the long form
 	@$(PYTEST) tests/faults $(ARGS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from homenode_directory.audit.items import Gap, Item, Logged, Renewed
-from homenode_directory.audit.rules import Auditor
+from homenode_directory.audit.rules import JUDGES, Auditor
+from homenode_directory.audit.words import WORDS
 from homenode_directory.protocol.effects import Dropped, Ended, Granted, Inv, LogEvent, Published, Refused, Shared
 from homenode_directory.protocol.model import Cause, Content, Version
 from homenode_directory.store.fields import LogRecord
@@ -184,3 +187,8 @@ def test_what_a_log_does_not_tell_is_not_judged(log: Log) -> None:
 def test_after_a_violation_the_rest_is_judged_still() -> None:
     log = Log().add(put(1, 1)).add(put(1, 2)).add(put(2, 3)).add(Shared(B, 2)).add(put(2, 4))
     assert [rule for rule, _ in found(log)] == ["version", "version"]
+
+
+def test_every_kind_of_event_is_judged_and_has_words() -> None:
+    kinds = set(get_args(LogEvent))
+    assert set(JUDGES) == kinds == set(WORDS)
