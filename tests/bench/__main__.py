@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bodies, local, spread, throughput  # noqa: F401  (they register their rows)
+from tests.bench import bodies, growth, local, spread, throughput  # noqa: F401  (they register their rows)
 from tests.bench.processes import ROOT
 from tests.bench.rows import GROUPS, Figures, Group, entry
 from tests.bench.running import Bench
@@ -22,7 +22,7 @@ from tests.bench.running import Bench
 def main() -> int:
     """Measure and tell; 1 where a row could not be measured."""
     args = _arguments()
-    wanted = set(args.rows.split(",")) if args.rows else None
+    wanted = None if args.rows is None else set(args.rows.split(",")) - {"none"}
     known = [row.id for group in GROUPS for row in group.rows]
     if wanted and not wanted <= set(known):
         print(f"no such row: {', '.join(sorted(wanted - set(known)))}; there are {', '.join(known)}", file=sys.stderr)
@@ -39,6 +39,8 @@ def main() -> int:
                     figures = _measured(group, bench)
                     entries += (found := [entry(row, figures) for row in rows])
                     _show(found, figures)
+            if args.growth:
+                entries += growth.measure(bench)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"\n{len(entries)} rows in {time.monotonic() - started:.0f} s")
@@ -49,9 +51,12 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rows", help="only these, separated by commas")
+    parser.add_argument("--rows", help="only these, separated by commas; none: no rows")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each load in each round")
+    parser.add_argument(
+        "--growth", action="store_true", help="also over sessions, artifacts and sharers; takes minutes"
+    )
     parser.add_argument("--alone", action="store_true", help="without the peers")
     parser.add_argument("--json", help="write the rows to this file")
     return parser.parse_args()

@@ -87,7 +87,7 @@ def sessions_5000(bench: Bench) -> Figures:
         pids = {"server": server.pid}
         few = ProcessLoad("homenode_load.idle", server.address, 100, {}, pids)
         before = memory_bytes(server.pid)
-        many = ProcessLoad("homenode_load.idle", server.address, IDLE, {"streams": 2}, pids)
+        many = ProcessLoad("homenode_load.idle", server.address, IDLE, {}, pids)
         many.measure(3.0)
         grown = (memory_bytes(server.pid) - before) / IDLE
         many.close()

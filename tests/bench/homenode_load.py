@@ -18,6 +18,7 @@ from tests.bench.load import Loops, Operation
 
 VALUE_BYTES = 1_024
 WORKSPACE = "bench"
+STREAM_SESSIONS_MAX = 4_096  # a server takes no more on one stream
 
 
 def body(number: int, size: int = VALUE_BYTES) -> str:
@@ -39,6 +40,8 @@ async def sessions(address: str, clients: int, *, own_streams: bool = False) -> 
 
     found: list[homenode.Homenode] = []
     for start in range(0, clients, 32):
+        if start and start % STREAM_SESSIONS_MAX == 0:
+            opening._links.clear()  # the others get another stream; links that are in use live on
         found += await asyncio.gather(*(one(n) for n in range(start, min(start + 32, clients))))
     return found
 
@@ -56,12 +59,9 @@ async def _connect(url: str, number: int, transport: GrpcTransport | None = None
 async def acquire(address: str, clients: int, own_streams: bool = False) -> Loops:
     """Reads that must ask the directory: each joins the sharers and finds the content at hand. An artifact each."""
     run = run_name()
-    operations = []
-    for number, hn in enumerate(await sessions(address, clients, own_streams=own_streams)):
-        key = f"{run}/{number}"
-        await hn.put(key, body(number))
-        operations.append(_reader(hn, key))
-    return Loops(operations)
+    found = await sessions(address, clients, own_streams=own_streams)
+    await asyncio.gather(*(hn.put(f"{run}/{number}", body(number)) for number, hn in enumerate(found)))
+    return Loops([_reader(hn, f"{run}/{number}") for number, hn in enumerate(found)])
 
 
 def _reader(hn: homenode.Homenode, key: str) -> Operation:
@@ -114,12 +114,9 @@ class Idle:
         return {"n": len(self._held)}
 
 
-async def idle(address: str, clients: int, streams: int = 1) -> Idle:
-    """Sessions on so many streams."""
-    held: list[homenode.Homenode] = []
-    for _ in range(streams):
-        held += await on_one_stream(address, clients // streams)
-    return Idle(held)
+async def idle(address: str, clients: int) -> Idle:
+    """Sessions on as few streams as may be."""
+    return Idle(await sessions(address, clients))
 
 
 async def hot(address: str, clients: int) -> Loops:

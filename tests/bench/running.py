@@ -68,6 +68,11 @@ class ProcessLoad:
         if self._answer() != READY:
             raise RuntimeError(f"the load {kind} could not be set up")
 
+    @property
+    def pid(self) -> int:
+        """Process id of the load."""
+        return self._process.pid
+
     def _pipe(self, pipe: IO[str] | None) -> IO[str]:
         assert pipe is not None
         return pipe
