@@ -21,6 +21,7 @@ from homenode.errors import (
     Contended,
     ContentMissing,
     DeadlineExceeded,
+    GateClosed,
     HomenodeError,
     InternalError,
     InvalidArgument,
@@ -33,6 +34,7 @@ from homenode.errors import (
     SessionLost,
     Stale,
     StaleFence,
+    SuccessorLost,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -40,7 +42,9 @@ from homenode.errors import (
     Unsupported,
     VersionConflict,
 )
+from homenode.joint import DELETE, Gate, GateReason
 from homenode.lease_handle import Lease, ReadLease, WriteLease
+from homenode.snapshot import Snapshot
 from homenode.streams import ContentStream
 from homenode.sync import SyncHomenode, connect_sync
 from homenode.values import Policy, Stat, VersionInfo
@@ -51,6 +55,7 @@ from homenode.watch import Event, Watch
 __all__ = [
     "ABSENT",
     "ANY",
+    "DELETE",
     "AlreadyExists",
     "Artifact",
     "Change",
@@ -62,6 +67,9 @@ __all__ = [
     "DeadlineExceeded",
     "Draft",
     "Event",
+    "Gate",
+    "GateClosed",
+    "GateReason",
     "Homenode",
     "HomenodeError",
     "InternalError",
@@ -76,9 +84,11 @@ __all__ = [
     "QuotaExceeded",
     "ReadLease",
     "SessionLost",
+    "Snapshot",
     "Stale",
     "StaleFence",
     "Stat",
+    "SuccessorLost",
     "SyncHomenode",
     "TooLarge",
     "Unauthenticated",

@@ -24,6 +24,7 @@ from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings
 from homenode.reads import NO_DEFAULT, Reads
 from homenode.streams import OpenContext, Streamable, download, source_of
+from homenode.tools import Tools
 from homenode.values import Meta, Stat, Value, VersionInfo, duration, encode, meta, name, policy
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
@@ -35,7 +36,7 @@ LIST_MAX = 100_000
 _PAGE = 1_000
 
 
-class Homenode(Reads):
+class Homenode(Reads, Tools):
     """A connection, as one agent uses it. Make it with `homenode.connect`.
 
     All agents of a connection share its session and its cache; each has a view of its own: what it was shown.

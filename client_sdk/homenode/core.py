@@ -107,9 +107,10 @@ class Core:
         *,
         version: Version | None = None,
         level: t.Consistency = t.CONSISTENCY_UNSPECIFIED,
+        snapshot: str = "",
         timeout_ms: int | None = None,
     ) -> Artifact:
-        """Ask the directory.
+        """Ask the directory; `snapshot` names the one that keeps `version`.
 
         Raises NotFound, Stale (only older versions came than were shown), Unsupported (a strict read was asked for and
         the directory gives none), HomenodeError.
@@ -120,7 +121,7 @@ class Core:
         for _ in range(FETCHES_MAX):
             self.cache.begin_fill(key)
             try:
-                artifact = await self._fetch(key, counters, version, level, timeout_ms, name_held)
+                artifact = await self._fetch(key, counters, version, level, snapshot, timeout_ms, name_held)
             except BodyMissing:
                 name_held = False
                 failure = InternalError("the content that came does not match its hash")
@@ -150,13 +151,14 @@ class Core:
         counters: Counters,
         version: Version | None,
         level: t.Consistency,
+        snapshot: str,
         timeout_ms: int | None,
         name_held: bool,
     ) -> Artifact:
         held = self.cache.held(key) if name_held else {}
         # A strict read of a lazy artifact is a load that nobody keeps; one of a strict artifact brings a copy.
         share = version is None and (level != t.CONSISTENCY_STRICT or self.cache.is_strict(key))
-        request = pb.ReadRequest(key=name(key), have=held, share=share, consistency=level)
+        request = pb.ReadRequest(key=name(key), have=held, share=share, consistency=level, snapshot=snapshot)
         if version is not None:
             request.version.incarnation, request.version.n = version
         response, pending = await self.session.request("read", request, timeout_ms=timeout_ms)
@@ -173,7 +175,7 @@ class Core:
             if copy is not None:
                 counters.revalidated += 1
                 return copy
-        artifact = await self._artifact(key, response, held, pending, counters, timeout_ms)
+        artifact = await self._artifact(key, response, held, pending, counters, timeout_ms, snapshot)
         if share and self._may_keep(response, pending):
             self._install(artifact, self._copy_policy(response))
         return artifact
@@ -197,6 +199,7 @@ class Core:
         pending: Pending,
         counters: Counters,
         timeout_ms: int | None,
+        snapshot: str = "",
     ) -> Artifact:
         """The artifact that an answer carries; its bytes are remembered.
 
@@ -206,10 +209,10 @@ class Core:
         found = decode(content, held)
         timeout_s = self.timeout_s(timeout_ms)
         if found is None and content.size > PIECE_MAX_BYTES:
-            data, came = await self.large.fetch(key, version, content.hash, content.size, held, timeout_s)
+            data, came = await self.large.fetch(key, version, content.hash, content.size, held, timeout_s, snapshot)
             found = data, came, came < content.size // 2
         elif found is None:
-            request = pb.ReadContentRequest(session_id=self.session.id, key=key, have=list(held))
+            request = pb.ReadContentRequest(session_id=self.session.id, key=key, have=list(held), snapshot=snapshot)
             request.version.incarnation, request.version.n = version
             link = self.session.link
 
@@ -322,11 +325,7 @@ class Core:
         Raises VersionConflict, AlreadyExists, LeaseDenied, LeaseLost, StaleFence, TooLarge, Unknown, HomenodeError.
         """
         patched = True
-        body: bytes | LargeBody | None
-        if data is None or (isinstance(data, bytes) and len(data) <= self._in_one_piece):
-            body = data
-        else:
-            body = await self._body(key, data, base, timeout_ms)
+        body = None if data is None else await self.body(key, data, base, timeout_ms)
         while True:
             try:
                 if isinstance(body, LargeBody):
@@ -346,10 +345,12 @@ class Core:
                     self.session.end_lease(lease.lease_id, refusal.cause)
                 raise
 
-    async def _body(
+    async def body(
         self, key: str, data: bytes | Source, base: Version | Base, timeout_ms: int | None
     ) -> bytes | LargeBody:
         """What to send: bytes in one piece, or a large content cut like the version that it replaces."""
+        if isinstance(data, bytes) and len(data) <= self._in_one_piece:
+            return data
         source = BytesSource(data) if isinstance(data, bytes) else data
         if source.size > self.artifact_max:
             raise TooLarge(f"an artifact may have {self.artifact_max} bytes, not {source.size}")
@@ -380,20 +381,8 @@ class Core:
             request.any = True
         hash = b""
         if data is not None:
-            if isinstance(data, LargeBody):
-                hash = data.hash
-                request.content.hash, request.content.size = hash, data.size
-            else:
-                encoded = self._encode(key, data, base if patched else ABSENT)
-                counters.sent_bytes += len(encoded.body)
-                inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
-                if not inline:
-                    await session.link.again(
-                        lambda left_s: upload(session.link.transport, session.id, encoded, left_s),
-                        self.timeout_s(timeout_ms),
-                    )
-                encoded.write_to(request.content, inline=inline)
-                hash = encoded.hash
+            await self.put_content(request.content, key, data, base if patched else ABSENT, counters, timeout_ms)
+            hash = request.content.hash
             if meta.said:
                 request.metadata.CopyFrom(meta.to_wire())
         if lease is not None:
@@ -403,7 +392,7 @@ class Core:
 
         def committed(message: pb.CommitResponse, pending: Pending) -> None:
             keep_copy = self.cache.end_write(key)
-            done.append(self._committed(key, data, hash, meta, message, pending, keep_copy=keep_copy))
+            done.append(self.committed(key, data, hash, meta, message, pending, keep_copy=keep_copy))
             if lease is not None:
                 if keep and message.HasField("token"):
                     lease.token = (message.token.incarnation, message.token.fence)
@@ -420,6 +409,30 @@ class Core:
     def _until_quiet_ms(self) -> int:
         """How long an effect may take that has to wait until the last copy has run out."""
         return self.session.timeout_ms + self.session.opened.term_ms
+
+    async def put_content(
+        self,
+        content: t.Content,
+        key: str,
+        data: bytes | LargeBody,
+        base: Version | Base,
+        counters: Counters,
+        timeout_ms: int | None,
+    ) -> None:
+        """Fill in the content of a commit on `base`; where its body is too large for a frame, send that before."""
+        session = self.session
+        if isinstance(data, LargeBody):
+            content.hash, content.size = data.hash, data.size
+            return
+        encoded = self._encode(key, data, base)
+        counters.sent_bytes += len(encoded.body)
+        inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
+        if not inline:
+            await session.link.again(
+                lambda left_s: upload(session.link.transport, session.id, encoded, left_s),
+                self.timeout_s(timeout_ms),
+            )
+        encoded.write_to(content, inline=inline)
 
     async def _effect(self, kind: str, key: str, message: Any, timeout_ms: int | None, on_answer: OnAnswer) -> None:
         """Send an effect on `key` and wait. No strict copy is kept meanwhile; `on_answer` calls `Cache.end_write`.
@@ -449,7 +462,7 @@ class Core:
         known = (hash, old) if hash is not None and old is not None else None
         return encode(data, known)
 
-    def _committed(
+    def committed(
         self,
         key: str,
         body: bytes | LargeBody | None,

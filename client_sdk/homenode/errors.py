@@ -5,9 +5,10 @@ Every error is a `HomenodeError`. Fields that do not apply keep their defaults. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from homenode.versions import Version
+from homenode.versions import Position, Version
 from homenode_api.v1 import types_pb2 as t
 
 #: Most characters of an artifact's name in a message.
@@ -15,11 +16,17 @@ NAME_SHOWN = 80
 
 
 class HomenodeError(Exception):
-    """Anything that went wrong with the directory. `message` is for people."""
+    """Anything that went wrong with the directory.
+
+    Attributes:
+        message: for people.
+        refusals: where several artifacts were asked about together: why each of those that are refused is, by key.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.refusals: Mapping[str, HomenodeError] = {}
 
     def about(self, key: str) -> None:
         """Put the artifact's name before a message that leaves it out: the directory's own do."""
@@ -51,7 +58,7 @@ class LeaseLost(HomenodeError):
     """The write lease is over.
 
     Attributes:
-        cause: "released", "expired", "revoked", "session_lost", or "" where the directory no longer knows.
+        cause: "released", "expired", "revoked", "session_lost", "handed_off", or "" where nobody knows.
         current: the committed version, where known.
     """
 
@@ -79,6 +86,26 @@ class LeaseDenied(HomenodeError):
         self.reason = reason
         self.holder = holder
         self.retry_after = retry_after
+
+
+class SuccessorLost(HomenodeError):
+    """The session that was to get the write lease is not live; the lease stays where it is."""
+
+
+class GateClosed(HomenodeError):
+    """Something that was read does not hold any more, so what rests on it should not be done.
+
+    Attributes:
+        reasons: why, by key: each a `homenode.GateReason`.
+        as_of: the place in the workspace's log at which all of it was looked at.
+    """
+
+    def __init__(
+        self, message: str = "", *, reasons: Mapping[str, Any] | None = None, as_of: Position | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reasons: Mapping[str, Any] = reasons or {}
+        self.as_of = as_of
 
 
 class Stale(HomenodeError):
@@ -185,6 +212,7 @@ CAUSES = {
     t.LEASE_END_EXPIRED: "expired",
     t.LEASE_END_REVOKED: "revoked",
     t.LEASE_END_SESSION_LOST: "session_lost",
+    t.LEASE_END_HANDED_OFF: "handed_off",
 }
 
 _LEASE_DENIED = {
@@ -206,11 +234,23 @@ _PLAIN: dict[int, type[HomenodeError]] = {
     t.ERROR_REASON_DEADLINE_EXCEEDED: DeadlineExceeded,
     t.ERROR_REASON_UNKNOWN: Unknown,
     t.ERROR_REASON_INTERNAL: InternalError,
+    t.ERROR_REASON_SUCCESSOR_LOST: SuccessorLost,
 }
 
 
 def from_wire(error: t.Error) -> HomenodeError:
     """The exception for a refusal or failure on the wire. An unknown reason becomes InternalError."""
+    failure = _from_wire(error)
+    if error.keys:
+        failure.refusals = {refused.key: from_wire(refused.error) for refused in error.keys}
+        for key, refusal in failure.refusals.items():
+            refusal.about(key)
+        failure.message = "; ".join(refusal.message for refusal in failure.refusals.values())
+        failure.args = (failure.message,)
+    return failure
+
+
+def _from_wire(error: t.Error) -> HomenodeError:
     reason, message = error.reason, error.message
     current = Version(error.current.incarnation, error.current.n) if error.HasField("current") else None
     retry_after = error.retry_after_ms / 1000

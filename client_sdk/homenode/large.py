@@ -157,8 +157,9 @@ class Large:
         size: int,
         held: Mapping[bytes, bytes],
         timeout_s: float,
+        snapshot: str = "",
     ) -> tuple[bytes, int]:
-        """(bytes, how many came) of a version's content; `held` are contents at hand.
+        """(bytes, how many came) of a version's content; `held` are contents at hand, `snapshot` may keep the version.
 
         Raises BodyMissing, BodyGone, HomenodeError.
         """
@@ -172,7 +173,9 @@ class Large:
         parts: list[bytes | memoryview] = []
         came = [0]
         async with contextlib.aclosing(
-            self.pieces(key, version, hash, size, local.get, list(local), timeout_s, came, verify=False)
+            self.pieces(
+                key, version, hash, size, local.get, list(local), timeout_s, came, verify=False, snapshot=snapshot
+            )
         ) as pieces:
             async for piece in pieces:
                 parts.append(piece)
@@ -191,6 +194,7 @@ class Large:
         came: list[int],
         *,
         verify: bool = True,
+        snapshot: str = "",
     ) -> AsyncGenerator[bytes | memoryview, None]:
         """The chunks of a version's content in order, those at hand from `local`. Goes on where it was after a cut.
 
@@ -199,7 +203,7 @@ class Large:
         """
         patience, place = Patience(self._session, timeout_s), 0
         while True:
-            request = self._request(key, version)
+            request = self._request(key, version, snapshot)
             request.have_chunks.extend(have_chunks)
             request.first_chunk = place
             try:
@@ -224,8 +228,8 @@ class Large:
             except (NotFound, ContentMissing) as failure:
                 raise BodyGone(failure) from failure
 
-    def _request(self, key: str, version: Version) -> pb.ReadContentRequest:
-        request = pb.ReadContentRequest(session_id=self._session.id, key=key)
+    def _request(self, key: str, version: Version, snapshot: str = "") -> pb.ReadContentRequest:
+        request = pb.ReadContentRequest(session_id=self._session.id, key=key, snapshot=snapshot)
         request.version.incarnation, request.version.n = version
         return request
 

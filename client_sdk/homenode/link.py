@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 FRAME_OPERATIONS_MAX = 512
 FRAME_BYTES_MAX = 1 << 20
-_LARGE = ("attach", "ack", "commit")  # operations that may have many bytes
+_LARGE = ("attach", "ack", "commit", "commit_many", "snapshot", "gate")  # operations that may have many bytes
 TICK_S = 0.25
 BACKOFF_MS = (20, 2_000)
 #: A stream on which nothing comes for this long is given up, in intervals between bookmarks.

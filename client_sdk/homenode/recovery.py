@@ -104,13 +104,20 @@ async def _resolve(session: Session, old_id: str, asked: list[Pending]) -> None:
 def _settle(session: Session, pending: Pending, outcome: pb.Outcome | None) -> None:
     if pending.kind == "release":
         session.resolve(pending, pb.Answer(release=pb.ReleaseResponse()), "release")
-    elif pending.kind == "acquire":
+    elif pending.kind in ("acquire", "snapshot"):
         return  # whatever was granted went with the session; it is asked for again
     elif outcome is not None and outcome.HasField("answer"):
         session.resolve(pending, outcome.answer, outcome.answer.WhichOneof("what"))
     elif outcome is not None and outcome.never:
-        if pending.kind == "commit" and pending.message.HasField("token"):
+        if _rests_on_a_lease(pending):
             session.give_up(pending, LeaseLost("the session was lost before the commit", cause="session_lost"))
         # else it is sent again, under the next session
     else:
         session.give_up(pending, pending.unknown())
+
+
+def _rests_on_a_lease(pending: Pending) -> bool:
+    """Whether the request was made under a write lease, which went with its session."""
+    if pending.kind == "commit_many":
+        return any(item.HasField("token") for item in pending.message.items)
+    return pending.kind in ("commit", "handoff") and pending.message.HasField("token")

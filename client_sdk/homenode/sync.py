@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,7 +21,9 @@ from homenode.artifact import Artifact
 from homenode.change import TokenCounter, estimate_tokens
 from homenode.draft import Draft, WriteContext
 from homenode.errors import HomenodeError
+from homenode.joint import Gate
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
+from homenode.snapshot import Snapshot
 from homenode.streams import ContentStream, Streamable
 from homenode.values import Stat, Value, VersionInfo
 from homenode.versions import Version
@@ -180,6 +182,20 @@ class SyncHomenode:
         """See `Homenode.set_policy`."""
         self._run(self._homenode.set_policy(key, **options))
 
+    def snapshot(self, keys: Sequence[str] | None = None, **options: Any) -> SyncSnapshot:
+        """See `Homenode.snapshot`: usable at once, and in `with`."""
+        context = self._homenode.snapshot(keys, **options)
+        return SyncSnapshot(self._run(context.__aenter__()), self._background)
+
+    def commit_many(self, values: Mapping[str, Any], **options: Any) -> dict[str, Artifact]:
+        """See `Homenode.commit_many`."""
+        options["leases"] = [_unwrapped(lease) for lease in options.get("leases", ())]
+        return self._run(self._homenode.commit_many(values, **options))
+
+    def gate(self, reads: Iterable[Any], **options: Any) -> Gate:
+        """See `Homenode.gate`."""
+        return self._run(self._homenode.gate([_unwrapped(one) for one in reads], **options))
+
     @contextlib.contextmanager
     def watch(self, prefix: str = "") -> Iterator[Iterator[Event]]:
         """`with hn.watch("notes/") as events: for event in events: …`; the watch is in place once the block begins."""
@@ -257,6 +273,56 @@ class SyncContentStream:
 
         while (part := self._background.run(piece())) is not None:
             yield part
+
+
+class SyncSnapshot:
+    """A snapshot, blocking; see `homenode.Snapshot`."""
+
+    def __init__(self, snapshot: Snapshot, loop: Background) -> None:
+        self._snapshot = snapshot
+        self._background = loop
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("id", "as_of", "versions", "missing", "keys"):
+            return getattr(self._snapshot, name)
+        raise AttributeError(name)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._snapshot
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._snapshot)
+
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
+    def __getitem__(self, key: str) -> Artifact:
+        """See `Snapshot`."""
+
+        async def get() -> Artifact:
+            return self._snapshot[key]
+
+        return self._background.run(get())
+
+    def read(self, key: str, **options: Any) -> Artifact:
+        """See `Snapshot.read`."""
+        return self._background.run(self._snapshot.read(key, **options))
+
+    def release(self) -> None:
+        """See `Snapshot.release`."""
+        self._background.run(self._snapshot.release())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(HomenodeError):  # it ends with its time or its session
+            self.release()
+
+
+def _unwrapped(one: Any) -> Any:
+    """What a blocking lease stands for."""
+    return one._lease if isinstance(one, SyncLease) else one
 
 
 class SyncLease:

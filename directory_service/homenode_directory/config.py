@@ -49,6 +49,10 @@ class Settings:
     bookmark_ms: int = _setting(1_000, "how often clients are told to ask for a bookmark", 100, 60_000)
     result_retention_ms: int = _setting(600_000, "how long answers outlive their session", 10_000, 86_400_000)
     waiters_max: int = _setting(64, "writers that may wait for one artifact", 0, 10_000)
+    keep_versions: int = _setting(16, "versions of an artifact that are kept, the current one included", 1, 10_000)
+    keep_age_ms: int = _setting(
+        0, "earlier versions older than this are forgotten; 0: by count only", 0, 10 * 365 * 86_400_000
+    )
     artifact_bytes_max: int = _setting(256 << 20, "largest artifact", 1, 256 << 20)
     cache_bytes: int = _setting(64 << 20, "content kept in memory", 0, 1 << 40)
     work_bytes: int = _setting(64 << 20, "content in work at once", 8 << 20, 1 << 40)

@@ -20,12 +20,12 @@ from homenode_directory.incarnations import Incarnations
 from homenode_directory.jobs import UNHEARD, CommitJob, EventJob, StatJob, TickJob
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import SESSION_SEPARATOR, Place, Position
-from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
+from homenode_directory.protocol.effects import Denial, Reason, Stored
 from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck, Put
 from homenode_directory.protocol.facts import DEFAULT, Terms
 from homenode_directory.protocol.model import Cause, Entry, Level, Policy, Version
 from homenode_directory.protocol.transitions import repeated
-from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Limits, Reply, Slice
+from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Job, Limits, Reply, Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Incarnation, Outcome, Store, StoreError
 from homenode_directory.store.fields import VersionRecord
@@ -162,7 +162,7 @@ class Directory:
         slice_ = self.slice_of(place)
         if seen_incarnation:
             unused = partial(self._unused, slice_.number)
-            await self._store_call(self.incarnations.echo(slice_.number, seen_incarnation, unused))
+            await self.store_call(self.incarnations.echo(slice_.number, seen_incarnation, unused))
         session = f"{place.workspace}{SESSION_SEPARATOR}{self._ids()}"
         outcome, position = await self._commit(slice_, lambda s: sessions.opened(s, session, name, ttl_ms))
         if not outcome.ok:
@@ -215,7 +215,7 @@ class Directory:
     async def end_session(self, place: Place, session: str, cause: Cause = Cause.RELEASED) -> None:
         """End a session, whoever asks: no further effect of it, its leases and copies are gone."""
         slice_ = self.slice_of(place)
-        (record,) = await self._store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+        (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
         if record.get(fields.LIVE):
             await self.end_recorded(slice_, session, record[fields.LIVE], None, cause)
 
@@ -232,7 +232,7 @@ class Directory:
         """Take away what a session that is over still holds. Safe to repeat."""
         slice_.bury(session)
         self._answered.pop(session, None)
-        held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        held = await self.store_call(self.store.ranked(slice_.number, fields.held_key(session)))
         artifacts = sorted({*held, *self._shared(session)})
         for start in range(0, len(artifacts), CLEAR_MAX):
             some = artifacts[start : start + CLEAR_MAX]
@@ -241,9 +241,7 @@ class Directory:
         retention_ms = self.settings.result_retention_ms
         await self._commit(slice_, lambda s: sessions.cleared(s, session, retention_ms), relief=True)
 
-    async def resolve(
-        self, place: Place, session: str, requests: Sequence[int]
-    ) -> list[tuple[int, Grant | Done | Denial | Gone]]:
+    async def resolve(self, place: Place, session: str, requests: Sequence[int]) -> list[tuple[int, Stored | Gone]]:
         """What became of requests of a session. It is over afterwards, so "never" is final.
 
         What is prepared will be published, and is waited for. Raises Unavailable where that takes too long.
@@ -253,7 +251,7 @@ class Directory:
         give_up_at = self._clock() + self.settings.resolve_wait_ms
         while True:
             prepared = await self._prepared_by(slice_, session)  # before the answers: it may be published meanwhile
-            record, results = await self._store_call(
+            record, results = await self.store_call(
                 self.store.load(slice_.number, [fields.session_key(session), fields.results_key(session)])
             )
             if not record:
@@ -263,7 +261,7 @@ class Directory:
             if self._clock() >= give_up_at:
                 raise Unavailable("a commit of the session waits for copies to end, and will be published")
             await asyncio.sleep(RESOLVE_AGAIN_S)
-        found: list[tuple[int, Grant | Done | Denial | Gone]] = []
+        found: list[tuple[int, Stored | Gone]] = []
         for request in requests:
             text = results.get(str(request))
             found.append((request, fields.decode_answer(session, request, text).answer if text else Gone.NEVER))
@@ -271,7 +269,7 @@ class Directory:
 
     async def _prepared_by(self, slice_: Slice, session: str) -> set[int]:
         """Requests of a session that are prepared and not published."""
-        held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        held = await self.store_call(self.store.ranked(slice_.number, fields.held_key(session)))
         entries = [entry for entry, _ in await self._entries(slice_, sorted(held))]
         pendings = [entry.pending for entry in entries if entry.pending is not None]
         return {pending.request for pending in pendings if pending.session == session}
@@ -297,11 +295,17 @@ class Directory:
         if not request:
             slice_.submit(EventJob(artifact, event, heard))
             return
+        self.post_effect(
+            slice_, EventJob(artifact, event, heard, request, digest, body), getattr(event, "session", ""), request
+        )
+
+    def post_effect(self, slice_: Slice, job: Job, session: str, request: int) -> None:
+        """Queue a job whose answer is stored under (session, request). Raises Overloaded, Unavailable."""
         # Of a session that was seen alive here the answers are known; else its end forgets them.
-        answered = self._answered.get(getattr(event, "session", ""))
+        answered = self._answered.get(session)
         if answered is not None and len(answered) >= self.settings.unsettled_max:
             raise Overloaded("too many answers are kept for the session; it has to settle some", retry_after_ms=1_000)
-        slice_.submit(EventJob(artifact, event, heard, request, digest, body))
+        slice_.submit(job)
         if answered is not None:
             answered.append(request)
 
@@ -322,7 +326,7 @@ class Directory:
     async def stored(self, place: Place, session: str, request: int, digest: str) -> Reply | None:
         """The answer that a request already got, if it did."""
         slice_ = self.slice_of(place)
-        (results,) = await self._store_call(self.store.load(slice_.number, [fields.results_key(session)]))
+        (results,) = await self.store_call(self.store.load(slice_.number, [fields.results_key(session)]))
         text = results.get(str(request))
         if text is None:
             return None
@@ -342,7 +346,7 @@ class Directory:
     async def redeclare(self, place: Place, session: str, keys: Collection[str]) -> None:
         """The session holds copies of `keys` only: it leaves the sharer sets of all other artifacts."""
         slice_ = self.slice_of(place)
-        held = await self._store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        held = await self.store_call(self.store.ranked(slice_.number, fields.held_key(session)))
         declared = {fields.artifact_of(place, key) for key in keys}
         for artifact in sorted(set(held) - declared):
             if session in slice_.entry(artifact).sharers or artifact not in slice_:
@@ -365,7 +369,7 @@ class Directory:
         if isinstance(head, Denial):
             return head
         number = self.slice_of(place).number
-        keys = await self._store_call(self.store.by_prefix(number, fields.index_key(place), prefix, after, limit + 1))
+        keys = await self.store_call(self.store.by_prefix(number, fields.index_key(place), prefix, after, limit + 1))
         stats = await self._stats(place, keys[:limit])
         # As of the head before the index was read: a watch from there misses nothing that the list does not have.
         return Listing([stat for stat in stats if stat.entry.exists], len(keys) > limit, head)
@@ -384,7 +388,7 @@ class Directory:
         """The retained versions by their field in the store."""
         number = self.slice_of(place).number
         artifact = fields.artifact_of(place, key)
-        (record,) = await self._store_call(self.store.load(number, [fields.versions_key(artifact)]))
+        (record,) = await self.store_call(self.store.load(number, [fields.versions_key(artifact)]))
         return {name: fields.decode_version(text) for name, text in record.items()}
 
     async def at_version(self, place: Place, session: str, key: str, version: Version) -> VersionRecord | Denial:
@@ -496,7 +500,7 @@ class Directory:
             slice_.submit(StatJob(artifact, future))
         return await asyncio.gather(*waiting)
 
-    async def _store_call(self, call: Awaitable[T]) -> T:
+    async def store_call(self, call: Awaitable[T]) -> T:
         try:
             return await call
         except StoreError as error:

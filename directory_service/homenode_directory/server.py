@@ -32,6 +32,7 @@ from homenode_directory.audit.trimming import Keep
 from homenode_directory.clock import Clock, monotonic_ms
 from homenode_directory.config import OFF, Settings, hide_password
 from homenode_directory.content.large import LargeContents
+from homenode_directory.content.retention import RetentionPolicy
 from homenode_directory.content.service import ContentStore
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
@@ -40,12 +41,14 @@ from homenode_directory.errors import ConfigError
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
+from homenode_directory.pins import Pins
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Level, Policy
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
 from homenode_directory.store.open import open_store
 from homenode_directory.sweeper import Rounds, Sweeper
+from homenode_directory.together import Joint
 
 LOG = logging.getLogger("homenode.server")
 
@@ -159,14 +162,16 @@ def build(
     delivery.answered, delivery.unheard = directory.answered, directory.unheard
     delivery.tail.awaited = directory.awaited
     exporter = _exporter(settings, store, observer, mistakes)
+    pins = Pins(directory, Joint(directory))
     sweeper = Sweeper(
         directory,
         mistakes=mistakes,
         collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX),
-        rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms)),
+        reap=pins.reap,
+        rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms), retention=retention_of(settings)),
         exported=exporter.exported if exporter is not None else lambda slice_: None,
     )
-    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, large, observer, clock))
+    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, large, observer, clock, pins))
     return Server(store, directory, delivery, sweeper, endpoint, executor, exporter)
 
 
@@ -179,6 +184,12 @@ def _exporter(settings: Settings, store: Store, observer: Observer, mistakes: Mi
     return Exporter(store, settings.log_archive, observer=observer, mistakes=mistakes)
 
 
+def retention_of(settings: Settings) -> RetentionPolicy:
+    """How much history is kept; it is cut when half as much again, at most 8 versions more, has come."""
+    slack = min(8, settings.keep_versions // 2)
+    return RetentionPolicy(settings.keep_versions, slack, settings.keep_age_ms or None)
+
+
 def _parts(
     settings: Settings,
     store: Store,
@@ -188,6 +199,7 @@ def _parts(
     large: LargeContents,
     observer: Observer,
     clock: Clock,
+    pins: Pins,
 ) -> Parts:
     bounds = Bounds(
         term_ms=settings.term_ms,
@@ -206,7 +218,7 @@ def _parts(
         directory=directory,
         delivery=delivery,
         transfers=transfers,
-        calls=Calls(directory, delivery, bodies, bounds, observer),
+        calls=Calls(directory, delivery, bodies, bounds, observer, pins),
         liveness=Liveness(directory, settings.session_ttl_ms),
         hub=Hub(observer, settings.streams_max),
         observer=observer,

@@ -20,7 +20,7 @@ from homenode_directory.errors import Contended, Full, OutcomeUnknown, Overloade
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
-from homenode_directory.protocol.effects import Denial, Done, Grant
+from homenode_directory.protocol.effects import Denial, Stored
 from homenode_directory.protocol.facts import DEFAULT, Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry, Policy
 from homenode_directory.slicetime import SliceTime
@@ -107,7 +107,7 @@ Deliver = Callable[[int, int, list[tuple[int, LogRecord]]], None]
 class Reply:
     """An answer and the place in the log as of which it holds. Never changed once made."""
 
-    answer: Grant | Done | Denial
+    answer: Stored
     as_of: Position
 
 
@@ -260,7 +260,7 @@ class Slice:
         """Whether `announce` was called, with which the log has overtaken the answer that the request is queued."""
         return self._announced.pop((session, request), 0) is None
 
-    def answer_waiting(self, session: str, request: int, answer: Grant | Done | Denial, sequence: int) -> None:
+    def answer_waiting(self, session: str, request: int, answer: Stored, sequence: int) -> None:
         """A stored answer exists now, as of a place in the log; whoever waits for it gets it."""
         self._prepared.discard((session, request))
         for heard in self.waiting.pop((session, request), ()):

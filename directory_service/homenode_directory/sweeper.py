@@ -26,6 +26,9 @@ from homenode_directory.store.base import Commit, Store, StoreError
 Collect = Callable[[int], Awaitable[int]]
 """Deletes unreferenced content of a slice; returns how many contents."""
 
+Reap = Callable[[Slice, int], Awaitable[None]]
+"""Ends up to so many of a slice's snapshots, those whose time or session is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
@@ -48,6 +51,7 @@ class Sweeper:
         directory: Directory,
         *,
         collect: Collect | None = None,
+        reap: Reap | None = None,
         rounds: Rounds | None = None,
         mistakes: Mistakes | None = None,
         exported: Callable[[int], int | None] = lambda slice_: None,
@@ -55,6 +59,7 @@ class Sweeper:
         self._exported = exported
         self.rounds = rounds or Rounds()
         self._mistakes = mistakes or Mistakes()
+        self._reap = reap
         self._directory = directory
         self._store: Store = directory.store
         self._collect = collect
@@ -119,6 +124,8 @@ class Sweeper:
                 await self._end(slice_, session)
         await self._forget_old_incarnation(slice_)
         await self._retain(slice_, now_ms)
+        if self._reap is not None:
+            await self._reap(slice_, self.rounds.due_max)
 
     async def _believed_ms(self, slice_: Slice, due: Sequence[tuple[str, int]]) -> int:
         """The slice's time. Where something may be due and the time is unknown or in doubt, that is settled first."""

@@ -19,12 +19,15 @@ from homenode_directory.api import pages, validate, wire
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.api.held_reads import HeldReads
+from homenode_directory.api.tools import Tools
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
+from homenode_directory.pins import Pins
 from homenode_directory.place import Place
 from homenode_directory.slice import Reply, Slice
 from homenode_directory.store.fields import artifact_of
+from homenode_directory.together import Joint
 
 LIST_DEFAULT = 100
 READ_ATTEMPTS = 3
@@ -136,7 +139,10 @@ class Calls:
         bodies: Bodies,
         bounds: validate.Bounds,
         observer: Observer,
+        pins: Pins | None = None,
     ) -> None:
+        joint = Joint(directory)
+        self._pins = pins or Pins(directory, joint)
         self._directory = directory
         self._delivery = delivery
         self._bodies = bodies
@@ -153,6 +159,7 @@ class Calls:
             "stat": self.stat,
             "list": self.list,
             "history": self.history,
+            **Tools(directory, joint, self._pins, bodies, bounds, observer, delivery).by_name,
         }
 
     def read(self, caller: Caller, request: int, m: pb.ReadRequest) -> Step:
@@ -188,9 +195,15 @@ class Calls:
         self, caller: Caller, key: str, m: pb.ReadRequest, have: tuple[str, ...]
     ) -> pb.ReadResponse:
         wanted = wire.version_in(m.version)
-        found = wire.accept(await self._directory.at_version(caller.place, caller.session, key, wanted))
+        found = wire.accept(await self.earlier(caller.place, caller.session, key, wanted, m.snapshot))
         content = await self._bodies.outgoing(caller.place, wire.retained(found, wanted), have)
         return wire.version_response(found, content)
+
+    async def earlier(self, place: Place, session: str, key: str, wanted: Any, snapshot: str) -> Any:
+        """The record of an earlier version, or of the one that a snapshot has; or why there is none."""
+        if not snapshot:
+            return await self._directory.at_version(place, session, key, wanted)
+        return await self._pins.read(place, session, validate.snapshot(session, snapshot, foreign=True), key)
 
     def commit(self, caller: Caller, request: int, m: pb.CommitRequest) -> Step:
         """A new version, or a delete."""

@@ -28,6 +28,10 @@ _OPERATIONS: dict[str, tuple[str, type[Any]]] = {
     "Stat": ("stat", pb.StatRequest),
     "List": ("list", pb.ListRequest),
     "History": ("history", pb.HistoryRequest),
+    "Snapshot": ("snapshot", pb.SnapshotRequest),
+    "ReleaseSnapshot": ("release_snapshot", pb.ReleaseSnapshotRequest),
+    "CommitMany": ("commit_many", pb.CommitManyRequest),
+    "Gate": ("gate", pb.GateRequest),
 }
 
 
@@ -68,7 +72,7 @@ class Endpoint:
         if not m.HasField("version"):
             raise invalid("version is missing")
         wanted = wire.version_in(m.version)
-        found = wire.accept(await parts.directory.at_version(place, m.session_id, key, wanted))
+        found = wire.accept(await parts.calls.earlier(place, m.session_id, key, wanted, m.snapshot))
         messages = parts.transfers.read(place, wire.retained(found, wanted), m)
         async with contextlib.aclosing(messages):
             async for message in messages:

@@ -30,10 +30,13 @@ HAVE_CHUNKS_MAX = 1_024
 LIST_MAX = 1_000
 HOLDINGS_MAX = 16_384
 RESOLVE_MAX = 1_024
+COMMIT_MANY_MAX = 64
+GATE_MAX = 256
 EXACT_MAX = 2**53  # numbers at and above this lose digits in a Lua number
 
 _WORKSPACE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SESSION = re.compile(r"[A-Za-z0-9._-]{1,128}~[A-Za-z0-9_-]{1,64}")
+_SNAPSHOT = re.compile(r"([A-Za-z0-9._-]{1,128}~[A-Za-z0-9_-]{1,64})/[0-9]{1,16}")
 _PLAIN = re.compile(r"[ -~]+")  # printable ASCII is always NFC and has no control characters
 
 
@@ -88,6 +91,17 @@ def session(tenant: str, value: str) -> Place:
     if not _SESSION.fullmatch(value):
         raise invalid("session_id is missing" if not value else "session_id is not one that OpenSession gives")
     return session_place(tenant, value)
+
+
+def snapshot(session_id: str, value: str, *, foreign: bool = False) -> str:
+    """The name of a snapshot: one of the session's own, or with `foreign` of any session of its workspace."""
+    found = _SNAPSHOT.fullmatch(value)
+    if not found:
+        raise invalid("snapshot is missing" if not value else "snapshot is not one that Snapshot gives")
+    owner: str = found[1]
+    if owner != session_id and not (foreign and owner.partition("~")[0] == session_id.partition("~")[0]):
+        raise invalid("snapshot belongs to another session" if not foreign else "snapshot is of another workspace")
+    return value
 
 
 def lease_id(value: str, *, empty: bool = False) -> str:

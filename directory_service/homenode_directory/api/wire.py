@@ -16,7 +16,7 @@ from homenode_directory.api import validate
 from homenode_directory.api.errors import Rejected, invalid
 from homenode_directory.directory import Gone, Reply, Stat, VersionRecord
 from homenode_directory.place import Position
-from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
+from homenode_directory.protocol.effects import Denial, Done, DoneMany, Grant, Pinned, Reason, Stored
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Put, Renew, SetPolicy
 from homenode_directory.protocol.model import Cause, Content, Level, Policy, Push, State, Version
 from homenode_directory.sinks import SessionOver
@@ -158,6 +158,11 @@ def error(denial: Denial) -> t.Error:
     )
     if denial.current is not None and denial.current.n:
         m.current.CopyFrom(version(denial.current))
+    for refused in denial.keys:
+        one = Denial(
+            refused.reason, refused.message, refused.current, refused.holder, refused.retry_after_ms, refused.cause
+        )
+        m.keys.add(key=refused.key, error=error(one))
     return m
 
 
@@ -329,7 +334,7 @@ def stat_response(stat: Stat) -> pb.StatResponse:
     return m
 
 
-def resolve_response(found: Iterable[tuple[int, Grant | Done | Denial | Gone]]) -> pb.ResolveResponse:
+def resolve_response(found: Iterable[tuple[int, Stored | Gone]]) -> pb.ResolveResponse:
     """What became of requests. The answers carry versions and tokens, not contents."""
     m = pb.ResolveResponse()
     for request, answer in found:
@@ -341,13 +346,19 @@ def resolve_response(found: Iterable[tuple[int, Grant | Done | Denial | Gone]]) 
     return m
 
 
-def _resolved(request: int, answer: Grant | Done | Denial) -> pb.Answer:
+def _resolved(request: int, answer: Stored) -> pb.Answer:
     m = pb.Answer(request_id=request)
     if isinstance(answer, Denial):
         m.error.CopyFrom(error(answer))
     elif isinstance(answer, Grant):
         m.acquire.version.CopyFrom(version(answer.version))
         m.acquire.token.fence, m.acquire.ttl_ms = answer.fence, answer.ttl_ms
+    elif isinstance(answer, DoneMany):
+        m.commit_many.level = t.CONSISTENCY_LAZY
+        for one in answer.items:
+            m.commit_many.items.add(key=one.key, version=version(one.version))
+    elif isinstance(answer, Pinned):
+        m.snapshot.snapshot = answer.pin
     else:
         m.commit.version.CopyFrom(version(answer.version))
         m.commit.level = LEVELS[answer.level]

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     CONTENDED = "contended"
     OVERLOADED = "overloaded"
     UNSUPPORTED = "unsupported"
+    SUCCESSOR_LOST = "successor_lost"
 
 
 @value
@@ -59,9 +60,33 @@ class Done:
 
 
 @value
-class Denial:
-    """A typed refusal; fields that do not apply keep their defaults."""
+class KeyDone:
+    """One of several artifacts that were committed together; `fence` as in Done."""
 
+    key: str
+    version: Version
+    fence: int = 0
+
+
+@value
+class DoneMany:
+    """Several artifacts were committed as one."""
+
+    items: tuple[KeyDone, ...]
+
+
+@value
+class Pinned:
+    """A cut was taken and is kept as the pin `pin`."""
+
+    pin: str
+
+
+@value
+class KeyRefusal:
+    """Why one of several artifacts is refused; fields as in Denial."""
+
+    key: str
     reason: Reason
     message: str = ""
     current: Version | None = None
@@ -71,11 +96,29 @@ class Denial:
 
 
 @value
+class Denial:
+    """A typed refusal; fields that do not apply keep their defaults.
+
+    `keys`, where the request was about several artifacts, are those that are refused.
+    """
+
+    reason: Reason
+    message: str = ""
+    current: Version | None = None
+    holder: str = ""
+    retry_after_ms: int = 0
+    cause: Cause | None = None
+    keys: tuple[KeyRefusal, ...] = ()
+
+
+@value
 class Waiting:
     """No answer yet: the request is queued or prepared, and its answer will be a stored result."""
 
 
-Answer = Grant | Done | Denial | Waiting
+Answer = Grant | Done | DoneMany | Pinned | Denial | Waiting
+Stored = Grant | Done | DoneMany | Pinned | Denial
+"""An answer that is kept under its request."""
 
 
 @value
@@ -166,7 +209,7 @@ class Result:
     session: str
     request: int
     digest: str
-    answer: Grant | Done | Denial
+    answer: Stored
 
 
 @value

@@ -8,6 +8,7 @@ The one place that knows both protocol types and store keys. Per slice:
   s/<artifact>                  ranked set: session -> version number that it was given
   v/<artifact>                  record: version number -> what was committed
   i/<tenant>/<workspace>        ranked set: keys that exist
+  ir/<tenant>/<workspace>       record: n, how often that set has changed
   x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name, settled (mark)
   r/<session>                   record: request id -> digest and answer
   h/<session>                   ranked set: artifacts that its end must reach: copies, leases, places in queues
@@ -60,7 +61,9 @@ _APART = frozenset({"rev", "sharers"})  # fields of Entry that the body does not
 _body_of = attrgetter(*(f.name for f in dataclasses.fields(Entry) if f.name not in _APART))
 _pack_body = packer(Entry, _APART)
 _unpack_body = unpacker(Entry, _APART)
-_pack_answer, _unpack_answer = union_codec(effects.Grant, effects.Done, effects.Denial)
+_pack_answer, _unpack_answer = union_codec(
+    effects.Grant, effects.Done, effects.DoneMany, effects.Pinned, effects.Denial
+)
 _pack_event, _unpack_event = union_codec(
     effects.Inv,
     effects.Shared,
@@ -137,6 +140,11 @@ def index_key(place: Place) -> str:
     return f"i/{place.tenant}/{place.workspace}"
 
 
+def index_changes_key(place: Place) -> str:
+    """Record that counts, in `n`, how often the set of a workspace's keys has changed."""
+    return f"ir/{place.tenant}/{place.workspace}"
+
+
 def session_key(session: str) -> str:
     """Record of a session."""
     return "x/" + session
@@ -182,7 +190,7 @@ def decode_answer(session: str, request: int, text: str) -> Result:
     return Result(session, request, digest, _unpack_answer(answer))
 
 
-def _encode_version(record: VersionRecord) -> str:
+def encode_version(record: VersionRecord) -> str:
     return dumps(_pack_version(record))
 
 
@@ -301,6 +309,7 @@ def _writes(artifact: str, entry: str, old: Entry, decision: Decision) -> list[W
     if new.exists != old.exists:
         place, key = split_artifact(artifact)
         writes.append(Rank(index_key(place), key, 0) if new.exists else Unrank(index_key(place), key))
+        writes.append(Add(index_changes_key(place), "n", 1))
     return writes
 
 
@@ -309,7 +318,7 @@ def _version_writes(artifact: str, new: Entry, decision: Decision) -> Iterator[W
     for event in decision.log:
         if isinstance(event, effects.Published) or (isinstance(event, effects.Inv) and not event.prepared):
             record = VersionRecord(event.version, event.content, new.committed_ms, event.session)
-            yield Put(versions_key(artifact), str(event.version.n), _encode_version(record))
+            yield Put(versions_key(artifact), str(event.version.n), encode_version(record))
 
 
 def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
@@ -375,7 +384,7 @@ def touch_contents(hashes: Iterable[str], now_ms: int) -> Commit:
 def forget_versions(artifact: str, gone: Mapping[str, VersionRecord]) -> Commit:
     """Drop versions (field -> record) from the history and release their content, unless somebody did already."""
     key = versions_key(artifact)
-    guards = tuple(Equals(key, name, _encode_version(record)) for name, record in gone.items())
+    guards = tuple(Equals(key, name, encode_version(record)) for name, record in gone.items())
     writes: list[Write] = [Drop(key, name) for name in gone]
     for record in gone.values():
         if record.content is not None:
