@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from homenode.errors import ContentMissing, HomenodeError, InternalError, NotFound
 from homenode.transport import CHUNK_BYTES, Transport
-from homenode_api.chunks import PIECE_MAX_BYTES
+from homenode_api.chunks import PIECE_MAX_BYTES, ChunkMessage
 from homenode_api.patch import PatchError, apply_patches, compress, decompress, make_patch
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
@@ -120,6 +120,8 @@ async def download(
     came = 0
     try:
         async for response in transport.read_content(request, timeout_s):
+            if isinstance(response, ChunkMessage):
+                raise InternalError("the server sent a chunk of a content in one piece")
             if header is None:
                 header = response.header
             else:

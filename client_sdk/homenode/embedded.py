@@ -11,6 +11,7 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from homenode.errors import HomenodeError, Unavailable, from_wire
+from homenode.transport import Incoming, Outgoing
 from homenode_api.v1 import directory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -118,18 +119,14 @@ class EmbeddedTransport:
         with _typed_errors():
             return await self._endpoint.call(method, request, timeout_s)
 
-    async def read_content(
-        self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
+    async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:
         """See `transport.Transport`."""
         with _typed_errors():
             async with aclosing(self._endpoint.read_content(request, timeout_s)) as responses:
                 async for response in responses:
                     yield response
 
-    async def write_content(
-        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
-    ) -> pb.WriteContentResponse:
+    async def write_content(self, requests: AsyncIterator[Outgoing], timeout_s: float) -> pb.WriteContentResponse:
         """See `transport.Transport`."""
         with _typed_errors():
             return await self._endpoint.write_content(requests, timeout_s)

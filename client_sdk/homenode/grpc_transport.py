@@ -16,14 +16,19 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from homenode.clock import Clock, boot_clock
-from homenode.errors import DeadlineExceeded, SessionLost, Unavailable, from_rpc
+from homenode.errors import DeadlineExceeded, InternalError, SessionLost, Unavailable, from_rpc
 from homenode.servers import Servers
+from homenode.transport import Incoming, Outgoing
+from homenode_api.chunks import ChunkMessage, chunk_message
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as pb_grpc
 
 MESSAGE_BYTES_MAX = 16 << 20
+_SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
+READ_CONTENT, WRITE_CONTENT = f"/{_SERVICE}/ReadContent", f"/{_SERVICE}/WriteContent"
 GRACE_S = 1.0
 
 _OPTIONS = [
@@ -37,6 +42,8 @@ _OPTIONS = [
     # A connection of its own for each channel: a large content holds up no invalidation.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# Contents come in few large frames; the connection carries nothing that could wait behind one.
+_CONTENT_OPTIONS = [("grpc.http2.max_frame_size", 1 << 20)]
 
 
 @contextmanager
@@ -54,6 +61,22 @@ def _typed_errors() -> Iterator[None]:
         if task is not None and task.cancelling():
             raise
         raise Unavailable("the call was ended") from None
+
+
+def _incoming(data: bytes) -> Incoming:
+    message = chunk_message(data)
+    if message is not None:
+        return message
+    try:
+        other = pb.ReadContentResponse.FromString(data)
+    except DecodeError:
+        raise InternalError("the server sent something that is no message") from None
+    form = other.chunk.WhichOneof("form")
+    return other if form is None else ChunkMessage(other.chunk.index, getattr(other.chunk, form), form == "zstd")
+
+
+def _encoded(message: Outgoing) -> bytes:
+    return message.encode() if isinstance(message, ChunkMessage) else message.SerializeToString()
 
 
 @contextmanager
@@ -122,15 +145,19 @@ class GrpcTransport:
         return len(self.servers)
 
     def _stub(self, which: int) -> pb_grpc.DirectoryServiceStub:
+        return pb_grpc.DirectoryServiceStub(self._channel(which))
+
+    def _channel(self, which: int) -> grpc.aio.Channel:
         channel = self._channels[which]
         if channel is None:
             host = (self._aside if which else "") or self.servers.current
+            options = _OPTIONS + _CONTENT_OPTIONS if which else _OPTIONS
             if self._credentials is None:
-                channel = grpc.aio.insecure_channel(host, _OPTIONS)
+                channel = grpc.aio.insecure_channel(host, options)
             else:
-                channel = grpc.aio.secure_channel(host, self._credentials, _OPTIONS)
+                channel = grpc.aio.secure_channel(host, self._credentials, options)
             self._channels[which] = channel
-        return pb_grpc.DirectoryServiceStub(channel)
+        return channel
 
     def session(self) -> GrpcStream:
         """See `transport.Transport`."""
@@ -141,11 +168,9 @@ class GrpcTransport:
         with _typed_errors():
             return await getattr(self._stub(0), method)(request, timeout=timeout_s)
 
-    async def read_content(
-        self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
+    async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:
         """See `transport.Transport`."""
-        call = self._stub(1).ReadContent(request)
+        call = self._channel(1).unary_stream(READ_CONTENT, pb.ReadContentRequest.SerializeToString)(request)
         try:
             while True:
                 with self._turning_aside(), _typed_errors(), _in_time():
@@ -153,22 +178,20 @@ class GrpcTransport:
                         response = await call.read()
                 if response is grpc.aio.EOF:
                     return
-                yield response
+                yield _incoming(response)
         finally:
             call.cancel()
 
-    async def write_content(
-        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
-    ) -> pb.WriteContentResponse:
+    async def write_content(self, requests: AsyncIterator[Outgoing], timeout_s: float) -> pb.WriteContentResponse:
         """See `transport.Transport`."""
-        call = self._stub(1).WriteContent()
+        call = self._channel(1).stream_unary(WRITE_CONTENT, None, pb.WriteContentResponse.FromString)()
         try:
             with self._turning_aside(), _typed_errors(), _in_time():
                 # Whatever ends the call before everything is sent, its status says why.
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     async for request in requests:
                         async with asyncio.timeout(timeout_s):
-                            await call.write(request)
+                            await call.write(_encoded(request))
                     await call.done_writing()
                 async with asyncio.timeout(timeout_s):
                     return await call

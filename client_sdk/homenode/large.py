@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
@@ -26,8 +27,9 @@ from homenode.errors import (
     Unknown,
 )
 from homenode.session import Session
+from homenode.transport import Outgoing
 from homenode.versions import Version
-from homenode_api.chunks import Chunk, ChunkError, checked_chunks, pack_chunk, unpack_chunk
+from homenode_api.chunks import Chunk, ChunkError, ChunkMessage, checked_chunks, pack_chunk, unpack_chunk
 from homenode_api.v1 import directory_pb2 as pb
 
 #: Called with the bytes of the content that are done, and all of them.
@@ -112,23 +114,21 @@ class Large:
 
     async def _messages(
         self, body: LargeBody, missing: Sequence[int], sent: list[int], progress: Progress | None
-    ) -> AsyncGenerator[pb.WriteContentRequest, None]:
+    ) -> AsyncGenerator[Outgoing, None]:
         header = pb.ContentHeader(hash=body.hash, size=body.size, encoding=pb.CONTENT_ENCODING_CHUNKS)
         header.chunks.extend(pb.Chunk(hash=chunk.hash, size=chunk.size) for chunk in body.chunks)
         yield pb.WriteContentRequest(header=pb.WriteContentHeader(session_id=self._session.id, content=header))
         left = sum(body.chunks[index].size for index in missing)
 
-        def packed(index: int) -> pb.WriteContentRequest:
-            data, compressed = pack_chunk(body.read(index))
-            form = {"zstd": data} if compressed else {"raw": data}
-            return pb.WriteContentRequest(chunk=pb.ChunkBody(index=index, **form))
+        def packed(index: int) -> ChunkMessage:
+            return ChunkMessage(index, *pack_chunk(body.read(index)))
 
         if progress is not None:
             progress(body.size - left, body.size)
         for index in missing:
             message = await asyncio.to_thread(packed, index)
             yield message
-            sent[0] += len(message.chunk.zstd or message.chunk.raw)
+            sent[0] += len(message.data)
             left -= body.chunks[index].size
             if progress is not None:
                 progress(body.size - left, body.size)
@@ -143,7 +143,7 @@ class Large:
             messages = self._session.link.transport.read_content(request, timeout_s)
             async with contextlib.aclosing(messages):
                 message = await anext(messages, None)
-            if message is None or message.header.encoding != pb.CONTENT_ENCODING_CHUNKS:
+            if not isinstance(message, pb.ReadContentResponse) or not message.header.chunks:
                 return ()
             return self._header(message, message.header.hash, message.header.size)
         except HomenodeError:
@@ -170,17 +170,21 @@ class Large:
                 c.hash: memoryview(data)[at : at + c.size] for c, at in zip(chunks, starts_of(chunks), strict=True)
             }
         local = dict(list(local.items())[:HAVE_CHUNKS_MAX])
-        parts: list[bytes | memoryview] = []
-        came = [0]
-        async with contextlib.aclosing(
-            self.pieces(
-                key, version, hash, size, local.get, list(local), timeout_s, came, verify=False, snapshot=snapshot
-            )
-        ) as pieces:
+        buffer = io.BytesIO()
+        buffer.seek(size - 1)
+        buffer.write(b"\0")  # all of it at once, so that it need not grow, and is given away as it is in the end
+        buffer.seek(0)
+        came, whole = [0], hashlib.sha256()
+        pieces = self.pieces(
+            key, version, hash, size, local.get, list(local), timeout_s, came, verify=False, snapshot=snapshot
+        )
+        async with contextlib.aclosing(pieces):
             async for piece in pieces:
-                parts.append(piece)
-        data = await asyncio.to_thread(_joined, parts, hash)
-        return data, came[0]
+                whole.update(piece)  # half a millisecond, in which gRPC takes in the next
+                buffer.write(piece)
+        if whole.digest() != hash:
+            raise BodyMissing
+        return buffer.getvalue(), came[0]
 
     async def pieces(
         self,
@@ -234,7 +238,7 @@ class Large:
         return request
 
     def _header(self, message: Any, hash: bytes, size: int) -> tuple[Chunk, ...]:
-        if message is None or message.WhichOneof("what") != "header":
+        if not isinstance(message, pb.ReadContentResponse) or not message.HasField("header"):
             raise InternalError("the server sent no header")
         header = message.header
         if header.hash != hash or header.size != size or header.encoding != pb.CONTENT_ENCODING_CHUNKS:
@@ -247,22 +251,13 @@ class Large:
         return chunks
 
 
-def _received(message: Any, place: int, chunk: Chunk, verify: bool) -> tuple[bytes, int]:
+def _received(message: Any, place: int, chunk: Chunk, verify: bool) -> tuple[bytes | memoryview, int]:
     """A chunk that came, and how many bytes it took."""
     if message is None:
         raise Unavailable("the content ended before its last chunk")
-    if message.WhichOneof("what") != "chunk" or message.chunk.index != place:
+    if not isinstance(message, ChunkMessage) or message.place != place:
         raise InternalError("the server sent something else than the next chunk")
-    compressed = message.chunk.WhichOneof("form") == "zstd"
-    body = message.chunk.zstd if compressed else message.chunk.raw
     try:
-        return unpack_chunk(chunk, body, compressed, verify=verify), len(body)
+        return unpack_chunk(chunk, message.data, message.compressed, verify=verify), len(message.data)
     except ChunkError as failure:
         raise BodyMissing from failure
-
-
-def _joined(parts: Sequence[bytes | memoryview], hash: bytes) -> bytes:
-    data = b"".join(parts)
-    if hashlib.sha256(data).digest() != hash:
-        raise BodyMissing
-    return data

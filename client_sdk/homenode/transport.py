@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from homenode.errors import InvalidArgument
+from homenode_api.chunks import ChunkMessage
 from homenode_api.v1 import directory_pb2 as pb
 
 DEFAULT_PORT = 7400
 DEFAULT_WORKSPACE = "main"
 CHUNK_BYTES = 256 * 1024
+
+Incoming = pb.ReadContentResponse | ChunkMessage
+Outgoing = pb.WriteContentRequest | ChunkMessage
 
 _WORKSPACE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HOSTS_MAX = 32
@@ -44,14 +48,10 @@ class Transport(Protocol):
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """A unary call: its name in the service, its request; its response."""
 
-    def read_content(
-        self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
-        """Bodies that do not travel on the Session stream. `timeout_s` holds for each message."""
+    def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:
+        """Bodies that do not travel on the Session stream; chunks as `ChunkMessage`. `timeout_s`: for each of them."""
 
-    async def write_content(
-        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
-    ) -> pb.WriteContentResponse:
+    async def write_content(self, requests: AsyncIterator[Outgoing], timeout_s: float) -> pb.WriteContentResponse:
         """The other direction. `timeout_s` holds for each message to be taken, and for the answer."""
 
     async def next_server(self) -> None:

@@ -5,6 +5,9 @@ A content above `PIECE_MAX_BYTES` is a list of chunks, each named by the SHA-256
 around it and leave every other chunk of the earlier version as it was. Their number is bounded (`chunks_max`).
 
 The list proves nothing: whoever puts chunks together still compares the whole with the content's hash.
+
+Messages with a chunk are written and read here and not by protobuf, which copies their bytes three times on each side.
+They are the same on the wire.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ CHUNK_BYTES = 1 << 20
 HASH_BYTES = 32
 
 _EXTRA_CHUNKS = 16
+_CHUNK = b"\x1a"  # tags: field number and kind of value
+_INDEX, _RAW, _ZSTD = 0x08, 0x12, 0x1A
 _PROBE_BYTES = 16 << 10
 
 
@@ -36,6 +41,40 @@ class Chunk(NamedTuple):
 
     hash: bytes
     size: int
+
+
+class ChunkMessage(NamedTuple):
+    """A `ReadContentResponse` or `WriteContentRequest` that has a chunk: its place in the list and its bytes."""
+
+    place: int
+    data: bytes | memoryview
+    compressed: bool
+
+    def encode(self) -> bytes:
+        """The message on the wire."""
+        form = _ZSTD if self.compressed else _RAW
+        head = b"%c%s%c%s" % (_INDEX, _varint(self.place), form, _varint(len(self.data)))
+        return b"".join((_CHUNK, _varint(len(head) + len(self.data)), head, self.data))
+
+
+def chunk_message(message: bytes) -> ChunkMessage | None:
+    """The chunk in a message, without copying its bytes; None for any other message, malformed ones included."""
+    if message[:1] != _CHUNK:
+        return None
+    size, at = _varint_at(message, 1)
+    if at + size != len(message):
+        return None
+    place, data, compressed = 0, None, False
+    while at < len(message):
+        tag, at = message[at], at + 1
+        value, at = _varint_at(message, at)
+        if tag == _INDEX:
+            place = value
+        elif tag in (_RAW, _ZSTD):
+            data, compressed, at = memoryview(message)[at : at + value], tag == _ZSTD, at + value
+        else:
+            return None
+    return ChunkMessage(place, data, compressed) if data is not None and at == len(message) else None
 
 
 def chunks_max(size: int) -> int:
@@ -75,12 +114,36 @@ def pack_chunk(data: bytes) -> tuple[bytes, bool]:
     return (frame, True) if 10 * len(frame) <= 9 * len(data) else (data, False)
 
 
-def unpack_chunk(chunk: Chunk, body: bytes, compressed: bool, *, verify: bool = True) -> bytes:
+def unpack_chunk(
+    chunk: Chunk, body: bytes | memoryview, compressed: bool, *, verify: bool = True
+) -> bytes | memoryview:
     """The bytes of `chunk`. Raises ChunkError where they have another size or, with `verify`, another hash."""
     try:
-        data = decompress(body, size=chunk.size, max_size=CHUNK_BYTES) if compressed else body
+        data = decompress(bytes(body), size=chunk.size, max_size=CHUNK_BYTES) if compressed else body
     except PatchError as failure:
         raise ChunkError(f"a chunk is malformed: {failure}") from None
     if len(data) != chunk.size or (verify and hashlib.sha256(data).digest() != chunk.hash):
         raise ChunkError("a chunk does not match its hash and size")
     return data
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _varint_at(message: bytes, at: int) -> tuple[int, int]:
+    """(number, position after it); a position behind the message where there is none."""
+    value = 0
+    for shift in range(0, 35, 7):
+        if at >= len(message):
+            break
+        byte = message[at]
+        value, at = value | (byte & 0x7F) << shift, at + 1
+        if byte < 0x80:
+            return value, at
+    return 0, len(message) + 1

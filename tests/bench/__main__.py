@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bodies, growth, local, spread, throughput  # noqa: F401  (they register their rows)
+from tests.bench import bodies, growth, large, local, spread, throughput  # noqa: F401  (they register their rows)
 from tests.bench.processes import ROOT
 from tests.bench.rows import GROUPS, Figures, Group, entry
 from tests.bench.running import Bench

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from homenode_api.chunks import ChunkMessage
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate, wire
@@ -14,6 +15,7 @@ from homenode_directory.api.errors import invalid, outcome_of, rejected
 from homenode_directory.api.parts import Parts
 from homenode_directory.api.sessions import Sessions
 from homenode_directory.api.stream import Stream
+from homenode_directory.api.transfers import Incoming, Outgoing
 from homenode_directory.api.watch import Watch
 
 Unary = Callable[[Any], Awaitable[Any]]
@@ -64,7 +66,7 @@ class Endpoint:
         self._take_streams()
         return Watch(self.parts, m).responses()
 
-    async def read_content(self, m: pb.ReadContentRequest) -> AsyncGenerator[pb.ReadContentResponse, None]:
+    async def read_content(self, m: pb.ReadContentRequest) -> AsyncGenerator[Outgoing, None]:
         """A content in chunks. Raises Rejected."""
         parts = self.parts
         place = validate.session(parts.tenant, m.session_id)
@@ -78,14 +80,14 @@ class Endpoint:
             async for message in messages:
                 yield message
 
-    async def write_content(self, messages: AsyncIterator[pb.WriteContentRequest]) -> pb.WriteContentResponse:
+    async def write_content(self, messages: AsyncIterator[Incoming]) -> pb.WriteContentResponse:
         """Keep a content for a commit to come. Raises Rejected."""
         parts = self.parts
         try:
             first = await anext(messages)
         except StopAsyncIteration:
             raise invalid("the header is missing") from None
-        if first.WhichOneof("what") != "header":
+        if isinstance(first, ChunkMessage) or first.WhichOneof("what") != "header":
             raise invalid("the first message must be the header")
         place = validate.session(parts.tenant, first.header.session_id)
         wire.alive(await parts.directory.confirm_session(place, first.header.session_id))

@@ -14,6 +14,7 @@ from typing import Any
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.errors import Rejected, error_of
+from homenode_directory.api.transfers import Incoming, Outgoing
 
 
 class LocalStream:
@@ -73,9 +74,7 @@ class LocalEndpoint:
         except Exception as failure:
             raise Rejected(error_of(failure, during=method)) from None
 
-    async def read_content(
-        self, request: pb.ReadContentRequest, timeout_s: float
-    ) -> AsyncGenerator[pb.ReadContentResponse, None]:
+    async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Outgoing, None]:
         """A content's header and data, each message within `timeout_s`. Raises Rejected."""
         try:
             async with aclosing(self._endpoint.read_content(request)) as messages:
@@ -88,15 +87,13 @@ class LocalEndpoint:
         except Exception as failure:
             raise Rejected(error_of(failure, during="ReadContent")) from None
 
-    async def write_content(
-        self, requests: AsyncIterator[pb.WriteContentRequest], timeout_s: float
-    ) -> pb.WriteContentResponse:
+    async def write_content(self, requests: AsyncIterator[Incoming], timeout_s: float) -> pb.WriteContentResponse:
         """Keep a content for a commit to come; `timeout_s` without a further request ends it. Raises Rejected."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s) as limit:
 
-                async def messages() -> AsyncIterator[pb.WriteContentRequest]:
+                async def messages() -> AsyncIterator[Incoming]:
                     async for request in requests:
                         limit.reschedule(loop.time() + timeout_s)
                         yield request

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from homenode_api.chunks import ChunkMessage, chunk_message
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import transfers
@@ -61,24 +62,38 @@ def _read_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
             contextlib.aclosing(endpoint.read_content(request)) as messages,
         ):
             async for message in messages:
-                if message.WhichOneof("what") == "header":
-                    whole.reschedule(asyncio.get_running_loop().time() + transfers.limit_s(message.header.size))
+                if isinstance(message, ChunkMessage):
+                    encoded = message.encode()
+                else:
+                    encoded = message.SerializeToString()
+                    if message.HasField("header"):
+                        ends = asyncio.get_running_loop().time() + transfers.limit_s(message.header.size)
+                        whole.reschedule(ends)
                 try:
                     async with asyncio.timeout(transfers.STALL_S):
-                        await context.write(message.SerializeToString())
+                        await context.write(encoded)
                 except grpc.aio.BaseError:
                     raise asyncio.CancelledError from None  # there is nobody to write to any more
 
     return grpc.unary_stream_rpc_method_handler(handle)
 
 
+def _incoming(data: bytes) -> transfers.Incoming:
+    message = chunk_message(data)
+    if message is not None:
+        return message
+    other = _decoded(pb.WriteContentRequest, data)
+    form = other.chunk.WhichOneof("form")
+    return other if form is None else ChunkMessage(other.chunk.index, getattr(other.chunk, form), form == "zstd")
+
+
 def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     """The service's methods."""
 
     async def write_content(chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
-        async def messages() -> AsyncIterator[pb.WriteContentRequest]:
-            async for chunk in chunks:
-                yield _decoded(pb.WriteContentRequest, chunk)
+        async def messages() -> AsyncIterator[transfers.Incoming]:
+            async for data in chunks:
+                yield _incoming(data)
 
         return (await endpoint.write_content(messages())).SerializeToString()
 

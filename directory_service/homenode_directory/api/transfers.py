@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from homenode_api.chunks import CHUNK_BYTES, PIECE_MAX_BYTES, Chunk, ChunkError, checked_chunks
+from homenode_api.chunks import CHUNK_BYTES, PIECE_MAX_BYTES, Chunk, ChunkError, ChunkMessage, checked_chunks
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate
@@ -34,7 +34,9 @@ SHORTEST_S = 120.0  # how long any transfer may take
 SLOWEST_BYTES_PER_S = 256 * 1024
 
 
-Messages = AsyncGenerator[pb.ReadContentResponse, None]
+Outgoing = pb.ReadContentResponse | ChunkMessage
+Incoming = pb.WriteContentRequest | ChunkMessage
+Messages = AsyncGenerator[Outgoing, None]
 
 
 def limit_s(size: int) -> float:
@@ -122,7 +124,7 @@ class Transfers:
             async with contextlib.aclosing(bodies):
                 async for index, body in bodies:
                     sent += len(body.data)
-                    yield pb.ReadContentResponse(chunk=_chunk_body(index, body))
+                    yield ChunkMessage(index, *body)
             self._observer.content("chunks", sent, content.size)
 
     # --- in ---------------------------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class Transfers:
         return pb.MissingChunksResponse(missing=await self._large.missing(place.slice_of(self._store.slices), hashes))
 
     async def write(
-        self, place: Place, header: pb.ContentHeader, messages: AsyncIterator[pb.WriteContentRequest]
+        self, place: Place, header: pb.ContentHeader, messages: AsyncIterator[Incoming]
     ) -> pb.WriteContentResponse:
         """Take a content, verify and keep it. Raises Rejected, Overloaded."""
         hash_ = validate.hash_hex(header.hash)
@@ -150,16 +152,18 @@ class Transfers:
         return pb.WriteContentResponse(hash=header.hash)
 
     async def _write_piece(
-        self, slice_: int, hash_: str, size: int, header: pb.ContentHeader, messages: AsyncIterator[Any]
+        self, slice_: int, hash_: str, size: int, header: pb.ContentHeader, messages: AsyncIterator[Incoming]
     ) -> None:
         if size > PIECE_MAX_BYTES:
-            message = f"a content in one piece may have {PIECE_MAX_BYTES} bytes, not {size}; send a list of chunks"
-            raise rejected(t.ERROR_REASON_TOO_LARGE, message)
+            text = f"a content in one piece may have {PIECE_MAX_BYTES} bytes, not {size}; send a list of chunks"
+            raise rejected(t.ERROR_REASON_TOO_LARGE, text)
         if header.encoded_size > size + EXTRA_BYTES:
             raise invalid("encoded_size is larger than the content; send a snapshot")
         async with self._turn(header.encoded_size):
             data = bytearray()
-            async for message in _flowing(messages, "data"):
+            async for message in _flowing(messages):
+                if isinstance(message, ChunkMessage) or message.WhichOneof("what") != "data":
+                    raise invalid("after the header only data may follow")
                 data += message.data
                 if len(data) > header.encoded_size:
                     raise invalid("more data than encoded_size says")
@@ -168,7 +172,7 @@ class Transfers:
             await self._pieces.store(slice_, hash_, size, **_form(header, bytes(data)))
 
     async def _write_large(
-        self, slice_: int, hash_: str, size: int, header: pb.ContentHeader, messages: AsyncIterator[Any]
+        self, slice_: int, hash_: str, size: int, header: pb.ContentHeader, messages: AsyncIterator[Incoming]
     ) -> None:
         if header.base_hash or header.encoded_size:
             raise invalid("a list of chunks has neither base_hash nor encoded_size")
@@ -179,8 +183,12 @@ class Transfers:
         if await self._large.stored(slice_, hash_):
             return
         async with self._turn(WINDOW_BYTES), self._large.upload(slice_, hash_, size, chunks) as upload:
-            async for message in _flowing(messages, "chunk"):
-                await upload.take(message.chunk.index, _body(message.chunk))
+            async for message in _flowing(messages):
+                if not isinstance(message, ChunkMessage):
+                    raise invalid("after a list of chunks only chunks may follow")
+                if len(message.data) > CHUNK_BYTES + EXTRA_BYTES:
+                    raise invalid(f"a chunk has at most {CHUNK_BYTES} bytes")
+                await upload.take(message.place, Body(message.data, message.compressed))
             await upload.finish()
 
     # --- bounds -----------------------------------------------------------------------------------------------------
@@ -199,15 +207,13 @@ class Transfers:
             self.budget.release(size)
 
 
-async def _flowing(messages: AsyncIterator[pb.WriteContentRequest], what: str) -> AsyncIterator[Any]:
-    """The messages after the header, each in time, all of one kind."""
+async def _flowing(messages: AsyncIterator[Incoming]) -> AsyncIterator[Incoming]:
+    """The messages after the header, each in time."""
     while True:
-        try:
-            message = await asyncio.wait_for(anext(messages), STALL_S)
-        except StopAsyncIteration:
+        async with asyncio.timeout(STALL_S):
+            message = await anext(messages, None)
+        if message is None:
             return
-        if message.WhichOneof("what") != what:
-            raise invalid(f"after the header only {what} may follow")
         yield message
 
 
@@ -223,17 +229,3 @@ def _header(content: Named, chunks: Sequence[Chunk]) -> pb.ContentHeader:
     header = pb.ContentHeader(hash=bytes.fromhex(content.hash), size=content.size, encoding=pb.CONTENT_ENCODING_CHUNKS)
     header.chunks.extend(pb.Chunk(hash=chunk.hash, size=chunk.size) for chunk in chunks)
     return header
-
-
-def _chunk_body(index: int, body: Body) -> pb.ChunkBody:
-    return pb.ChunkBody(index=index, zstd=body.data) if body.compressed else pb.ChunkBody(index=index, raw=body.data)
-
-
-def _body(m: pb.ChunkBody) -> Body:
-    form = m.WhichOneof("form")
-    if form is None:
-        raise invalid("a chunk without bytes")
-    data: bytes = getattr(m, form)
-    if len(data) > CHUNK_BYTES + EXTRA_BYTES:
-        raise invalid(f"a chunk has at most {CHUNK_BYTES} bytes")
-    return Body(data, form == "zstd")

@@ -94,9 +94,9 @@ def list_blob(size: int, chunks: Iterable[Chunk]) -> Blob:
     return Blob(bytes((Kind.LIST,)) + b"".join(_ENTRY.pack(*chunk) for chunk in chunks), size)
 
 
-def chunk_blob(body: bytes, compressed: bool, size: int) -> Blob:
+def chunk_blob(body: bytes | memoryview, compressed: bool, size: int) -> Blob:
     """A chunk of `size` bytes, as it came."""
-    return Blob(bytes((Kind.ZSTD if compressed else Kind.RAW,)) + body, size)
+    return Blob(b"".join((bytes((Kind.ZSTD if compressed else Kind.RAW,)), body)), size)
 
 
 def verify_raw(hash_: str, raw: bytes) -> Verified:

@@ -35,7 +35,7 @@ KEEPING_MAX = 3
 class Body(NamedTuple):
     """A chunk as it is stored and sent."""
 
-    data: bytes
+    data: bytes | memoryview
     compressed: bool
 
 
