@@ -40,15 +40,17 @@ class BytesSource:
 
 
 class FileSource:
-    """A file that the caller keeps open, from its start. It must not change meanwhile."""
+    """A file that the caller keeps open, from byte `begin` on. It must not change meanwhile."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, begin: int = 0) -> None:
         self._file = file
-        self.size = os.fstat(file).st_size
+        self._begin = begin
+        self.size = max(0, os.fstat(file).st_size - begin)
 
     def read(self, start: int, size: int) -> bytes:
         """See `Source`."""
         parts: list[bytes] = []
+        start += self._begin
         while size > 0 and (part := os.pread(self._file, size, start)):
             parts.append(part)
             start, size = start + len(part), size - len(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -44,11 +45,11 @@ async def source_of(value: Streamable, limit: int) -> AsyncIterator[Source]:
         return
     with contextlib.ExitStack() as files:
         if isinstance(value, str | os.PathLike):
-            file = files.enter_context(await asyncio.to_thread(open, value, "rb"))
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                yield FileSource(file.fileno())
-                return
-            value = file
+            value = files.enter_context(await asyncio.to_thread(open, value, "rb"))
+        file = _regular(value)
+        if file is not None:
+            yield file
+            return
         spool = files.enter_context(tempfile.TemporaryFile(buffering=0))
         size = 0
         async with contextlib.aclosing(_parts(value)) as parts:
@@ -58,6 +59,15 @@ async def source_of(value: Streamable, limit: int) -> AsyncIterator[Source]:
                     raise TooLarge(f"an artifact may have {limit} bytes; more came")
                 await asyncio.to_thread(_write_all, spool.fileno(), part)
         yield FileSource(spool.fileno())
+
+
+def _regular(value: Any) -> Source | None:
+    """A binary file on a disk, from where it stands."""
+    try:
+        number = value.fileno()
+        return FileSource(number, value.tell()) if stat.S_ISREG(os.fstat(number).st_mode) else None
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 async def _parts(value: Any) -> AsyncGenerator[bytes, None]:
@@ -227,6 +237,8 @@ async def download(
 ) -> VersionInfo:
     """See `Homenode.download`."""
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     info = await locate(core, view, key, version, timeout_ms)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:

@@ -148,9 +148,23 @@ def test_wrong_input_is_named(cli: Cli, args: tuple[str, ...], code: int, said: 
 
 def test_an_artifact_beyond_the_limit_is_refused(cli: Cli, tmp_path: Path) -> None:
     source = tmp_path / "large"
-    source.write_bytes(os.urandom(5 << 20))
+    with source.open("wb") as file:
+        file.truncate((256 << 20) + 1)
     result = cli("--json", "put", "large", str(source))
     assert (result.code, result.error["kind"]) == (1, "TooLarge")
+
+
+def test_large_contents_go_through_files_and_pipes(cli: Cli, tmp_path: Path) -> None:
+    data = os.urandom(5 << 20)
+    (tmp_path / "in").write_bytes(data)
+    assert cli("--json", "put", "large", str(tmp_path / "in")).json["size"] == len(data)
+    result = cli("get", "large", "-o", str(tmp_path / "out"))
+    assert f"({len(data)} bytes)" in result.err
+    assert (tmp_path / "out").read_bytes() == data
+    text = "a line of text\n" * 400_000
+    assert cli("put", "report", stdin=text).code == 0
+    assert cli("cat", "report").out == text
+    assert cli("get", "report", "--version", "1").out == text
 
 
 def test_diff_of_what_is_no_text(cli: Cli) -> None:

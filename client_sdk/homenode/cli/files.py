@@ -8,12 +8,16 @@ import base64
 import difflib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, short, version_fields
-from homenode.cli.session import Commands, connected, need_text, read_input, resolve, version_argument, write_file
+from homenode.cli.session import Commands, connected, need_text, open_input, resolve, version_argument
 from homenode.errors import LeaseDenied, NotFound, VersionConflict
+from homenode.versions import Version
+
+if TYPE_CHECKING:
+    from homenode import Homenode
 
 
 def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
@@ -59,11 +63,11 @@ def run_put(args: argparse.Namespace, out: Output) -> int:
     """`put`: one compare-and-set. Its input is read first, where Ctrl-C still interrupts a read."""
     if args.file == "-" and sys.stdin.isatty():
         out.note("reading from the terminal; Ctrl-D ends")
-    data = read_input(args.file)
-    return asyncio.run(_put(args, data, out))
+    with open_input(args.file) as file:
+        return asyncio.run(_put(args, file, out))
 
 
-async def _put(args: argparse.Namespace, data: bytes, out: Output) -> int:
+async def _put(args: argparse.Namespace, file: BinaryIO, out: Output) -> int:
     import homenode
 
     async with connected(args) as hn:
@@ -73,13 +77,14 @@ async def _put(args: argparse.Namespace, data: bytes, out: Output) -> int:
         try:
             if args.base is not None:
                 base = await _base(hn, args.key, args.base)
-            written = await hn.put(args.key, data, base=base)
+            with out.progress(f"put {args.key}") as progress:
+                written = await hn.upload(args.key, file, base=base, progress=progress)
         except VersionConflict as conflict:
             raise _refusal(args, conflict) from None
         except LeaseDenied as error:
             raise held(error, args.key) from None
     if out.json:
-        out.value({"key": args.key, **version_fields(written.version), "size": len(data)})
+        out.value({"key": args.key, **version_fields(written.version), "size": written.size})
     else:
         out.line(f"{args.key} is at version {short(written.version)}")
     return Exit.OK
@@ -123,34 +128,44 @@ async def run_get(args: argparse.Namespace, out: Output) -> int:
     """`get`: to stdout, to a file, or as JSON with its version."""
     async with connected(args) as hn:
         version = await resolve(hn, args.key, args.at) if args.at is not None else None
-        artifact = await hn.read(args.key, version=version)
-    head = {"key": args.key, **version_fields(artifact.version), "size": len(artifact.bytes)}
-    if args.output is not None:
-        write_file(args.output, artifact.bytes)
-        if out.json:
-            out.value({**head, "file": str(args.output)})
-        out.note(f"{args.key} version {short(artifact.version)} -> {args.output} ({len(artifact.bytes)} bytes)")
-    elif out.json:
-        out.value({**head, "metadata": dict(artifact.metadata), "tags": list(artifact.tags), **_body(artifact.bytes)})
-    else:
-        out.bytes(artifact.bytes)
+        if args.output is not None:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            with out.progress(f"get {args.key}") as progress:
+                info = await hn.download(args.key, args.output, version=version, progress=progress)
+            if out.json:
+                head = {"key": args.key, **version_fields(info.version), "size": info.size}
+                out.value({**head, "file": str(args.output)})
+            out.note(f"{args.key} version {short(info.version)} -> {args.output} ({info.size} bytes)")
+        elif out.json:
+            artifact = await hn.read(args.key, version=version)
+            head = {"key": args.key, **version_fields(artifact.version), "size": len(artifact.bytes)}
+            described = {"metadata": dict(artifact.metadata), "tags": list(artifact.tags)}
+            out.value({**head, **described, **_body(artifact.bytes)})
+        else:
+            await _print(hn, args.key, version, out)
     return Exit.OK
+
+
+async def _print(hn: Homenode, key: str, version: Version | None, out: Output) -> None:
+    async with hn.open(key, version=version) as content:
+        async for piece in content:
+            await asyncio.to_thread(out.bytes, piece)
 
 
 async def run_cat(args: argparse.Namespace, out: Output) -> int:
     """`cat`: nothing is printed unless all of them are there."""
     async with connected(args) as hn:
-        artifacts = []
         for key in args.keys:
             try:
-                artifacts.append(await hn.read(key))
+                await hn.stat(key)
             except NotFound:
                 raise NotFound(f"there is no artifact {key!r}") from None
-    for artifact in artifacts:
-        if out.json:
-            out.value({"key": artifact.key, **version_fields(artifact.version), **_body(artifact.bytes)})
-        else:
-            out.bytes(artifact.bytes)
+        for key in args.keys:
+            if out.json:
+                artifact = await hn.read(key)
+                out.value({"key": key, **version_fields(artifact.version), **_body(artifact.bytes)})
+            else:
+                await _print(hn, key, None, out)
     return Exit.OK
 
 

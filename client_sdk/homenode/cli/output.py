@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from homenode.versions import Version
@@ -64,6 +65,20 @@ class Output:
             print(json.dumps({"error": {"kind": kind, "message": message, **fields}}), file=sys.stderr, flush=True)
         else:
             print(f"homenode: {message}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[int, int], None] | None]:
+        """A bar on stderr for work that may take long, where somebody looks; what to call with bytes done and all."""
+        if self.json or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def bytes(self, data: bytes) -> None:
         """Content, byte for byte."""

@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import importlib.metadata
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from homenode.cli.exits import CliError, Exit
 from homenode.errors import DeadlineExceeded, NotFound, Unavailable
@@ -85,9 +86,18 @@ async def resolve(hn: Homenode, key: str, wanted: tuple[int | None, int]) -> Ver
     raise NotFound(f"{key!r} has no version {n}; kept are {kept}")
 
 
-def read_input(source: str) -> bytes:
-    """The bytes of a file, or of stdin for `-`."""
-    return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+@contextlib.contextmanager
+def open_input(source: str) -> Iterator[BinaryIO]:
+    """A file, or for `-` what stdin has, read to its end into a temporary file."""
+    if source != "-":
+        with open(source, "rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+        spool.flush()
+        spool.seek(0)
+        yield spool
 
 
 def write_file(path: Path, data: bytes) -> None:
