@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
+import contextlib
 import random
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import homenode
@@ -15,6 +18,7 @@ from tests.faults.processes import Record
 from tests.faults.writer import COUNTER, FILE, PATHS, one
 from tests.support.ports import HOST, wait_until_async
 
+STRICT = "strict"  # an artifact of that level
 TIMEOUT_MS = 60_000
 PROGRESS_S = 120.0
 
@@ -32,6 +36,8 @@ class Client:
         self.transport = transport
         self.records: list[Record] = []
         self.sessions = {hn.session_id}
+        self.strict_reads: list[tuple[float, homenode.Version]] = []
+        self.outages: list[tuple[float, float | None]] = []
 
     def write(self, **record: Any) -> None:
         """See `processes.Recorder`."""
@@ -42,10 +48,29 @@ class Client:
         n = 0
         while not stop.is_set():
             n += 1
-            path = random.choice(list(PATHS))
-            await one(self.hn, self, random.choice((COUNTER, FILE)), path, f"{name}:{n}")  # type: ignore[arg-type]
+            key, path = random.choice((COUNTER, FILE, STRICT)), random.choice(list(PATHS))
+            await one(self.hn, self, key, path, f"{name}:{n}")  # type: ignore[arg-type]
+            await self.read_strict()
             self.sessions.add(self.hn.session_id)
             await asyncio.sleep(random.random() * 0.02)
+
+    async def read_strict(self) -> None:
+        """Read what nobody may see old, from the cache or not; note when the read began."""
+        moment = time.monotonic()
+        with contextlib.suppress(homenode.HomenodeError):
+            version = (await self.hn.read(STRICT)).version
+            assert version is not None
+            self.strict_reads.append((moment, version))
+
+    async def watch_connection(self) -> None:
+        """Note when the connection was lost and when it was back."""
+        while True:
+            if self.hn.connected == bool(self.outages and self.outages[-1][1] is None):
+                if self.hn.connected:
+                    self.outages[-1] = (self.outages[-1][0], time.monotonic())
+                else:
+                    self.outages.append((time.monotonic(), None))
+            await asyncio.sleep(0.005)
 
     def back_after(self, moment: float) -> float | None:
         """How long after a moment its first acknowledgement came."""
@@ -59,6 +84,7 @@ class Fleet:
         self.clients: list[Client] = []
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self, ports: Sequence[int], count: int = 8, **settings: Any) -> Fleet:
         """Connect them, and let them begin."""
@@ -67,7 +93,11 @@ class Fleet:
             options = {"timeout_ms": TIMEOUT_MS, **settings}
             hn = await homenode.connect(url(ports), agent=f"c{number}", transport=transport, **options)
             self.clients.append(Client(hn, transport))
+        first = self.clients[0].hn
+        await first.put(STRICT, b"")
+        await first.set_policy(STRICT, consistency="strict")
         self._tasks = [asyncio.create_task(c.run(f"c{n}", self._stop)) for n, c in enumerate(self.clients)]
+        self._watching = [asyncio.create_task(client.watch_connection()) for client in self.clients]
         return self
 
     async def progress(self, moment: float) -> float:
@@ -83,10 +113,31 @@ class Fleet:
         """Let them end what is under way. Raises what went wrong in one of them."""
         self._stop.set()
         await asyncio.gather(*self._tasks)
+        self.check_strict()
         ledger = Ledger()
         for client in self.clients:
             ledger.add(client.records)
         return ledger
+
+    @property
+    def outages_s(self) -> list[float]:
+        """How long connections were lost: from the end of what was heard on one stream to a bookmark on the next."""
+        return [back - lost for client in self.clients for lost, back in client.outages if back is not None]
+
+    def check_strict(self) -> int:
+        """No read that began after an acknowledgement gave an older version; how many reads there were."""
+        acked = sorted(
+            (record["at"], tuple(record["version"]))
+            for client in self.clients
+            for record in client.records
+            if record["end"] == ACKED and record["key"] == STRICT
+        )
+        newest = list(accumulate((version for _, version in acked), max))
+        reads = [read for client in self.clients for read in client.strict_reads]
+        for moment, version in reads:
+            before = bisect.bisect_right(acked, (moment, ())) - 1
+            assert before < 0 or version >= newest[before], f"{version} read after {newest[before]} was acknowledged"
+        return len(reads)
 
     @property
     def sessions(self) -> int:
@@ -96,9 +147,9 @@ class Fleet:
     async def close(self) -> None:
         """End every connection."""
         self._stop.set()
-        for task in self._tasks:
+        for task in (*self._tasks, *self._watching):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._watching, return_exceptions=True)
         await asyncio.gather(*(client.hn.close() for client in self.clients), return_exceptions=True)
 
 
@@ -106,6 +157,8 @@ async def check(ledger: Ledger, port: int) -> None:
     """What was acknowledged is there, once; nothing else is."""
     async with homenode.connect(url([port]), agent="judge", timeout_ms=TIMEOUT_MS) as hn:
         counter, file = await hn.read(COUNTER, default="0"), await hn.read(FILE, default="")
+        strict = await hn.read(STRICT)
     ledger.check_counter(COUNTER, int(counter.text))
     ledger.check_lines(FILE, file.text.split())
+    ledger.check_lines(STRICT, strict.text.split())
     ledger.check_versions()

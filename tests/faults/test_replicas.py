@@ -65,6 +65,14 @@ def figures(times: list[float]) -> str:
     return f"median {statistics.median(times):.2f} s, longest {max(times):.2f} s of {len(times)}"
 
 
+def summary(fleet: Fleet, ledger: Ledger) -> str:
+    """What was done, and how long it was interrupted."""
+    return (
+        f"streams confirmed again after {figures(fleet.outages_s)}; {ledger.by_path()}; "
+        f"{fleet.check_strict()} strict reads, none old"
+    )
+
+
 def check_refusals(ledger: Ledger, allowed: set[str]) -> None:
     """Nobody was refused for a reason that is none."""
     odd = [record for record in ledger.records if record.get("end") == REFUSED and record["error"] not in allowed]
@@ -168,7 +176,7 @@ async def test_servers_killed_around_store_calls(
             await server.start()
         ledger = await fleet.finish()
         await check(ledger, servers[0].port)
-    report(f"{kills} kills; every client had an acknowledgement again after {figures(times)}; {ledger.by_path()}")
+    report(f"{kills} kills; an acknowledgement for each client after {figures(times)}; {summary(fleet, ledger)}")
     check_refusals(ledger, REFUSALS)
     assert fleet.sessions == len(fleet.clients), "a session was lost"
     assert not ledger.count(UNKNOWN), "with another server there, the outcome can be asked for"
@@ -204,7 +212,7 @@ async def test_rolling_restarts_fail_nothing(
         await asyncio.sleep(rng.uniform(0.1, 1.0))
     ledger = await fleet.finish()
     await check(ledger, pair[0].port)
-    report(f"{restarts} restarts; an acknowledgement for every client again after {figures(times)}; {ledger.by_path()}")
+    report(f"{restarts} restarts; an acknowledgement for each client after {figures(times)}; {summary(fleet, ledger)}")
     check_refusals(ledger, CONTENTION)
     assert not ledger.count(UNKNOWN)
     assert fleet.sessions == len(fleet.clients), "a session was lost"
@@ -246,7 +254,7 @@ async def test_a_server_that_stands_still_for_three_terms(
     ledger = await fleet.finish()
     for server in pair:
         await check(ledger, server.port)
-    report(f"{stops} stops; an acknowledgement for every client again after {figures(times)}; {ledger.by_path()}")
+    report(f"{stops} stops; an acknowledgement for each client after {figures(times)}; {summary(fleet, ledger)}")
     check_refusals(ledger, REFUSALS)
     assert not ledger.count(UNKNOWN)
 
@@ -329,8 +337,8 @@ async def test_streams_that_break_move_to_the_other_server(
         ledger = await fleet.finish()
         await check(ledger, pair[0].port)
     for name, found in times.items():
-        report(f"{name}: an acknowledgement for every client again after {figures(found)}")
-    report(ledger.by_path())
+        report(f"{name}: an acknowledgement for each client after {figures(found)}")
+    report(summary(fleet, ledger))
     check_refusals(ledger, REFUSALS)
     assert not ledger.count(UNKNOWN)
 
