@@ -42,6 +42,11 @@ class Log:
         self.items.append(Renewed(0, incarnation, after, "renewed"))
         return self
 
+    def back(self, incarnation: int) -> Log:
+        """Nothing says that the store has another memory."""
+        self.incarnation = incarnation
+        return self
+
     def gap(self, entries: int) -> Log:
         """Some entries are missing, knowingly."""
         self.items.append(Gap(0, self.sequence + 1, self.sequence + entries, "trimmed", "gap"))
@@ -119,12 +124,15 @@ BROKEN = {
     ),
     "a version twice": (Log().add(put(1, 1)).add(put(1, 2)), "version"),
     "a version back": (Log().add(put(1, 1)).add(put(2, 2)).add(put(1, 3)), "version"),
+    "a version back after a deletion": (Log().add(put(1, 1)).add(put(2, 2, content=None)).add(put(1, 3)), "version"),
     "a version left out": (Log().add(put(1, 1)).add(put(3, 2)), "version"),
     "a version of another incarnation": (Log().add(put(1, 1, incarnation=6)), "version"),
     "a fence twice": (Log().add(put(1, 1)).add(put(2, 1)), "fence"),
     "a fence left out": (Log().add(put(1, 1)).add(put(2, 3)), "fence"),
     "a rev twice": (Log().add(put(1, 1)).add(put(2, 2), rev=1), "rev"),
     "an incarnation back": (Log().add(put(1, 1)).lost(incarnation=6, after=1), "incarnation"),
+    "an entry of an older incarnation": (Log().add(put(1, 1)).back(6).add(put(2, 2, B, incarnation=6)), "incarnation"),
+    "a version used again after a gap": (Log().add(put(1, 1)).add(put(2, 2)).gap(3).add(put(2, 9)), "version"),
     "a session of an older incarnation": (
         Log().add(put(1, 1)).lost(incarnation=8, after=1).add(put(2, 2, incarnation=8)), "incarnation",
     ),
