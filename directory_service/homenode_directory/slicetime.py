@@ -125,6 +125,7 @@ class SliceTime:
     async def ready(self, token: str) -> None:
         """Make sure that the time is known and right, in the incarnation `token`. Raises StoreError."""
         if self.calm.token == token and not self._doubtful:
+            self.now_ms = max(self.now_ms, int(self._anchor.earliest_ms(self.clock())))
             return
         for _ in range(ROUNDS_MAX):
             asked_at = self.clock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from homenode_directory.place import Place, Position
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, Event, GetM, GetS, Put
 from homenode_directory.protocol.facts import Terms
-from homenode_directory.protocol.model import Content, Version
+from homenode_directory.protocol.model import Content, Entry, Level, Policy, Version
 from homenode_directory.sinks import Bookmark, DeliveryEvent
 from homenode_directory.slice import Limits, Reply
 from homenode_directory.store import fields
@@ -29,6 +29,7 @@ PLACE = Place("default", "main")
 START_MS = 1_700_000_000_000
 TTL_MS = 30_000
 TERMS = Terms(tombstone_ms=60_000)
+STRICT = Settings(terms=TERMS, default=Policy(Level.STRICT))
 
 
 class FaultyStore(MemoryStore):
@@ -37,6 +38,7 @@ class FaultyStore(MemoryStore):
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory, slices=2)
         self.faults: list[str] = []
+        self.on_commit: Callable[[], None] | None = None  # called once, while the next commit is on its way
         self.commits = 0
 
     async def commit(
@@ -50,6 +52,9 @@ class FaultyStore(MemoryStore):
     ) -> list[Outcome]:
         self.commits += 1
         fault = self.faults.pop(0) if self.faults else ""
+        if self.on_commit is not None:
+            on_commit, self.on_commit = self.on_commit, None
+            on_commit()
         if fault == "before":
             raise StoreError("cut before")
         outcomes = await super().commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
@@ -90,9 +95,10 @@ class World:
 
     def __init__(self, *, log_max: int = 65_536) -> None:
         self.ms = START_MS
+        self.jumped_ms = 0  # by how much the store's clock is off
         self._ids = itertools.count(1)
         self._requests = itertools.count(10_001)
-        self.memory = Memory(lambda: self.ms, self.new_id, log_max=log_max)
+        self.memory = Memory(lambda: self.ms + self.jumped_ms, self.new_id, log_max=log_max)
 
     def new_id(self) -> str:
         return f"id{next(self._ids)}"
@@ -105,6 +111,10 @@ class World:
         """Turn the clock on."""
         self.ms += ms
 
+    def jump(self, ms: int) -> None:
+        """Set the store's clock, and no other."""
+        self.jumped_ms += ms
+
     async def process(self, **options: object) -> Process:
         """Start a directory process."""
         process = Process(self, **options)  # type: ignore[arg-type]
@@ -115,6 +125,14 @@ class World:
     def number(self) -> int:
         """The slice of `PLACE`."""
         return PLACE.slice_of(2)
+
+    @property
+    def entry(self) -> Entry:
+        """The entry of `k`, as the memory has it."""
+        data, artifact = self.data, fields.artifact_of(PLACE, "k")
+        return fields.decode_entry(
+            data.records.get(fields.entry_key(artifact)), data.ranks.get(fields.sharers_key(artifact))
+        )
 
     @property
     def data(self):  # type: ignore[no-untyped-def]
