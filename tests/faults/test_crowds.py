@@ -14,6 +14,7 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from tests.api.client import StreamClient
 from tests.client.server_process import ServerProcess
+from tests.conftest import RedisFactory
 from tests.faults import apart, raw
 from tests.faults.conftest import Report, Scale, ScriptFactory, ServerFactory
 from tests.faults.crowd import KEYS
@@ -142,16 +143,22 @@ class Deaf:
                 return kinds
 
 
+@pytest.mark.parametrize("where", ["same server", pytest.param("other server", marks=pytest.mark.redis)])
 async def test_a_client_that_does_not_listen_harms_nobody(
-    store_server: ServerFactory, scale: Scale, report: Report
+    where: str, store_server: ServerFactory, redis_factory: RedisFactory, scale: Scale, report: Report
 ) -> None:
-    """It gets a RESYNC in place of what it missed; memory stays, the other clients hear everything."""
-    server = await store_server("sqlite", queue_events=256).start()
-    commits = int(scale(3_000, 40_000))
+    """It gets a RESYNC in place of what it missed; memory stays, the other clients hear everything.
+
+    Whether the commits are made through its own server or through another one, whose log its server reads.
+    """
+    store = "sqlite" if where == "same server" else redis_factory()
+    server = await store_server(store, queue_events=256).start()
+    busy = server if where == "same server" else await store_server(store).start()
+    commits = int(scale(3_000, 100_000))
     key, writers = "k" * 480, 50
     async with (
         raw.stub(server.port, *raw.NO_READ_AHEAD) as service,
-        homenode.connect(server.url, agent="quick", timeout_ms=60_000) as hn,
+        homenode.connect(busy.url, agent="quick", timeout_ms=60_000) as hn,
     ):
         deaf = Deaf(service)
         await deaf.start("k")
@@ -172,7 +179,9 @@ async def test_a_client_that_does_not_listen_harms_nobody(
             grown = resident_bytes(pid_of(server)) - before
             await asyncio.wait_for(listening, WAIT_S)
         kinds = await asyncio.wait_for(deaf.listen(commits + 1), WAIT_S)
-    report(f"{commits} commits; the deaf client was sent {dict(kinds)}; the server grew by {grown >> 20} MiB")
+    report(
+        f"{commits} commits at the {where}; the deaf one was sent {dict(kinds)}; its server grew by {grown >> 20} MiB"
+    )
     assert kinds["resync"] >= 1
     assert kinds["change"] < commits / 2
     assert heard == ["change"] * commits
