@@ -38,6 +38,8 @@ LOADS: Mapping[str, tuple[str, int, Mapping[str, Any]]] = {
     "sessions_5000": ("homenode_load.idle", 4_000, {}),
 }
 HZ = 250
+#: Where a thread waits for work.
+_WAITING = ("_worker (concurrent", "Thread.run (threading", "EpollSelector.select")
 #: Frames of what runs everything else say nothing.
 _EVERYWHERE = 0.9
 
@@ -66,6 +68,8 @@ class Sampled:
         for line in self._file.read_text().splitlines():
             stack, _, number = line.rpartition(" ")
             frames = [frame.split(":")[0].rstrip(")") for frame in stack.split(";")]
+            if frames[-1].startswith(_WAITING):
+                continue
             own[frames[-1]] += int(number)
             under.update({frame: int(number) for frame in set(frames)})
         scale = cpu_us / max(own.total(), 1)

@@ -63,7 +63,9 @@ class ProcessLoad:
         self, kind: str, address: str, clients: int, options: Mapping[str, Any], pids: Mapping[str, int]
     ) -> None:
         self._pids = dict(pids)
-        words = [sys.executable, "-m", "tests.bench.load", kind, address, str(clients), json.dumps(options)]
+        # Whose client it is makes no difference: all of them run on uvloop, which their callers may choose too.
+        text = json.dumps({"uvloop": True, **options})
+        words = [sys.executable, "-m", "tests.bench.load", kind, address, str(clients), text]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         if self._answer() != READY:
             raise RuntimeError(f"the load {kind} could not be set up")
