@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from homenode.change import estimate_tokens
 from homenode.clock import NS_PER_MS, Clock
 from homenode.versions import Version
 from homenode_api.chunks import PIECE_MAX_BYTES
@@ -150,10 +151,12 @@ class Artifact:
     def tokens(self, count: TokenCounter) -> int:
         """Tokens of the whole text, counted once; what is not text, or is large, counts 4 bytes a token."""
         if self._tokens is None:
-            try:
-                self._tokens = count(self.text) if len(self.bytes) <= PIECE_MAX_BYTES else len(self.bytes) // 4
-            except UnicodeDecodeError:
-                self._tokens = (len(self.bytes) + 3) // 4
+            self._tokens = (len(self.bytes) + 3) // 4  # which is what `estimate_tokens` says of it
+            if count is not estimate_tokens and len(self.bytes) <= PIECE_MAX_BYTES:
+                try:
+                    self._tokens = count(self.text)
+                except UnicodeDecodeError:
+                    pass
         return self._tokens
 
     def with_change(self, change: Change) -> Artifact:

@@ -186,6 +186,11 @@ class Cache:
         line = self._lines.get(key)
         return line.copy if line is not None else None
 
+    def has(self, key: str, version: Version) -> bool:
+        """Whether there is a copy at `version` or a newer one."""
+        copy = self.copy(key)
+        return copy is not None and copy.version is not None and copy.version >= version
+
     def serve(self, key: str, now_ns: int) -> Artifact | None:
         """The copy of `key` if it may be served now. Counts against `max_reads`."""
         copy = self.copy(key)

@@ -287,13 +287,17 @@ class Session(Requests):
         self._advance(Position(self.position.incarnation, event.sequence - 1))
         if event.by == self.id and not event.prepared:
             return  # the directory knows that the committer has the new version
-        if not self._acks:
+        if event.prepared:  # a writer waits for it
             self.loop.call_soon(self._send_acks)
+        elif not self._acks:
+            self.link.later(self._send_acks)
         self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))
 
     def _send_acks(self) -> None:
         if self._acks and self.ready:  # else they go when the session is attached again
-            acks, self._acks = list(self._acks.items()), {}
+            # Who has read or written a newer version meanwhile is known to have given up the older ones.
+            acks = [(key, ack) for key, ack in self._acks.items() if not self.cache.has(key, ack[0])]
+            self._acks = {}
             for start in range(0, len(acks), ACK_KEYS_MAX):
                 message = pb.Ack()
                 for key, (version, fence) in acks[start : start + ACK_KEYS_MAX]:
