@@ -92,7 +92,7 @@ class Tools:
             changes.append(Change(key, data, wanted, meta, lease.record if lease is not None else None))
         if not changes:
             raise InvalidArgument("there is nothing to commit")
-        done = await joint.commit_many(self._core, changes, self._view.counters, timeout_ms)
+        done = await self._commit_changes(changes, timeout_ms)
         for change in changes:
             if change.data is None:
                 self._view.forget(change.key)
@@ -101,6 +101,9 @@ class Tools:
             if change.key in under:
                 under[change.key].artifact = done[change.key]
         return done
+
+    async def _commit_changes(self, changes: Sequence[Change], timeout_ms: int | None) -> dict[str, Artifact]:
+        return await joint.commit_many(self._core, changes, self._view.counters, timeout_ms)
 
     def _base_of(self, key: str, base: Mapping[str, Version | Base] | Base | None) -> Version | Base:
         wanted = base.get(key) if isinstance(base, Mapping) else base

@@ -66,6 +66,11 @@ class Agent:
             await asyncio.sleep(random.random() * 0.1)
             await lease.commit(self.text())
 
+    async def several(self, key: str) -> None:
+        """Two at once; strict ones are refused that."""
+        other = random.choice(self.keys)
+        await self.hn.commit_many({key: self.text(), other: self.text()}, base=homenode.ANY)
+
     async def delete(self, key: str) -> None:
         await self.hn.delete(key, base=homenode.ANY)
 
@@ -74,7 +79,7 @@ Work = Callable[[Agent, str], Awaitable[None]]
 WEIGHTS: dict[str, dict[Work, int]] = {
     "worker": {
         Agent.hit: 30, Agent.read: 24, Agent.fresh: 8, Agent.strict: 4, Agent.put: 14, Agent.overwrite: 3,
-        Agent.edit: 7, Agent.write: 5, Agent.lease: 2, Agent.delete: 1,
+        Agent.edit: 7, Agent.write: 5, Agent.lease: 2, Agent.several: 3, Agent.delete: 1,
     },
     "observer": {Agent.hit: 30, Agent.read: 4},
 }  # fmt: skip

@@ -236,6 +236,7 @@ async def test_a_full_disk_is_told_and_made_up_for(small_disk: Path, caplog: pyt
     site.process = await site.world.process()
     await site.work()
     exporter = site.exporter()
+    await exporter.round(everything=True)
     exporter.start()
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):

@@ -35,6 +35,7 @@ async def test_every_kind_of_operation_is_recorded(tmp_path: Path) -> None:
         await hn.edit("k", lambda text: text + " still")
         assert (await hn.read("k", max_age_ms=0)).version is not None
         await hn.read("k", version=first.version)
+        await hn.commit_many({"k": "joint"})
         await hn.delete("k")
         with pytest.raises(homenode.NotFound) as missing:
             await hn.read("k", max_age_ms=0)
@@ -50,12 +51,13 @@ async def test_every_kind_of_operation_is_recorded(tmp_path: Path) -> None:
         (Kind.HIT, "a", ""),
         (Kind.WRITE, "a", ""),
         (Kind.READ, "a", ""),
+        (Kind.WRITE, "a", ""),
         (Kind.DELETE, "a", ""),
         (Kind.READ, "a", "NotFound"),
     ]
     assert {o.session for o in found} == {session} and {o.key for o in found} == {"k"}
     assert [o.base for o in found if o.writes][:2] == [ABSENT, ABSENT]
-    assert [o.lease for o in found if o.writes] == [False, False, True, False, False]
+    assert [o.lease for o in found if o.writes] == [False, False, True, False, False, False]
     assert [o.asked for o in found if o.asked] == ["fresh", "fresh"]
     made, seen = found[1], found[3]
     assert made.version == seen.version == first.version and made.hash == seen.hash == first.hash.hex()[:24]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from homenode.artifact import Artifact
@@ -11,6 +12,7 @@ from homenode.core import Core
 from homenode.errors import AlreadyExists, HomenodeError, NotFound, Unknown, VersionConflict
 from homenode.history.operations import Kind
 from homenode.history.recorder import Recorder
+from homenode.joint import Change
 from homenode.reads import NO_DEFAULT
 from homenode.values import Meta, Value, encode
 from homenode.versions import Base, Version
@@ -37,19 +39,11 @@ class RecordedCore:
     ) -> Artifact:
         """See `Core.commit`."""
         recorder = self._recorder
-        kind = Kind.WRITE if data is not None else Kind.DELETE
-        begun: dict[str, Any] = {"base": str(base) if isinstance(base, Version) else base.value}
-        if isinstance(data, bytes) and len(data) <= HASHED_BYTES_MAX:
-            begun["hash"] = content_hash(data)[:HASH_HEX]
-        if lease is not None:
-            begun["lease"] = True
-        name = recorder.begin(
-            kind=kind, key=key, agent=self._agent, session=self._core.session.id, start=recorder.clock(), **begun
-        )
+        name = begin(recorder, self._agent, self._core.session.id, key, data, base, lease=lease is not None)
         ended: dict[str, Any] = {}
         try:
             artifact = await self._core.commit(key, data, base, *rest, lease=lease, **named)
-            ended = {"version": str(artifact.version), "level": artifact.level, "hash": _hash(artifact)}
+            ended = done(artifact)
         except Unknown:
             raise
         except HomenodeError as failure:
@@ -65,6 +59,31 @@ class RecordedCore:
         recorder, session = self._recorder, self._core.session.id
         recorder.begin(kind=Kind.WRITE, key=key, agent=self._agent, session=session, start=recorder.clock(), base="any")
         return await self._core.set_policy(key, *rest)
+
+
+def begin(
+    recorder: Recorder,
+    agent: str,
+    session: str,
+    key: str,
+    data: bytes | Source | None,
+    base: Version | Base,
+    *,
+    lease: bool,
+) -> str:
+    """A write is about to be sent; returns its id."""
+    said: dict[str, Any] = {"base": str(base) if isinstance(base, Version) else base.value}
+    if isinstance(data, bytes) and len(data) <= HASHED_BYTES_MAX:
+        said["hash"] = content_hash(data)[:HASH_HEX]
+    if lease:
+        said["lease"] = True
+    kind = Kind.WRITE if data is not None else Kind.DELETE
+    return recorder.begin(kind=kind, key=key, agent=agent, session=session, start=recorder.clock(), **said)
+
+
+def done(artifact: Artifact) -> dict[str, Any]:
+    """What a commit that took effect says."""
+    return {"version": str(artifact.version), "level": artifact.level, "hash": _hash(artifact)}
 
 
 def refused(failure: HomenodeError) -> dict[str, Any]:
@@ -85,7 +104,7 @@ def _hash(artifact: Artifact) -> str:
 
 
 class RecordedHomenode(Homenode):
-    """See the module. Reads of earlier versions (`version=`) are not recorded: they say nothing of the present."""
+    """See the module. Reads of earlier versions (`version=`) and of snapshots are not recorded."""
 
     def __init__(self, core: Core, view: View, views: dict[str, View], recorder: Recorder, *, owner: bool) -> None:
         super().__init__(cast(Core, RecordedCore(core, recorder, view.agent)), view, views, owner=owner)
@@ -143,6 +162,25 @@ class RecordedHomenode(Homenode):
         cached = artifact is copy and misses == self._view.counters.misses
         self._saw(Kind.HIT if cached else Kind.READ, key, start, artifact, asked)
         return artifact
+
+    async def _commit_changes(self, changes: Sequence[Change], timeout_ms: int | None) -> dict[str, Artifact]:
+        recorder, agent, session = self._recorder, self._view.agent, self._plain_core.session.id
+        names = [
+            begin(recorder, agent, session, one.key, one.data, one.base, lease=one.lease is not None) for one in changes
+        ]
+        ended: list[dict[str, Any]] = []
+        try:
+            made = await super()._commit_changes(changes, timeout_ms)
+            ended = [done(made[one.key]) for one in changes]
+        except Unknown:
+            raise
+        except HomenodeError as failure:
+            ended = [{"refused": type(failure).__name__}] * len(changes)
+            raise
+        finally:
+            for name, said in zip(names, ended, strict=False):
+                recorder.write({"id": name, "end": recorder.clock(), **said})
+        return made
 
     def _saw(self, kind: Kind, key: str, start: int, artifact: Artifact, asked: str = "") -> None:
         said = {"version": str(artifact.version), "level": artifact.level, "hash": _hash(artifact)}
