@@ -101,7 +101,12 @@ class Server:
 def store_of(settings: Settings) -> Store:
     """The store that the settings name, not open yet. Raises ConfigError."""
     try:
-        return open_store(settings.store, slices=settings.slices, log_max=2 * settings.log_keep)
+        return open_store(
+            settings.store,
+            slices=settings.slices,
+            log_max=2 * settings.log_keep,
+            wait_replicas=settings.wait_replicas,
+        )
     except StoreError as error:
         raise ConfigError(f"store: {error}") from None
 

@@ -20,7 +20,7 @@ from homenode_directory.protocol.effects import (
     Refused,
     Result,
 )
-from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.facts import Facts, level_of
 from homenode_directory.protocol.model import Cause, Entry, Holder, Level, Pending, Policy, Version, Waiter
 
 
@@ -62,8 +62,7 @@ class Draft:
 
     def level_of(self, policy: Policy | None) -> Level:
         """The level that a policy asks for."""
-        level = policy.level if policy is not None else None
-        return level or self.facts.default.level or Level.LAZY
+        return level_of(policy, self.facts.default)
 
     @property
     def current(self) -> Version | None:

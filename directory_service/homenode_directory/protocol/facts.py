@@ -13,6 +13,11 @@ SLACK_MS = 1_000  # by how much the store's clock may have stepped unnoticed
 DRIFT_PERCENT = 2  # by how much the clocks of store and reader may go apart
 
 
+def level_of(policy: Policy | None, default: Policy) -> Level:
+    """The level that an artifact's policy asks for."""
+    return (policy.level if policy is not None else None) or default.level or Level.LAZY
+
+
 def outlasting(ms: int) -> int:
     """A time on the store's clock in which `ms` have certainly passed on a reader's."""
     return ms * (100 + DRIFT_PERCENT) // 100 + SLACK_MS

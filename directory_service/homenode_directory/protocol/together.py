@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from homenode_directory.protocol.effects import Decision, Denial, Done, DoneMany, KeyDone, KeyRefusal, Reason, Waiting
 from homenode_directory.protocol.events import Commit
-from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.facts import Facts, level_of
 from homenode_directory.protocol.model import Cause, Entry, Level, Version
 from homenode_directory.protocol.transitions import step
 
@@ -51,8 +51,8 @@ def commit_many(items: Sequence[tuple[str, Entry, Commit]], facts: Facts) -> Tog
         answer = decision.answer
         if isinstance(answer, Denial) and answer.reason is Reason.SESSION_LOST:
             return Together((), answer)
-        policy = entry.policy if entry.policy is not None else facts.default
-        if policy.level is Level.STRICT or isinstance(answer, Waiting):
+        strict = level_of(entry.policy, facts.default) is Level.STRICT
+        if strict or entry.pending is not None or isinstance(answer, Waiting):
             text = "a strict artifact cannot be committed together with others"
             refusals.append(KeyRefusal(key, Reason.UNSUPPORTED, text, entry.version if entry.version.n else None))
         elif isinstance(answer, Denial):

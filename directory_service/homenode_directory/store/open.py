@@ -14,7 +14,9 @@ SQLITE = "sqlite:///"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
-def open_store(url: str, *, slices: int = DEFAULT_SLICES, log_max: int = DEFAULT_LOG_MAX) -> Store:
+def open_store(
+    url: str, *, slices: int = DEFAULT_SLICES, log_max: int = DEFAULT_LOG_MAX, wait_replicas: int = 0
+) -> Store:
     """The store at an address; call its `open` next.
 
     `sqlite:///FILE` (a fourth slash begins an absolute path), `redis://HOST:PORT/DB`, `rediss://…`, `unix:///SOCKET`,
@@ -25,6 +27,7 @@ def open_store(url: str, *, slices: int = DEFAULT_SLICES, log_max: int = DEFAULT
         url: the address.
         slices: number of slices, where the store is new; an existing store keeps its own.
         log_max: most entries of a slice's log, whatever happens; the sweeper trims earlier.
+        wait_replicas: how many replicas of a Redis must have a commit before it is answered.
 
     Raises:
         StoreError: the address is not one of these, or the part that it needs is not installed.
@@ -38,11 +41,11 @@ def open_store(url: str, *, slices: int = DEFAULT_SLICES, log_max: int = DEFAULT
             raise StoreError("a SQLite store is written sqlite:///FILE, or sqlite:////FILE from the root")
         return SqliteStore(url.removeprefix(SQLITE), slices=slices, log_max=log_max)
     if scheme in REDIS_SCHEMES:
-        return _redis(url, slices, log_max)
+        return _redis(url, slices, log_max, wait_replicas)
     raise StoreError(f"no store has the scheme {scheme!r}; there are sqlite, redis, rediss, unix and memory")
 
 
-def _redis(url: str, slices: int, log_max: int) -> Store:
+def _redis(url: str, slices: int, log_max: int, wait_replicas: int) -> Store:
     try:
         from homenode_directory.store.redis_store import RedisStore
     except ImportError as error:
@@ -55,6 +58,13 @@ def _redis(url: str, slices: int, log_max: int) -> Store:
         raise StoreError("a Redis store's name has no braces and no #")
     try:
         plain = urlunsplit(parts._replace(query=urlencode(query)))
-        return RedisStore(plain, name=name, slices=slices, log_max=log_max, allow_eviction=allow_eviction)
+        return RedisStore(
+            plain,
+            name=name,
+            slices=slices,
+            log_max=log_max,
+            allow_eviction=allow_eviction,
+            wait_replicas=wait_replicas,
+        )
     except ValueError as error:
         raise StoreError(f"not a Redis address: {error}") from None

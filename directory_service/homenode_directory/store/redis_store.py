@@ -6,6 +6,7 @@ Layout, for a store named `hn` and slice 3; the hash tag keeps a slice on one sh
   {hn:3}#log      stream: one entry per log entry, id `sequence-0`, field `d`
   {hn:3}:meta     hash: number, token, identity (the adopted process's run_id), head, offset
   {hn:3}:KEY      hash for a record, sorted set for a ranked set, string for a blob
+  hn#touch        string: written before each WAIT
   hn#hint         pub/sub channel: `origin slice head` after each call that appended; origin: the client that called
 
 A commit is one call of `commit.lua`. It carries the adopted incarnation's token and the `run_id` of the process that
@@ -38,6 +39,8 @@ from homenode_directory.store.redis_link import Command, Links, raise_errors
 from homenode_directory.store.redis_script import ADOPT, COMMIT, RELIEF, Call, whole
 
 FORMAT = "1"
+WAIT_MS = 1_000  # for replicas
+TOUCH_S = 10**9
 LEAST_VERSION = (7, 0)
 LARGEST_EXACT = 2**53
 SMALL_CALL_BYTES = 256 << 10  # a call with more content goes over the connections for blobs
@@ -69,6 +72,7 @@ class RedisStore:
         command_timeout_ms: int = 5_000,
         blob_timeout_ms: int = 20_000,
         allow_eviction: bool = False,
+        wait_replicas: int = 0,
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self.slices = slices
@@ -77,6 +81,11 @@ class RedisStore:
         self._ids = ids
         self._origin = ids()
         self._allow_eviction = allow_eviction
+        self._wait_replicas = wait_replicas
+        # WAIT speaks of the connection's own writes. So that it speaks of everything that was there before, there is
+        # always one, which Redis takes even where it has no room.
+        touch: list[Command] = [("SET", self._touch_key, "", "NX"), ("EXPIRE", self._touch_key, TOUCH_S)]
+        self._replicated = [*touch, ("WAIT", wait_replicas, WAIT_MS)] if wait_replicas else []
         self._links = Links(
             url, size=connections_max, connect_timeout_ms=connect_timeout_ms, command_timeout_ms=command_timeout_ms
         )
@@ -204,7 +213,10 @@ class RedisStore:
         link = await self._links.take()
         identity = link.run_id.encode()
         fields = ("token", "identity", "head")
-        rows = raise_errors(await self._links.run(link, [("HMGET", self._key(s, META), *fields) for s in slices]))
+        reads: list[Command] = [("HMGET", self._key(s, META), *fields) for s in slices]
+        replies = await self._links.run(link, [*reads, *self._replicated])
+        self._require_replicas(replies)
+        rows = raise_errors(replies[: len(reads)])
         return {
             slice_: int(head or 0) if (token, owner) == (adopted.encode(), identity) else None
             for (slice_, adopted), (token, owner, head) in zip(slices.items(), rows, strict=True)
@@ -232,8 +244,8 @@ class RedisStore:
         info = (await self._links.call(("INFO", "replication")))[0].decode()
         fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         replicas = int(fields.get("connected_slaves", 0))
-        if replicas:
-            return f"Redis has {replicas} replicas, and commits do not wait for them"
+        if replicas > self._wait_replicas:
+            return f"Redis has {replicas} replicas, and commits wait for {self._wait_replicas} of them"
         return ""
 
     async def now_ms(self) -> int:
@@ -266,18 +278,33 @@ class RedisStore:
         links = links or self._links
         link = await links.take()
         command: Command = ("EVALSHA", script.digest, len(keys), *keys, link.run_id, *words)
-        reply = _last(await links.run(link, [_MULTI, *first, command, _EXEC] if first else [command]))
+        replies = await links.run(link, [*_transaction(first, command), *self._replicated])
+        reply = self._script_reply(replies)
         if isinstance(reply, NoScriptError):
             # The script cache went (a restart, SCRIPT FLUSH). The script did not run, and what came first is there.
             link = await links.take()
             command = ("EVAL", script.source, len(keys), *keys, link.run_id, *words)
-            reply = _last(await links.run(link, [_MULTI, *first, command, _EXEC] if first else [command]))
+            replies = await links.run(link, [*_transaction(first, command), *self._replicated])
+            reply = self._script_reply(replies)
         if isinstance(reply, Exception):
             if str(reply).startswith("CHANGED"):
                 raise StoreChanged("the slice's memory is not the one that was adopted")
             _check_room(reply)
             raise StoreError(f"Redis refused a commit: {reply}") from reply
+        self._require_replicas(replies)
         return reply
+
+    def _script_reply(self, replies: list[Any]) -> Any:
+        return _last(replies[: len(replies) - len(self._replicated)])
+
+    def _require_replicas(self, replies: list[Any]) -> None:
+        """That what came before `_replicated`, and all that it rests on, is in enough replicas; or StoreError."""
+        if not self._wait_replicas:
+            return
+        touched, have = replies[-2:]
+        if touched != 1 or isinstance(have, Exception) or have < self._wait_replicas:
+            found = 0 if isinstance(have, Exception) else have
+            raise StoreError(f"{found} of {self._wait_replicas} replicas have it in time; the outcome is unknown")
 
     async def _fix_slices(self) -> int:
         read: Command = ("HGET", self._store_key, "slices")
@@ -304,6 +331,10 @@ class RedisStore:
         return f"{self._name}#store"
 
     @property
+    def _touch_key(self) -> str:
+        return f"{self._name}#touch"
+
+    @property
     def _channel(self) -> str:
         return f"{self._name}#hint"
 
@@ -321,6 +352,11 @@ class RedisStore:
 
 def _ms(time: Sequence[bytes]) -> int:
     return int(time[0]) * 1000 + int(time[1]) // 1000
+
+
+def _transaction(first: Sequence[Command], command: Command) -> list[Command]:
+    """The commands that run `command`, all or none with what comes `first`."""
+    return [_MULTI, *first, command, _EXEC] if first else [command]
 
 
 def _last(replies: Sequence[Any]) -> Any:
