@@ -32,7 +32,8 @@ class Settings:
     """What a server is told. Units are in the names."""
 
     store: str = _setting(
-        "sqlite:///homenode.sqlite3", "sqlite:///FILE, redis://HOST:PORT/DB, rediss://…, unix:///SOCKET or memory://"
+        "sqlite:///homenode.sqlite3",
+        "sqlite:///FILE, redis://HOST:PORT/DB, rediss://…, redis+sentinel://HOST,HOST/NAME/DB, unix:///SOCKET or memory://",
     )
     listen: str = _setting("127.0.0.1:7400", "address of the gRPC service, host:port")
     metrics: str = _setting("127.0.0.1:7401", "address of /metrics and /healthz, host:port, or off")

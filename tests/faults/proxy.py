@@ -24,19 +24,21 @@ class Direction:
         open: cleared while nothing passes (a black hole).
         cut_after: bytes that pass still before the connection is cut; None: no limit.
         passed: bytes that passed, of all connections.
+        connection_max: bytes that a connection may carry before it is cut; None: no limit.
     """
 
     delay_s: float = 0.0
     open: asyncio.Event = field(default_factory=asyncio.Event)
     cut_after: int | None = None
     passed: int = 0
+    connection_max: int | None = None
 
     def __post_init__(self) -> None:
         self.open.set()
 
     def heal(self) -> None:
         """Let everything pass at once again."""
-        self.delay_s, self.cut_after = 0.0, None
+        self.delay_s, self.cut_after, self.connection_max = 0.0, None, None
         self.open.set()
 
 
@@ -112,8 +114,13 @@ class Proxy:
         way: Direction,
         both: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
     ) -> None:
+        carried = 0
         with contextlib.suppress(OSError):
             while data := await source.read(READ_BYTES):
+                carried += len(data)
+                if way.connection_max is not None and carried > way.connection_max:
+                    self.cuts += 1
+                    break
                 if way.delay_s:
                     await asyncio.sleep(way.delay_s)
                 await way.open.wait()

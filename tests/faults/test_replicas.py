@@ -347,21 +347,21 @@ async def test_streams_that_break_move_to_the_other_server(
 async def test_a_content_that_is_cut_off_on_its_way_goes_through_the_other_server(
     pair: list[ServerProcess], way: str
 ) -> None:
-    """Larger than what travels on the session stream."""
+    """Larger than what travels on the session stream, which stays where it is."""
     data = random.Random(5).randbytes(1 << 20)
     async with Proxy(pair[0].port) as first, Proxy(pair[1].port) as second:
         transport = GrpcTransport([f"{HOST}:{first.port}", f"{HOST}:{second.port}"])
         near = first if str(first.port) in transport.servers.current else second
         async with homenode.connect(url([1]), agent="a", transport=transport, timeout_ms=60_000) as hn:
             if way == "up":
-                near.up.cut_after = 300_000
+                near.up.connection_max = 300_000
                 await hn.put("k", data)
             else:
                 async with homenode.connect(pair[0].url, agent="b", timeout_ms=60_000) as other:
                     await other.put("k", data)
-                near.down.cut_after = 300_000
+                near.down.connection_max = 300_000
             assert (await hn.read("k")).bytes == data
-            assert near.cuts
+            assert near.cuts and str(near.port) in transport.servers.current
 
 
 async def test_clients_of_a_dead_server_do_not_hammer_it(pair: list[ServerProcess]) -> None:

@@ -11,7 +11,7 @@ from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICE
 from homenode_directory.store.sqlite_store import SqliteStore
 
 SQLITE = "sqlite:///"
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 
 def open_store(
@@ -20,8 +20,10 @@ def open_store(
     """The store at an address; call its `open` next.
 
     `sqlite:///FILE` (a fourth slash begins an absolute path), `redis://HOST:PORT/DB`, `rediss://…`, `unix:///SOCKET`,
-    or `memory://`, which ends with the process. For Redis, `?name=N` tells several stores in one database apart
-    (default `hn`) and `?allow_eviction=1` accepts a server that may evict; the rest is as in redis-py's URLs.
+    `redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB` (the primary that these Sentinels call NAME; `rediss+sentinel` with
+    TLS; `?sentinel_username=` and `?sentinel_password=` where they want them), or `memory://`, which ends with the
+    process. For Redis, `?name=N` tells several stores in one database apart (default `hn`) and `?allow_eviction=1`
+    accepts a server that may evict; the rest is as in redis-py's URLs.
 
     Args:
         url: the address.
@@ -42,7 +44,7 @@ def open_store(
         return SqliteStore(url.removeprefix(SQLITE), slices=slices, log_max=log_max)
     if scheme in REDIS_SCHEMES:
         return _redis(url, slices, log_max, wait_replicas)
-    raise StoreError(f"no store has the scheme {scheme!r}; there are sqlite, redis, rediss, unix and memory")
+    raise StoreError(f"no store has the scheme {scheme!r}; there are sqlite, memory, {', '.join(REDIS_SCHEMES)}")
 
 
 def _redis(url: str, slices: int, log_max: int, wait_replicas: int) -> Store:

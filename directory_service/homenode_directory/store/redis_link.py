@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from homenode_directory.store.base import StoreError
+from homenode_directory.store.redis_where import where
 
 SILENT_S = 5.0  # of a subscription, before it is asked for a sign of life
 PUSHED_MAX = 4_096  # messages of a subscription that wait to be taken
@@ -24,7 +25,11 @@ PUSHED_MAX = 4_096  # messages of a subscription that wait to be taken
 Command = tuple[str | bytes | int, ...]
 Reply = Any
 
-_ERRORS: dict[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "OOM": OutOfMemoryError}
+_ERRORS: dict[str, type[RedisError]] = {
+    "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+}
 
 
 class Pipe(asyncio.Protocol):
@@ -108,16 +113,23 @@ class Link:
         self.run_id = ""
         self.version: tuple[int, ...] = ()
 
-    async def connect(self) -> None:
-        """Connect, log in, and learn who is there. The library does this; from then on the transport is ours."""
+    async def connect(self, *, ask_role: bool) -> None:
+        """Connect, log in, and learn who is there. The library does this; from then on the transport is ours.
+
+        `ask_role`: raise RedisConnectionError unless it is a primary.
+        """
         await self._connection.connect()
         writer = self._connection._writer
         if writer is None:
             raise RedisConnectionError("the connection was lost at once")
         self._pipe = Pipe(writer.transport)
-        (reply,) = await self._pipe.exchange([("INFO", "server")])
-        if isinstance(reply, RedisError):
-            raise reply
+        questions: list[Command] = [("INFO", "server"), ("ROLE",)] if ask_role else [("INFO", "server")]
+        reply, *role = await self._pipe.exchange(questions)
+        for answer in (reply, *role):
+            if isinstance(answer, RedisError):
+                raise answer
+        if role and role[0][0] != b"master":
+            raise RedisConnectionError("it is not the primary, or not yet")
         info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
         self.run_id = info["run_id"]
         self.version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
@@ -169,10 +181,7 @@ class Links:
     """A bounded pool of links, the one used last first."""
 
     def __init__(self, url: str, *, size: int, connect_timeout_ms: int, command_timeout_ms: int) -> None:
-        options: dict[str, Any] = dict(parse_url(url))
-        self._kind = cast(type[AbstractConnection], options.pop("connection_class", Connection))
-        # Timeouts are ours: one for the whole exchange costs less than one for each read.
-        self._options = {**options, "protocol": 2, "driver_info": None, "socket_timeout": None}
+        self._where = where(url)
         self._connect_s = connect_timeout_ms / 1000
         self._command_s = command_timeout_ms / 1000
         self._free = asyncio.Semaphore(size)
@@ -218,8 +227,8 @@ class Links:
         except BaseException:
             await self.drop(link)
             raise
-        if self._closed:
-            await link.discard()
+        if self._closed or any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await link.discard()  # a primary that is none any more must not be asked again
         else:
             self._idle.append(link)
         self._free.release()
@@ -232,10 +241,12 @@ class Links:
             await self._idle.pop().discard()
 
     async def _connect(self) -> Link:
-        link = Link(self._kind(**self._options))
+        found = await self._where.find()
+        # Timeouts are ours: one for the whole exchange costs less than one for each read.
+        link = Link(self._where.kind(**{**found, "protocol": 2, "driver_info": None, "socket_timeout": None}))
         try:
             async with asyncio.timeout(self._connect_s):
-                await link.connect()
+                await link.connect(ask_role=self._where.moves)
         except (OSError, RedisError, TimeoutError) as error:
             await link.discard()
             detail = str(error) if isinstance(error, RedisConnectionError) else type(error).__name__
