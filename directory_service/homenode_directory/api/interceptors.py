@@ -105,7 +105,12 @@ async def _end(method: str, context: grpc.aio.ServicerContext, failure: BaseExce
     LOG.debug("call", extra={"method": method, "outcome": outcome_name(error), "took_ms": took_ms})
     code, message, trailing = status_of(error)
     context.set_trailing_metadata(trailing)
-    await context.abort(code, message)
+    try:
+        await context.abort(code, message)
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError:
+        raise asyncio.CancelledError from None  # the client went away before it took its status
 
 
 def malformed() -> Rejected:
