@@ -584,6 +584,23 @@ class Core:
         with contextlib.suppress(LeaseLost):
             await self.session.request("release", request, effect=True, timeout_ms=timeout_ms)
 
+    async def handoff(self, record: LeaseRecord, to: str, agent: str, ttl_ms: int, timeout_ms: int | None) -> None:
+        """Give a write lease to the session `to`. Raises LeaseLost, StaleFence, SuccessorLost, HomenodeError."""
+        if record.cause is not None:
+            raise LeaseLost(f"the write lease of {record.key!r} is over", cause=record.cause)
+        request = pb.HandoffRequest(key=record.key, to=to, agent=agent, ttl_ms=ttl_ms)
+        request.token.lease_id = record.lease_id
+        request.token.incarnation, request.token.fence = record.token
+
+        def handed(*_: object) -> None:
+            self.session.end_lease(record.lease_id, "handed_off")
+
+        try:
+            await self.session.request("handoff", request, effect=True, timeout_ms=timeout_ms, on_answer=handed)
+        except LeaseLost as refusal:
+            self.session.end_lease(record.lease_id, refusal.cause)
+            raise
+
     def give_up_copy(self, key: str) -> None:
         """Give up the shared copy. Once the directory has heard of it, it tells of no invalidation any more, so nothing
         that it sent before may be kept then, and no strict copy meanwhile."""

@@ -160,6 +160,13 @@ class Draft:
         same = data is None or (old is not None and data == old.bytes)
         return None if same and self._meta() == self._meta_before else data
 
+    async def save(self, timeout_ms: int | None) -> None:
+        """Publish what was written, and go on under the lease."""
+        data = self.outcome()
+        if data is not None:
+            self.committed = await self._lease.publish(data, self._meta(), keep=True, timeout_ms=timeout_ms)
+            self._data, self._json, self._meta_before = None, _UNSET, self._meta()
+
     async def commit(self, timeout_ms: int | None) -> None:
         """Publish what was written, and give the lease back."""
         data = self.outcome()

@@ -254,6 +254,8 @@ class Session(Requests):
             ended = item.lease_ended
             self._advance(Position(self.position.incarnation, ended.sequence - 1))
             self.end_lease(ended.lease_id, CAUSES.get(ended.cause, ""))
+        elif what == "lease_offered":
+            self._offered(item.lease_offered)
         elif what == "resync":
             self._resync(position_of(item.resync.position))
         elif what == "session_ended":
@@ -413,6 +415,14 @@ class Session(Requests):
         message = pb.WatchRequest(prefix=feed.prefix)
         message.after.incarnation, message.after.sequence = max(feed.seen, self.position)
         self.background("watch", message, on_error=feed.fail, request_id=watch_id)
+
+    def _offered(self, event: pb.LeaseOffered) -> None:
+        """Another session has handed its write lease to this one: watches of the artifact say so."""
+        position = Position(self.position.incarnation, event.sequence)
+        self._advance(Position(position.incarnation, event.sequence - 1))
+        for feed in self.watches.values():
+            if event.key.startswith(feed.prefix):
+                feed.push(Event("handoff", event.key, None, event.by, agent=event.agent), position)
 
     def _change(self, event: pb.Change) -> None:
         position = Position(self.position.incarnation, event.sequence)

@@ -192,6 +192,11 @@ class SyncHomenode:
         options["leases"] = [_unwrapped(lease) for lease in options.get("leases", ())]
         return self._run(self._homenode.commit_many(values, **options))
 
+    def handoff(self, lease: Any, to: str | SyncHomenode, **options: Any) -> None:
+        """See `Homenode.handoff`."""
+        successor = to if isinstance(to, str) else to._homenode
+        self._run(self._homenode.handoff(_unwrapped(lease), successor, **options))
+
     def gate(self, reads: Iterable[Any], **options: Any) -> Gate:
         """See `Homenode.gate`."""
         return self._run(self._homenode.gate([_unwrapped(one) for one in reads], **options))

@@ -16,6 +16,7 @@ from homenode.values import Meta, Value, duration, encode
 from homenode.versions import ABSENT, Base, Version
 
 if TYPE_CHECKING:
+    from homenode.client import Homenode
     from homenode.core import Core
     from homenode.joint import _Delete
     from homenode.view import View
@@ -112,6 +113,35 @@ class Tools:
         if not isinstance(wanted, Version | Base):
             raise InvalidArgument(f"base is a Version, homenode.ABSENT or homenode.ANY, not {wanted!r}")
         return wanted
+
+    async def handoff(
+        self,
+        lease: WriteLease | Draft,
+        to: str | Homenode,
+        *,
+        agent: str = "",
+        ttl_ms: int = 0,
+        timeout_ms: int | None = None,
+    ) -> None:
+        """Give a write lease to a named successor, past everybody who waits for it: `await hn.handoff(draft, critic)`.
+
+        What was written to a draft is committed before. The successor acquires the lease as always, with `hn.write` or
+        `hn.lease`: if it waits already, its wait is over; else the lease is kept for it for `ttl_ms`, and its watches
+        of the artifact tell it with an event of kind "handoff". The former holder's token is dead from then on.
+
+        Args:
+            to: a session id (`other.session_id`), or another agent of this connection.
+            agent: which agent of that session is meant, for people; any agent of the session may acquire it.
+            ttl_ms: how long the successor may take, 1,000 to 60,000; 0: the server's default term.
+
+        Raises SuccessorLost (that session is not live; the lease stays here), StaleFence or LeaseLost with the cause
+        where the lease is over, HomenodeError.
+        """
+        session, agent = (to, agent) if isinstance(to, str) else (to.session_id, agent or to.name)
+        held = joint.lease_of(lease)
+        if isinstance(lease, Draft):
+            await lease.save(timeout_ms)
+        await self._core.handoff(held.record, session, agent, duration(ttl_ms, "ttl_ms"), timeout_ms)
 
     async def gate(self, reads: Iterable[Read], *, timeout_ms: int | None = None) -> Gate:
         """May this agent still act on what it read? `await hn.gate([plan, budget])` before an effect outside.

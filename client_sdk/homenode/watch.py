@@ -24,15 +24,17 @@ class Event:
 
     Attributes:
         kind: "change": a version was committed; "delete": the artifact was deleted in `version`; "resync": changes may
-            have been missed, list again.
+            have been missed, list again; "handoff": the session `by` has handed its write lease to this session, where
+            `agent` is meant, and who acquires it here now gets it.
         key, version, by, size: of which artifact, which version, by which session, how many bytes.
     """
 
-    kind: Literal["change", "delete", "resync"]
+    kind: Literal["change", "delete", "handoff", "resync"]
     key: str = ""
     version: Version | None = None
     by: str = ""
     size: int = 0
+    agent: str = ""
 
 
 RESYNC = Event("resync")

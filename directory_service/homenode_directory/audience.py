@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place, Position
-from homenode_directory.protocol.effects import Ended, Inv, Published
-from homenode_directory.protocol.model import Cause
-from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseLost, Resync, Sink
+from homenode_directory.protocol.effects import Ended, Granted, Inv, Published
+from homenode_directory.protocol.model import RESERVED, Cause
+from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseLost, LeaseOffered, Resync, Sink
 from homenode_directory.store import fields
 from homenode_directory.store.fields import LogRecord
 
@@ -47,6 +47,8 @@ class Member:
                 return 0
             self.sink.push(invalidation(record, event, sequence))
             return 1
+        if isinstance(event, Granted):
+            return self.tell_offered(record, event, sequence)
         return self.tell_ended(record, event, sequence) if isinstance(event, Ended) else 0
 
     def tell_ended(self, record: LogRecord, event: Ended, sequence: int) -> int:
@@ -55,6 +57,16 @@ class Member:
             return 0
         key = fields.key_of(record.artifact)
         self.sink.push(LeaseLost(self.session, key, event.lease, event.cause, sequence))
+        return 1
+
+    def tell_offered(self, record: LogRecord, event: Granted, sequence: int) -> int:
+        """Send that a lease was handed over and waits to be acquired. The session counts as a sharer, so it is told of
+        the artifact from now on."""
+        if event.session != self.session or event.lease != RESERVED:
+            return 0
+        self.interest.add(record.artifact)
+        key = fields.key_of(record.artifact)
+        self.sink.push(LeaseOffered(self.session, key, event.by, event.agent, event.ttl_ms, sequence))
         return 1
 
     def tell_watch(self, watch: int, prefix: str, record: LogRecord, event: object, sequence: int) -> int:
@@ -138,6 +150,11 @@ class Audience:
             member = self.members.get(event.session)
             if member is not None:
                 self._observer.delivered("lease_lost", member.tell_ended(record, event, sequence))
+        elif isinstance(event, Granted) and event.by:
+            member = self.members.get(event.session)
+            if member is not None:
+                self.interest(member, record.artifact)
+                self._observer.delivered("lease_offered", member.tell_offered(record, event, sequence))
         for member in self._watching:
             for watch, prefix in member.watches.items():
                 self._observer.delivered("change", member.tell_watch(watch, prefix, record, event, sequence))

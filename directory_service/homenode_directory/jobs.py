@@ -9,7 +9,18 @@ from typing import Any
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Answer, Decision, Denial, Grant, Reason, Waiting
 from homenode_directory.protocol.events import Commit as CommitEvent
-from homenode_directory.protocol.events import EndSession, Event, Expire, GetM, GetS, InvAck, Put, Renew, SetPolicy
+from homenode_directory.protocol.events import (
+    EndSession,
+    Event,
+    Expire,
+    GetM,
+    GetS,
+    Handoff,
+    InvAck,
+    Put,
+    Renew,
+    SetPolicy,
+)
 from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
 from homenode_directory.protocol.transitions import repeated, step
@@ -62,7 +73,7 @@ def _learn(slice_: Slice, artifact: str, outcome: Outcome) -> Entry:
     return entry
 
 
-_EFFECTS = frozenset({GetM, CommitEvent, SetPolicy, Put})  # their answers are stored
+_EFFECTS = frozenset({GetM, CommitEvent, SetPolicy, Put, Handoff})  # their answers are stored
 _FREEING = frozenset({GetS, Put, Renew, Expire, EndSession, InvAck})
 
 

@@ -74,6 +74,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseOffered:
+    """The session `by` has handed its write lease to this one, which may acquire it for so long."""
+
+    session: str
+    key: str
+    by: str
+    agent: str
+    ttl_ms: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOver:
     """The session is over."""
 
@@ -88,7 +100,7 @@ class Crowded:
     session: str
 
 
-DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | SessionOver | Crowded
+DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | LeaseOffered | SessionOver | Crowded
 
 
 class Sink(Protocol):

@@ -30,6 +30,7 @@ from homenode_directory.protocol.events import (
     Expire,
     GetM,
     GetS,
+    Handoff,
     InvAck,
     Put,
     Renew,
@@ -118,6 +119,8 @@ def _event(name: str, who: str, second: str, given: dict[str, str]) -> Event:
         return Expire()
     if name == "end":
         return EndSession(who, Cause(given.get("cause", "session_lost")))
+    if name == "handoff":
+        return Handoff(who, second, int(given["fence"]), given["to"], int(given["ttl"]), given.get("agent", ""))
     if name == "policy":
         return SetPolicy(who, None if second == "none" else Policy(Level(second)))
     raise ValueError(f"no such command: {name}")

@@ -23,9 +23,9 @@ BOTH = Bounds(
 @pytest.mark.parametrize(
     ("bounds", "states", "pairs", "judged"),
     [
-        pytest.param(LAZY, 342, 3_078, 53_684, id="lazy"),
-        pytest.param(STRICT, 1_845, 16_605, 414_360, id="strict"),
-        pytest.param(BOTH, 3_500, 31_500, 598_884, id="changing policies"),
+        pytest.param(LAZY, 710, 7_100, 123_150, id="lazy"),
+        pytest.param(STRICT, 1_881, 18_810, 449_630, id="strict"),
+        pytest.param(BOTH, 3_602, 36_020, 653_184, id="changing policies"),
     ],
 )
 def test_every_reachable_judgement_keeps_the_promises(bounds: Bounds, states: int, pairs: int, judged: int) -> None:

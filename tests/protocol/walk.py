@@ -25,13 +25,24 @@ from homenode_directory.protocol.events import (
     Expire,
     GetM,
     GetS,
+    Handoff,
     InvAck,
     Put,
     Renew,
     SetPolicy,
 )
 from homenode_directory.protocol.facts import Facts, Terms
-from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Level, Pending, Policy, State, Version
+from homenode_directory.protocol.model import (
+    ABSENT_ENTRY,
+    RESERVED,
+    Content,
+    Entry,
+    Level,
+    Pending,
+    Policy,
+    State,
+    Version,
+)
 from homenode_directory.protocol.transitions import check, step
 
 UNIT = 1_000  # time passes in steps of so many milliseconds; a round of a commit lasts one, of a policy two
@@ -50,6 +61,7 @@ ANSWERS: dict[type, tuple[type, ...]] = {
     Put: (Done, Denial),
     Renew: (Done, Denial),
     SetPolicy: (Done, Waiting, Denial),
+    Handoff: (Done, Denial),
     InvAck: (type(None),),
     Expire: (type(None),),
     EndSession: (type(None),),
@@ -62,6 +74,7 @@ DENIALS: dict[type, set[Reason]] = {
     Put: {R.LEASE_LOST},
     Renew: {R.LEASE_LOST},
     SetPolicy: {R.NOT_FOUND, R.HELD},
+    Handoff: {R.STALE_FENCE, R.SUCCESSOR_LOST, R.HELD},
 }
 AGAIN = {R.INVALID_ARGUMENT, R.WAIT_TIMEOUT}  # to a request that waits already
 
@@ -197,6 +210,20 @@ class Walk:
             yield GetM(session, lease, repeated.ttl_ms, UNIT, repeated.create), again
             yield GetM(session, lease, repeated.ttl_ms, UNIT, repeated.create), replace(again, digest="other")
         yield from self._commits(entry, session, facts)
+        yield from self._handoffs(entry, session, facts)
+
+    def _handoffs(self, entry: Entry, session: str, facts: Facts) -> Iterator[tuple[Event, Facts]]:
+        """To everybody, to a dead session, and with an old token."""
+        lease, fence = "L" + session, entry.fence
+        if entry.holder is None or (entry.holder.session, entry.holder.lease) != (session, lease):
+            yield Handoff(session, lease, fence, session, UNIT), facts
+            return
+        for to in self.bounds.sessions:
+            yield Handoff(session, lease, entry.holder.fence, to, UNIT), facts
+            yield Handoff(session, lease, entry.holder.fence - 1, to, UNIT), facts
+            if to != session:
+                dead = replace(facts, dead=frozenset({*facts.dead, to}))  # type: ignore[misc]
+                yield Handoff(session, lease, entry.holder.fence, to, UNIT), dead
 
     def _commits(self, entry: Entry, session: str, facts: Facts) -> Iterator[tuple[Event, Facts]]:
         """All that may be accepted, and one of each kind that may not."""
@@ -290,7 +317,11 @@ def _key(entry: Entry) -> tuple[object, ...]:
     return (
         n > 0 and entry.version.incarnation > 0,
         entry.content is None,
-        holder and (holder.session, min(entry.fence - holder.fence, 2), _near(holder.deadline_ms), holder.ttl_ms),
+        holder
+        and (
+            holder.session, holder.lease == RESERVED, min(entry.fence - holder.fence, 2), _near(holder.deadline_ms),
+            holder.ttl_ms,
+        ),
         tuple((w.session, w.ttl_ms, _near(w.deadline_ms), w.create) for w in entry.waiters),
         pending
         and (
@@ -321,8 +352,8 @@ def _renamed(entry: Entry, names: dict[str, str]) -> Entry:
         content=CONTENT if entry.content else None,
         committed_ms=0,
         holder=replace(
-            holder, session=names[holder.session], lease="L" + names[holder.session], fence=fence(holder.fence),
-            deadline_ms=_near(holder.deadline_ms),
+            holder, session=names[holder.session], fence=fence(holder.fence), deadline_ms=_near(holder.deadline_ms),
+            lease=RESERVED if holder.lease == RESERVED else "L" + names[holder.session],
         ) if holder else None,
         waiters=tuple(
             replace(waiter, session=names[waiter.session], lease="L" + names[waiter.session], request=100 + i,
@@ -381,6 +412,22 @@ class Promises:
         self._sharers(new)
         self._writers(new)
         self._queue(new)
+        self._handed(new)
+
+    def _handed(self, new: Entry) -> None:
+        """Only the holder hands its lease over, only to the live session that it names, and its own token is dead."""
+        event, holder, lapsed = self.event, new.holder, self.lapsed.holder
+        if not isinstance(event, Handoff) or not isinstance(self.decision.answer, Done):
+            return
+        assert lapsed is not None and (lapsed.session, lapsed.lease, lapsed.fence) == (
+            event.session, event.lease, event.fence
+        ), "handed over by somebody who does not hold it"  # fmt: skip
+        assert holder is not None and holder.session == event.to and event.to not in self.facts.dead
+        assert holder.fence > event.fence, "the token of the former holder still counts"
+        assert 0 < self.decision.guards.before_ms <= lapsed.deadline_ms, "not guarded by the deadline"
+        assert holder.lease != RESERVED or not any(
+            w.session == event.to and (w.create or new.content) for w in self.entry.waiters if w.deadline_ms > NOW
+        ), "reserved for somebody who waits"
 
     @property
     def accepted(self) -> bool:
@@ -556,6 +603,9 @@ class Promises:
             assert over or (session, request) in answered, f"{session} waits for an answer that never comes"
         granted = [event_ for event_ in self.decision.log if isinstance(event_, Granted) and event_.request]
         for grant in granted:
+            if grant.by:
+                assert isinstance(event, Handoff) and grant.session == event.to, "handed to somebody else"
+                continue
             earlier = before[: before.index((grant.session, grant.request))]
             for session, request in earlier:
                 assert (session, request) not in after, "granted past somebody who waits longer"

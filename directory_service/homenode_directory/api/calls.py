@@ -15,7 +15,7 @@ from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
-from homenode_directory.api import pages, validate, wire
+from homenode_directory.api import pages, validate, wire, wire_many
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.api.held_reads import HeldReads
@@ -159,6 +159,7 @@ class Calls:
             "stat": self.stat,
             "list": self.list,
             "history": self.history,
+            "handoff": self.handoff,
             **Tools(directory, joint, self._pins, bodies, bounds, observer, delivery).by_name,
         }
 
@@ -273,6 +274,17 @@ class Calls:
             if not event.lease:
                 self._delivery.drop(caller.session, key)
             return pb.ReleaseResponse(as_of=wire.position(reply.as_of))
+
+        return Asked(key, event, finish, request, digest)
+
+    def handoff(self, caller: Caller, request: int, m: pb.HandoffRequest) -> Step:
+        """A write lease for a named successor."""
+        key, request = validate.key(m.key), validate.request_id(request)
+        event, digest = wire_many.handoff_event(caller.session, m, self._bounds)
+
+        def finish(reply: Reply) -> pb.HandoffResponse:
+            wire.done(reply)
+            return pb.HandoffResponse(as_of=wire.position(reply.as_of))
 
         return Asked(key, event, finish, request, digest)
 

@@ -34,6 +34,7 @@ _OPERATIONS: dict[str, tuple[str, type[Any]]] = {
     "ReleaseSnapshot": ("release_snapshot", pb.ReleaseSnapshotRequest),
     "CommitMany": ("commit_many", pb.CommitManyRequest),
     "Gate": ("gate", pb.GateRequest),
+    "Handoff": ("handoff", pb.HandoffRequest),
 }
 
 

@@ -12,7 +12,16 @@ from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api import wire
-from homenode_directory.sinks import Bookmark, Change, DeliveryEvent, Invalidation, LeaseLost, Resync, SessionOver
+from homenode_directory.sinks import (
+    Bookmark,
+    Change,
+    DeliveryEvent,
+    Invalidation,
+    LeaseLost,
+    LeaseOffered,
+    Resync,
+    SessionOver,
+)
 
 
 def _varint(value: int) -> bytes:
@@ -84,6 +93,11 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
                 key=event.key, lease_id=event.lease, cause=wire.CAUSES[event.cause], sequence=event.sequence
             )
             return "lease_ended", m.SerializeToString()
+        case LeaseOffered():
+            m = pb.LeaseOffered(
+                key=event.key, by=event.by, agent=event.agent, remaining_ms=event.ttl_ms, sequence=event.sequence
+            )
+            return "lease_offered", m.SerializeToString()
         case SessionOver():
             return "session_ended", pb.SessionEnded(error=wire.error(event.denial)).SerializeToString()
         case Resync():

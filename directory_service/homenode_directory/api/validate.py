@@ -93,6 +93,15 @@ def session(tenant: str, value: str) -> Place:
     return session_place(tenant, value)
 
 
+def successor(session_id: str, value: str) -> str:
+    """A session of the same workspace."""
+    if not _SESSION.fullmatch(value):
+        raise invalid("to is missing" if not value else "to is not a session id that OpenSession gives")
+    if value.partition("~")[0] != session_id.partition("~")[0]:
+        raise invalid("to is a session of another workspace")
+    return value
+
+
 def snapshot(session_id: str, value: str, *, foreign: bool = False) -> str:
     """The name of a snapshot: one of the session's own, or with `foreign` of any session of its workspace."""
     found = _SNAPSHOT.fullmatch(value)

@@ -11,7 +11,7 @@ from homenode_directory.api.errors import invalid
 from homenode_directory.pins import Snapshot
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import DoneMany
-from homenode_directory.protocol.events import Commit
+from homenode_directory.protocol.events import Commit, Handoff
 from homenode_directory.protocol.model import Content
 from homenode_directory.protocol.together import Finding, Read, Verdict, check_read
 from homenode_directory.slice import Reply
@@ -107,6 +107,19 @@ def done_many_response(done: DoneMany, as_of: Position, lease_of: Callable[[str]
         if one.fence:
             item.token.CopyFrom(wire.t_token(lease_of(one.key), one.version.incarnation, one.fence))
     return m
+
+
+# --- handoffs -----------------------------------------------------------------------------------------------------
+
+
+def handoff_event(session: str, m: pb.HandoffRequest, bounds: validate.Bounds) -> tuple[Handoff, str]:
+    """A write lease for a named successor, and the digest."""
+    lease = validate.lease_id(m.token.lease_id)
+    fence = validate.exact(m.token.fence, "token.fence")
+    agent = validate.text(m.agent, "agent", validate.NAME_MAX, empty=True)
+    ttl_ms = validate.within(m.ttl_ms, "ttl_ms", *validate.LEASE_MS, default=bounds.term_ms)
+    event = Handoff(session, lease, fence, validate.successor(session, m.to), ttl_ms, agent)
+    return event, wire.digest("handoff", m.key, lease, fence, event.to, ttl_ms, agent)
 
 
 # --- gates --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ ENDS = {
     Cause.EXPIRED: "lost the write lease: it was not renewed in time",
     Cause.REVOKED: "lost the write lease: it was revoked",
     Cause.SESSION_LOST: "lost the write lease: its session is over",
+    Cause.HANDED_OFF: "handed the write lease over",
 }
 NAMES_MAX = 5
 
@@ -66,6 +67,7 @@ def _published(event: LogEvent, known: Known) -> str:
 def _granted(event: LogEvent, known: Known) -> str:
     assert isinstance(event, effects.Granted)
     waited = ", which had waited for it" if event.request else ""
+    waited += f", from {event.by}" if event.by else ""
     return f"the write lease {event.lease} went to {event.session}{waited} (token {event.fence})"
 
 

@@ -21,7 +21,7 @@ from homenode_directory.protocol.effects import (
     Result,
 )
 from homenode_directory.protocol.facts import Facts, level_of
-from homenode_directory.protocol.model import Cause, Entry, Holder, Level, Pending, Policy, Version, Waiter
+from homenode_directory.protocol.model import RESERVED, Cause, Entry, Holder, Level, Pending, Policy, Version, Waiter
 
 
 class Draft:
@@ -132,14 +132,17 @@ class Draft:
         """Why a lease ended, as far as it is remembered."""
         return dict(self.ended).get(lease)
 
-    def give_lease(self, session: str, lease: str, ttl_ms: int, request: int = 0) -> Grant:
+    def give_lease(
+        self, session: str, lease: str, ttl_ms: int, request: int = 0, by: str = "", agent: str = ""
+    ) -> Grant:
         """Make `session` the holder; its copy of the committed version, if there is one, counts as shared."""
         fence = self.raise_fence()
         self.holder = Holder(session, lease, fence, self.facts.now_max_ms + ttl_ms, ttl_ms)
         self.tombstone_ms = 0
         if self.content is not None:
             self.share(session)
-        self.log.append(Granted(session, lease, fence, request))
+        reserved_ms = ttl_ms if lease == RESERVED else 0
+        self.log.append(Granted(session, lease, fence, request, by, agent, reserved_ms))
         self.live.append(session)
         return self.grant(fence, ttl_ms)
 

@@ -149,12 +149,19 @@ class Shared:
 
 @value
 class Granted:
-    """The write lease went to `session`. `request` is the waiting request that this answers, or 0."""
+    """The write lease went to `session`. `request` is the waiting request that this answers, or 0.
+
+    Where it was handed over, `by` is who held it, `agent` whom of the session they meant, and `ttl_ms` how long the
+    lease is reserved, if it is.
+    """
 
     session: str
     lease: str
     fence: int
     request: int = 0
+    by: str = ""
+    agent: str = ""
+    ttl_ms: int = 0
 
 
 @value

@@ -100,4 +100,20 @@ class SetPolicy:
     policy: Policy | None
 
 
-Event = GetS | GetM | Commit | Put | InvAck | Renew | Expire | EndSession | SetPolicy
+@value
+class Handoff:
+    """The holder gives its write lease to the session `to`, past the queue.
+
+    Where that session waits for it, its wait is over; else the lease is reserved for `ttl_ms`, and the session's next
+    GetM gets it. `agent` says to people which agent of the session is meant.
+    """
+
+    session: str
+    lease: str
+    fence: int
+    to: str
+    ttl_ms: int
+    agent: str = ""
+
+
+Event = GetS | GetM | Commit | Put | InvAck | Renew | Expire | EndSession | SetPolicy | Handoff

@@ -46,6 +46,11 @@ class Cause(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
     SESSION_LOST = "session_lost"
+    HANDED_OFF = "handed_off"  # its holder gave it to a named successor
+
+
+RESERVED = ""
+"""Lease id of a write lease that was handed to a session which has not acquired it yet."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

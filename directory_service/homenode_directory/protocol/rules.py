@@ -30,13 +30,14 @@ from homenode_directory.protocol.events import (
     Expire,
     GetM,
     GetS,
+    Handoff,
     InvAck,
     Put,
     Renew,
     SetPolicy,
 )
 from homenode_directory.protocol.facts import outlasting
-from homenode_directory.protocol.model import Cause, Holder, Level, Pending, State, Version, Waiter
+from homenode_directory.protocol.model import RESERVED, Cause, Holder, Level, Pending, State, Version, Waiter
 
 Judge = Callable[[Draft, Event], Answer | None]
 
@@ -136,6 +137,9 @@ def _queue(draft: Draft, event: Event) -> Answer:
     facts = draft.facts
     if draft.holder is not None and (draft.holder.session, draft.holder.lease) == (event.session, event.lease):
         return Denial(Reason.INVALID_ARGUMENT, "this lease id is in use")
+    if draft.pending is None and _is_holder(draft, event.session, RESERVED):
+        draft.end_lease(Cause.HANDED_OFF)
+        return draft.give_lease(event.session, event.lease, event.ttl_ms)
     if draft.content is None and not event.create:
         return missing(draft)
     if event.wait_ms <= 0:
@@ -177,6 +181,30 @@ def _renew(draft: Draft, event: Event) -> Answer:
 def _renew_none(draft: Draft, event: Event) -> Answer:
     assert isinstance(event, Renew)
     return _not_holder(draft, event.lease)
+
+
+def _handoff(draft: Draft, event: Event) -> Answer:
+    """The named successor comes before everybody who waits; it is asked for by nobody else, so nobody is put out."""
+    assert isinstance(event, Handoff)
+    denial = _check_token(draft, event)
+    if denial is not None:
+        return denial
+    if draft.pending is not None:
+        return _held(draft)
+    if event.to in draft.facts.dead:
+        return Denial(Reason.SUCCESSOR_LOST, "the successor's session is over", current=draft.current)
+    assert draft.holder is not None
+    draft.not_after(draft.holder.deadline_ms)
+    draft.end_lease(Cause.HANDED_OFF)
+    waits = [w for w in draft.waiters if w.session == event.to and (w.create or draft.content is not None)]
+    if not waits:
+        draft.give_lease(event.to, RESERVED, event.ttl_ms, by=event.session, agent=event.agent)
+        return draft.done()
+    waiter = waits[0]
+    draft.waiters = tuple(other for other in draft.waiters if other is not waiter)
+    grant = draft.give_lease(waiter.session, waiter.lease, waiter.ttl_ms, waiter.request, event.session, event.agent)
+    draft.store_result(waiter.session, waiter.request, waiter.digest, grant)
+    return draft.done()
 
 
 def _put(draft: Draft, event: Event) -> Answer:
@@ -228,7 +256,7 @@ def _commit_prepared(draft: Draft, event: Event) -> Answer:
     return denial or _check_base(draft, event) or _held(draft)
 
 
-def _check_token(draft: Draft, event: Commit) -> Denial | None:
+def _check_token(draft: Draft, event: Commit | Handoff) -> Denial | None:
     holder = draft.holder
     if holder is not None and _is_holder(draft, event.session, event.lease) and holder.fence == event.fence:
         return None
@@ -370,7 +398,7 @@ def _set_policy_prepared(draft: Draft, event: Event) -> Answer:
 
 _READ = Rule("grant a cacheable copy, add the sharer", _read)
 _ACQUIRE = Rule("grant the write lease, fence + 1", _acquire)
-_QUEUE = Rule("queue behind the writer, or deny HELD", _queue)
+_QUEUE = Rule("take what was handed over; queue behind the writer; or deny HELD", _queue)
 _COMMIT = Rule("check token and base; publish, or prepare when strict copies are out", _commit)
 _PUT = Rule("end the lease or drop the copy", _put)
 _ACK = Rule("drop acknowledged older copies", _ack)
@@ -379,6 +407,9 @@ _RENEW = Rule("move the holder's deadline", _renew)
 _LAPSE = Rule("deadlines only", _nothing)
 _END = Rule("drop the session's copy, places in the queue and lease", _end_session)
 _POLICY = Rule("set the policy; prepare when the level changes and copies are out", _set_policy)
+
+_NOT_HANDED = Rule("deny STALE_FENCE with the cause", _handoff)
+_HANDOFF = Rule("end the lease, give it to the successor past the queue", _handoff)
 
 _FREE: dict[type[Event], Rule] = {
     GetS: _READ,
@@ -390,14 +421,16 @@ _FREE: dict[type[Event], Rule] = {
     Expire: _LAPSE,
     EndSession: _END,
     SetPolicy: _POLICY,
+    Handoff: _NOT_HANDED,
 }
-_WRITTEN: dict[type[Event], Rule] = {**_FREE, GetM: _QUEUE, Renew: _RENEW}
+_WRITTEN: dict[type[Event], Rule] = {**_FREE, GetM: _QUEUE, Renew: _RENEW, Handoff: _HANDOFF}
 _PREPARED: dict[type[Event], Rule] = {
     **_WRITTEN,
     GetS: Rule("return the old version, not cacheable", _read),
     Commit: Rule("deny: stale token, other base, or HELD", _commit_prepared),
     InvAck: Rule("shrink the wait-set; publish when it is empty", _ack_prepared),
     SetPolicy: Rule("deny HELD", _set_policy_prepared),
+    Handoff: Rule("deny: stale token, or HELD", _handoff),
 }
 
 RULES: dict[tuple[State, type[Event]], Rule] = {

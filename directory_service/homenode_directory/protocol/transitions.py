@@ -40,6 +40,7 @@ from homenode_directory.protocol.events import (
     Event,
     Expire,
     GetM,
+    Handoff,
     Put,
     SetPolicy,
 )
@@ -76,7 +77,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
             draft.live.append(session)
         state = state_of(draft.pending, draft.holder, draft.sharers)
         answer = RULES[state, type(event)].judge(draft, event)
-        if isinstance(event, GetM | Commit | SetPolicy | Put):
+        if isinstance(event, GetM | Commit | SetPolicy | Put | Handoff):
             if isinstance(answer, Grant | Done | Denial):
                 draft.store_result(event.session, facts.request, facts.digest, answer)
     return _settle(draft, event, answer)
