@@ -49,11 +49,12 @@ async def strike(watched: SentinelSet, how: str) -> RedisProcess:
     return old
 
 
-@pytest.mark.parametrize("how", ["asked for", "killed", "stopped"])
+@pytest.mark.parametrize(("how", "waiting"), [("asked for", 0), ("asked for", 1), ("killed", 0), ("stopped", 0)])
 async def test_clients_go_on_at_the_new_primary(
-    how: str, watched: SentinelSet, short_tmp: Path, scale: Scale, rng: random.Random, report: Report
+    how: str, waiting: int, watched: SentinelSet, short_tmp: Path, scale: Scale, rng: random.Random, report: Report
 ) -> None:
-    servers = [await ServerProcess(watched.url, short_tmp, bookmark_ms=200).start() for _ in range(2)]
+    flags = {"bookmark_ms": 200, "wait_replicas": waiting}
+    servers = [await ServerProcess(watched.url, short_tmp, **flags).start() for _ in range(2)]
     try:
         lost, longest_s = 0, 0.0
         async with (
@@ -87,6 +88,7 @@ async def test_clients_go_on_at_the_new_primary(
                     old.start()
                 await asyncio.to_thread(_whole, watched, old)
         report(f"{how}: {lost} acknowledged versions lost, all told by a new incarnation; back after {longest_s:.1f} s")
+        assert not (waiting and lost), "with the replica waited for, nothing may be lost"
     finally:
         for server in servers:
             server.kill()
