@@ -4,20 +4,25 @@
 - double effect: an edit that stands twice;
 - lost acknowledgement: an acknowledged edit that a later version of the same memory does not have;
 - a version number that stands for two contents, or goes back;
-- whatever else the auditor of logs looks for.
+- whatever else the auditor of logs looks for, and the judges of recorded histories: they have no part in the checks
+  above, nor in those that agents make while they read.
 """
 
 from __future__ import annotations
 
 from homenode_directory.protocol.model import Version
+from tests.sim.sdk import DRIFT
 from tests.sim.store import Committed
-from tests.sim.world import HEAD, MIXED, SCRATCH, STRICT_KEYS, World
+from tests.sim.world import HEAD, MAX_AGE_MS, MIXED, SCRATCH, STRICT_KEYS, World
 
 
 def judge(world: World) -> None:
     """See the module."""
     for found in world.history.auditor.violations:
         world.problem(f"the log shows: {found.rule}: {found.artifact}: {found.text} ({found.where})")
+    if not world.history.wiped_at_s:  # else what was there is gone, and no order of operations says so
+        for problem in world.recording.problems(MAX_AGE_MS * (1 + 2 * DRIFT)):
+            world.problem(problem)
     for name, versions in world.history.versions.items():
         key = name.split("/", 2)[2]
         contents: dict[Version, str | None] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import homenode
 from tests.sim.faults import Faults
 from tests.sim.net import SimTransport
+from tests.sim.recording import Recording
 
 DRIFT = 0.01
 URL = "homenode://simulated/main"
@@ -35,7 +36,9 @@ class SimClient:
     clock: DriftingClock
 
 
-async def connect(transport: SimTransport, faults: Faults, rng: random.Random, name: str) -> SimClient:
+async def connect(
+    transport: SimTransport, faults: Faults, rng: random.Random, name: str, recording: Recording
+) -> SimClient:
     """Connect, however often the server dies meanwhile."""
     clock = DriftingClock(asyncio.get_running_loop(), 1 + rng.uniform(-DRIFT, DRIFT))
     faults.note("clock_drift")
@@ -44,6 +47,6 @@ async def connect(transport: SimTransport, faults: Faults, rng: random.Random, n
             hn = await homenode.connect(
                 URL, agent=name, transport=transport, clock=clock, seed=rng.getrandbits(32), session_ttl_ms=10_000
             )
-            return SimClient(hn, transport, clock)
+            return SimClient(recording.of(hn), transport, clock)
         except homenode.HomenodeError:
             await asyncio.sleep(0.5)

@@ -47,7 +47,7 @@ async def _simulate(seed: int, odds: Odds) -> tuple[Report, list[str]]:
 async def _work(world: World) -> None:
     for number in range(AGENTS):
         transport = SimTransport(lambda: world.server, world.faults)
-        world.clients.append(await connect(transport, world.faults, world.rng, f"agent{number}"))
+        world.clients.append(await connect(transport, world.faults, world.rng, f"agent{number}", world.recording))
     await _found(world, world.clients[0])
     agents = [Agent(world, n, client) for n, client in enumerate(world.clients)]
     trouble = world.spawn(Trouble(world, agents).run())

@@ -119,7 +119,7 @@ class Trouble:
         """A process that dies with the write lease in its hand: nothing more comes from it, not even a goodbye."""
         world = self.world
         transport = SimTransport(lambda: world.server, world.faults)
-        victim = await connect(transport, world.faults, self.rng, "victim")
+        victim = await connect(transport, world.faults, self.rng, "victim", world.recording)
         try:
             await victim.hn.lease(self.rng.choice(world.keys), ttl_ms=3_000, create=True)
         except HomenodeError:

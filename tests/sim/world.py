@@ -17,6 +17,7 @@ from typing import Any
 
 from homenode_directory.store.memory_store import Memory
 from tests.sim.faults import Faults, Odds
+from tests.sim.recording import Recording
 from tests.sim.register import Register
 from tests.sim.sdk import SimClient
 from tests.sim.server import SimServer
@@ -78,6 +79,7 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.loop = asyncio.get_running_loop()
+        self.recording = Recording(self.loop)
         self.faults = Faults(random.Random(seed * 7 + 1), odds)
         self.history = History()
         self.memory = Memory(self._store_ms, self._id)

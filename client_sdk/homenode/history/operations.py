@@ -104,11 +104,15 @@ def read_history(paths: Iterable[Path]) -> list[Operation]:
     for path in paths:
         for file in sorted(path.glob("*" + SUFFIX)) if path.is_dir() else [path]:
             reader.file(file)
-    if reader.stopped:
-        raise BadHistory(f"recording ended early: {reader.stopped}")
-    found = [*reader.done, *reader.open.values()]
-    found.sort(key=lambda operation: operation.start_ns)
-    return found
+    return reader.operations()
+
+
+def from_lines(lines: Iterable[dict[str, Any]]) -> list[Operation]:
+    """The operations that parsed lines tell of, by their start. Raises BadHistory, ValueError, KeyError."""
+    reader = _Reader()
+    for line in lines:
+        reader.line(line)
+    return reader.operations()
 
 
 class _Reader:
@@ -125,11 +129,16 @@ class _Reader:
                     break
                 try:
                     if line.strip():
-                        self._line(json.loads(line))
+                        self.line(json.loads(line))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise BadHistory(f"{path.name}:{number}: not a line of a history: {error}") from None
 
-    def _line(self, said: dict[str, Any]) -> None:
+    def operations(self) -> list[Operation]:
+        if self.stopped:
+            raise BadHistory(f"recording ended early: {self.stopped}")
+        return sorted([*self.done, *self.open.values()], key=lambda operation: operation.start_ns)
+
+    def line(self, said: dict[str, Any]) -> None:
         if "kind" in said:
             operation = _operation(said)
             if "id" in said:
