@@ -99,7 +99,7 @@ class EmbeddedTransport:
 
         store = f"sqlite:///{os.path.abspath(path)}" if path else "memory://"
         try:
-            server = server_module.build(Settings(store=store, metrics="off"))
+            server = server_module.build(Settings(store=store, metrics="off"), alone=not path)
             await server.start()
         except (ConfigError, StoreError) as failure:
             raise Unavailable(str(failure)) from failure

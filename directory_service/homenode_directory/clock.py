@@ -10,9 +10,12 @@ Clock = Callable[[], float]
 """Milliseconds on a clock of this process that never goes back."""
 
 
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 def monotonic_ms() -> float:
-    """The process's own clock."""
-    return time.monotonic() * 1_000.0
+    """The process's own clock. It goes on while the machine is suspended, where there is such a clock."""
+    return (time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)) * 1_000.0
 
 
 DRIFT = 0.01

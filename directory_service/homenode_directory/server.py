@@ -54,6 +54,7 @@ LOG = logging.getLogger("homenode.server")
 
 COLLECT_IDLE_MS = 3_600_000
 COLLECT_MAX = 256
+RESOLVE_MARGIN_MS = 5_000
 RETRY_WINDOW_MS = 60_000  # a deleted artifact is remembered for a lease term and this
 
 
@@ -119,6 +120,7 @@ def build(
     clock: Clock = monotonic_ms,
     ids: Callable[[], str] = lambda: secrets.token_urlsafe(12),
     threads: int = 2,
+    alone: bool = False,
 ) -> Server:
     """Put a directory together. Nothing runs and no store is open before `Server.start`.
 
@@ -127,6 +129,7 @@ def build(
         clock: local milliseconds that never go back.
         ids: makes unguessable ids of [A-Za-z0-9_-].
         threads: for work on contents; 0: in place, which keeps simulations deterministic.
+        alone: all sessions live in this process, and the store's memory is as old as it.
 
     Raises:
         ConfigError: the settings name no store.
@@ -149,6 +152,7 @@ def build(
         tombstone_ms=settings.term_ms + RETRY_WINDOW_MS,
         lease_ms=settings.term_ms,
         max_age_ms=settings.max_age_ms,
+        alone=alone,
         waiters_max=settings.waiters_max,
     )
     directory = Directory(
@@ -160,7 +164,10 @@ def build(
         shared=delivery.shared_by,
         follow=delivery.tail.follow,
         settings=DirectorySettings(
-            result_retention_ms=settings.result_retention_ms, terms=terms, default=Policy(Level(settings.consistency))
+            result_retention_ms=settings.result_retention_ms,
+            resolve_wait_ms=terms.quiet_ms + RESOLVE_MARGIN_MS,
+            terms=terms,
+            default=Policy(Level(settings.consistency)),
         ),
         observer=observer,
     )

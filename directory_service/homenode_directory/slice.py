@@ -135,12 +135,13 @@ class Slice:
         self.limits = limits
         self.default = default  # policy of artifacts that have none of their own
         self.weakness = ""  # why strict cannot be kept over the store; empty: it can
-        self.time = SliceTime(number, store, clock, terms.lease_ms)
+        self.time = SliceTime(number, store, clock, terms)
         self.incarnation = Incarnation(0, "")
         self.floor = 0
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
         self.bodies: dict[str, bytes] = {}  # within a batch: hash -> content to keep before the commits
         self.used = False  # since the last sweep
+        self.ticks = 0  # sweeps in which its time is still vouched for
         self.full = False  # within a batch: the store has no room, so nothing may be judged that takes some
         self.due_ms = 0  # the earliest deadline of an artifact that the last sweep saw; 0: none
         self.swept_token = ""  # incarnation whose predecessors' sessions have been ended

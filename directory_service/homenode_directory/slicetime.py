@@ -21,7 +21,7 @@ import logging
 from dataclasses import dataclass
 
 from homenode_directory.clock import DRIFT, Clock
-from homenode_directory.protocol.facts import SLACK_MS, outlasting
+from homenode_directory.protocol.facts import SLACK_MS, Terms, outlasting
 from homenode_directory.store.base import META, OFFSET, Commit, Equals, Outcome, Put, Store, StoreError, Write
 from homenode_directory.store.fields import CALM, TICK
 
@@ -77,13 +77,13 @@ class _Anchor:
 class SliceTime:
     """What this process knows of a slice's logical time. `now_ms` is a lower bound, believed and rising."""
 
-    def __init__(self, number: int, store: Store, clock: Clock, lease_ms: int) -> None:
+    def __init__(self, number: int, store: Store, clock: Clock, terms: Terms) -> None:
         self.now_ms = 0
         self.clock = clock
         self.calm = Calm.of(None)
         self._number = number
         self._store = store
-        self._lease_ms = lease_ms
+        self._terms = terms
         self._anchor = _Anchor(0, 0.0, 0.0)
         self._seen_ms, self._asked_at = 0, 0.0  # the latest time seen, and when it was asked for
         self._doubtful = False
@@ -158,8 +158,9 @@ class SliceTime:
             )
             LOG.warning("the store's clock jumped", extra={"slice": self._number, "by_ms": now_ms - to_ms})
         else:
-            lease_ms, to_ms = self._lease_ms, max(now_ms, tick_ms - TICK_LIFE_MS)
-        until_ms = max(to_ms + outlasting(max(lease_ms, calm.lease_ms)), calm.until_ms + 1)
+            lease_ms, to_ms = self._terms.lease_ms, max(now_ms, tick_ms - TICK_LIFE_MS)
+        quiet_ms = 0 if self._terms.alone and not jumped else outlasting(max(lease_ms, calm.lease_ms))
+        until_ms = max(to_ms + quiet_ms, calm.until_ms + 1)
         fresh = Calm(token, until_ms, lease_ms)
         writes: list[Write] = [Put(META, CALM, fresh.text), Put(META, TICK, str(to_ms + TICK_LIFE_MS))]
         if to_ms != now_ms:

@@ -35,6 +35,7 @@ class Rounds:
     """How often the sweeper looks, and how much it does at once."""
 
     period_ms: int = 250
+    ticks: int = 16  # rounds in which a slice's time is vouched for after its last use
     store_every: int = 4  # how durable the store is is looked up every so many rounds
     idle_every: int = 8  # a slice that nobody used lately is looked at every so many rounds
     tidy_every: int = 120  # log and content are tidied every so many rounds
@@ -89,13 +90,12 @@ class Sweeper:
                 await self._directory.look_at_store()
         for number in range(self._store.slices):
             slice_ = self._directory.slice_at(number)
+            self._tick(slice_)
             idle = not slice_.used and not 0 < slice_.due_ms <= slice_.time.latest_ms
             if idle and (number_of_round + number) % self.rounds.idle_every:
                 continue
-            used, slice_.used = slice_.used, False
+            slice_.used = False
             try:
-                if used:
-                    self._directory.tick(slice_)
                 await self._sweep_slice(slice_)
                 if (number_of_round + number) % self.rounds.tidy_every == 0:
                     await self._tidy(slice_)
@@ -103,6 +103,15 @@ class Sweeper:
                 continue
             except Exception as mistake:  # one slice's must not let leases and sessions of all others live for ever
                 self._mistakes.tell("sweeper", mistake)
+
+    def _tick(self, slice_: Slice) -> None:
+        """Vouch for the time of a slice that is used now and then, so that servers which start believe it."""
+        if slice_.used:
+            slice_.ticks = self.rounds.ticks
+        if slice_.ticks and self._store.shared:
+            slice_.ticks -= 1
+            with suppress(DirectoryError):  # overloaded, or stopping
+                self._directory.tick(slice_)
 
     async def _sweep_slice(self, slice_: Slice) -> None:
         asked = slice_.time.clock()

@@ -546,6 +546,7 @@ class Promises:
             age_ms = terms.max_age_ms * 102 // 100 + UNIT if isinstance(event, SetPolicy) else 0
             quiet_ms = max(terms.quiet_ms, age_ms)
             assert 0 < guards.before_ms <= pending.until_ms - quiet_ms, "copies may have been granted later"
+            assert guards.calm, "judged by a clock that may have been set anew"
         if isinstance(event, SetPolicy):
             assert pending.content == self.lapsed.content and pending.sets_policy and new.policy == self.lapsed.policy
 

@@ -67,6 +67,10 @@ class FaultyStore:
         self.dead = False
 
     @property
+    def shared(self) -> bool:
+        return self._inner.shared
+
+    @property
     def slices(self) -> int:
         return self._inner.slices
 

@@ -25,6 +25,7 @@ from homenode_directory.api.stream import Stream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 CALL_LIMIT_S = 30.0  # for a unary call, beside what it asks to wait
+WAIT_FOR_COPIES = ("Commit", "SetPolicy", "Resolve")  # may wait until strict copies are dead
 M = TypeVar("M", bound=Message)
 
 
@@ -35,10 +36,10 @@ def _decoded(kind: type[M], data: bytes) -> M:
         raise malformed() from None
 
 
-def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]]) -> grpc.RpcMethodHandler:
+def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]], wait_ms: int = 0) -> grpc.RpcMethodHandler:
     async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         message = _decoded(kind, data)
-        limit_s = CALL_LIMIT_S + getattr(message, "wait_ms", 0) / 1_000
+        limit_s = CALL_LIMIT_S + (getattr(message, "wait_ms", 0) + wait_ms) / 1_000
         async with asyncio.timeout(limit_s):
             return (await call(message)).SerializeToString()
 
@@ -102,7 +103,8 @@ def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
             yield frame
 
     table: dict[str, grpc.RpcMethodHandler] = {
-        name: _unary(kind, call) for name, (kind, call) in endpoint.unary.items()
+        name: _unary(kind, call, 2 * endpoint.parts.bounds.term_ms if name in WAIT_FOR_COPIES else 0)
+        for name, (kind, call) in endpoint.unary.items()
     }
     table["Session"] = grpc.stream_stream_rpc_method_handler(session)
     table["Watch"] = _server_stream(pb.WatchRequest, endpoint.watch)

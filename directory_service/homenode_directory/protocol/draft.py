@@ -31,9 +31,9 @@ class Draft:
     """
 
     __slots__ = (
-        "before_ms", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence", "floor",
-        "holder", "live", "log", "old", "pending", "policy", "published", "results", "sharers", "tombstone_ms",
-        "version", "waiters",
+        "before_ms", "calm_guard", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence",
+        "floor", "holder", "live", "log", "old", "pending", "policy", "results", "sharers", "tombstone_ms", "version",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, facts: Facts) -> None:
@@ -58,7 +58,7 @@ class Draft:
         self.live: list[str] = []
         self.before_ms = 0
         self.content_guard = ""
-        self.published = False  # something that must not be in quarantine: the commit compares that
+        self.calm_guard = False  # whether the commit compares the slice's quarantine with the one judged on
 
     def level_of(self, policy: Policy | None) -> Level:
         """The level that a policy asks for."""
@@ -176,7 +176,7 @@ class Draft:
 
     def publish(self, pending: Pending) -> None:
         """A prepared version becomes the committed one. Only its committer may hold a copy of it; none is older."""
-        self.changed = self.published = True
+        self.changed = self.calm_guard = True
         self.pending = None
         self.version, self.content = pending.version, pending.content
         self.committed_ms = max(self.committed_ms, self.facts.now_ms)
@@ -210,7 +210,7 @@ class Draft:
             before_ms=self.before_ms,
             floor=self.floor if self.changed else None,
             content=self.content_guard,
-            calm=self.published,
+            calm=self.calm_guard,
         )
         log, results = tuple(self.log), tuple(self.results)
         if not self.changed:

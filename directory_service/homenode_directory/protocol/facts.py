@@ -31,6 +31,7 @@ class Terms:
     lease_ms: int = 10_000  # how long after a sign of life a session may serve its strict copies
     max_age_ms: int = 3_000  # how old lazy copies may be, where the policy does not say
     late_ms: int = 500  # how long after it was judged a prepare may be committed
+    alone: bool = False  # no session of an earlier memory can be about: an adoption needs no quarantine
     waiters_max: int = 64
     ended_max: int = 8
 

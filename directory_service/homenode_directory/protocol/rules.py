@@ -75,6 +75,7 @@ def _prepare(draft: Draft, pending: Pending, quiet_ms: int, lease: str = "") -> 
     if pending.waits:
         limit_ms = facts.now_max_ms + facts.terms.late_ms
         draft.not_after(limit_ms)
+        draft.calm_guard = True  # or the clock that `limit_ms` is compared with may have been set anew
         until_ms = max(until_ms, limit_ms + quiet_ms)
     draft.pending = replace(pending, until_ms=until_ms)
     draft.log.append(
@@ -294,7 +295,7 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
                 event.session, facts.request, facts.digest, event.content, version, fence, event.keep, waits
             )
             return _prepare(draft, pending, facts.terms.quiet_ms, event.lease)
-        draft.published = True
+        draft.calm_guard = True
         draft.unshare(lambda session, _: session != event.session)
     draft.version, draft.content = version, event.content
     draft.committed_ms = max(draft.committed_ms, facts.now_ms)
@@ -371,7 +372,7 @@ def _set_policy(draft: Draft, event: Event) -> Answer:
     if new is not old:
         if draft.copies() or not draft.calm:
             return _held(draft) if draft.holder is not None else _prepare_policy(draft, event)
-        draft.published = True
+        draft.calm_guard = True
     draft.set_policy(event.policy)
     return draft.done()
 

@@ -189,9 +189,10 @@ class StoreLocked(StoreError):
 
 
 class Store(Protocol):
-    """What the directory needs of a store."""
+    """What the directory needs of a store. `shared`: several processes may have it open at once."""
 
     slices: int
+    shared: bool
 
     async def open(self) -> None:
         """Connect; fix the number of slices at first use. Raises StoreLocked, StoreError."""

@@ -138,6 +138,8 @@ class Memory:
 class MemoryStore:
     """A client of a `Memory`. No method awaits anything, so each is atomic under asyncio."""
 
+    shared = True
+
     def __init__(self, memory: Memory, *, slices: int = DEFAULT_SLICES) -> None:
         self.memory = memory
         self.slices = slices

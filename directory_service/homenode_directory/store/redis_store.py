@@ -59,6 +59,8 @@ class Script:
 class RedisStore:
     """A client of a store in Redis. Several may share one; they see each other's commits."""
 
+    shared = True
+
     def __init__(
         self,
         url: str,
@@ -152,8 +154,11 @@ class RedisStore:
         """See `Store.load`."""
         if not keys:
             return []
-        replies = await self._links.call(*(("HGETALL", self._key(slice_, key)) for key in keys))
-        return [whole(b"hash", flat) for flat in replies]  # type: ignore[misc]
+        link = await self._links.take()
+        reads: list[Command] = [("HGETALL", self._key(slice_, key)) for key in keys]
+        replies = await self._links.run(link, [*reads, *self._replicated])
+        self._require_replicas(replies)  # it may be an answer that is given then
+        return [whole(b"hash", flat) for flat in raise_errors(replies[: len(reads)])]  # type: ignore[misc]
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
         """See `Store.ranked`."""

@@ -44,6 +44,8 @@ FIRST_SURROGATE, FIRST_AFTER_SURROGATES = 0xD800, 0xE000
 class SqliteStore:
     """See `Store`. `clock_ms` returns milliseconds since the epoch, `ids` random texts."""
 
+    shared = False
+
     def __init__(
         self,
         path: Path | str,

@@ -28,6 +28,7 @@ class TimedStore:
         self._failing_since: float | None = None
         self._told = -QUIET_MS
         self.slices = store.slices
+        self.shared = store.shared
 
     async def _timed(self, kind: str, call: Awaitable[T]) -> T:
         started = self._clock()
