@@ -8,7 +8,7 @@ import pytest
 
 from homenode_directory.audit.items import Gap, Item, Logged, Renewed
 from homenode_directory.audit.rules import JUDGES, Auditor
-from homenode_directory.audit.words import WORDS
+from homenode_directory.audit.words import ENDS, WORDS
 from homenode_directory.protocol.effects import Dropped, Ended, Granted, Inv, LogEvent, Published, Refused, Shared
 from homenode_directory.protocol.model import Cause, Content, Version
 from homenode_directory.store.fields import LogRecord
@@ -200,3 +200,4 @@ def test_after_a_violation_the_rest_is_judged_still() -> None:
 def test_every_kind_of_event_is_judged_and_has_words() -> None:
     kinds = set(get_args(LogEvent))
     assert set(JUDGES) == kinds == set(WORDS)
+    assert set(ENDS) == set(Cause)

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -149,6 +150,35 @@ def test_what_waits_in_the_buffer_goes_with_the_next_line(tmp_path: Path) -> Non
     now[0] += 300_000_000
     recorder.write({"kind": "hit"})
     assert path.stat().st_size > size
+
+
+def test_threads_lose_no_line(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "history.jsonl")
+    line = {"kind": "hit", "key": "k", "agent": "a", "session": "s", "start": 1, "end": 2, "version": "1.1"}
+
+    def hits() -> None:
+        for n in range(2_000):
+            recorder.write(line)
+            if n % 50 == 0:
+                recorder.begin(kind="write", key="k", agent="a", session="s", start=3, base="any")
+
+    threads = [threading.Thread(target=hits) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    recorder.close()
+    found = read_history([tmp_path])
+    assert [sum(o.kind is kind for o in found) for kind in (Kind.HIT, Kind.WRITE)] == [8_000, 160]
+
+
+def test_a_blocking_connection_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with homenode.connect_sync("embedded://", agent="a", record=str(path)) as hn:
+        version = hn.put("k", "one").version
+        assert hn.read("k").version == version
+        assert hn.read_cached("k") is not None
+    assert [o.kind for o in read_history([path])] == [Kind.WRITE, Kind.READ, Kind.HIT]
 
 
 def test_the_clock_is_the_one_that_processes_share() -> None:

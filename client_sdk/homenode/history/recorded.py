@@ -104,7 +104,7 @@ def _hash(artifact: Artifact) -> str:
 
 
 class RecordedHomenode(Homenode):
-    """See the module. Reads of earlier versions (`version=`) and of snapshots are not recorded."""
+    """See the module. Reads of earlier versions (`version=`), of snapshots and of streams are not recorded."""
 
     def __init__(self, core: Core, view: View, views: dict[str, View], recorder: Recorder, *, owner: bool) -> None:
         super().__init__(cast(Core, RecordedCore(core, recorder, view.agent)), view, views, owner=owner)

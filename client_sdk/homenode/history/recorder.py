@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,16 @@ class Recorder:
         self._size = 0
         self._flushed_ns = 0
         self._count = 0
+        self._lock = threading.RLock()  # a blocking connection's hits come from any thread
         atexit.register(self.flush)
         at_ms = time.time_ns() // 1_000_000
         self.write({"history": 1, "boot": _boot_id(), "process": self.process, "at_ms": at_ms}, now=True)
 
     def begin(self, **said: Any) -> str:
         """A write is about to be sent; returns its id."""
-        self._count += 1
-        named = f"{self.process}.{self._count}"
+        with self._lock:
+            self._count += 1
+            named = f"{self.process}.{self._count}"
         self.write({"id": named, **said}, now=True)
         return named
 
@@ -65,15 +68,20 @@ class Recorder:
         if self.stopped:
             return
         data = json.dumps(line, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
-        self._buffer.append(data)
-        self._size += len(data)
-        clock_ns = self.clock()
-        if now or self._size >= BUFFER_BYTES or clock_ns - self._flushed_ns >= FLUSH_NS:
-            self._flushed_ns = clock_ns
-            self.flush()
+        with self._lock:
+            self._buffer.append(data)
+            self._size += len(data)
+            clock_ns = self.clock()
+            if now or self._size >= BUFFER_BYTES or clock_ns - self._flushed_ns >= FLUSH_NS:
+                self._flushed_ns = clock_ns
+                self._flush()
 
     def flush(self) -> None:
         """Hand everything to the kernel."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         data, size, self._buffer, self._size = b"".join(self._buffer), self._size, [], 0
         if self.stopped or not size or os.getpid() != self._pid:  # a forked child has the parent's lines too
             return

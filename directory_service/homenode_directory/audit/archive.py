@@ -30,6 +30,7 @@ from homenode_directory.audit.items import Corrupt, Gap, Item, Logged, Renewed
 from homenode_directory.store.fields import decode_log
 
 FORMAT = 1
+_ENTRY = b'"entry":'  # the last member but the checksum
 SUFFIX = ".jsonl"
 LINE_BYTES_MAX = 16 << 20
 _SEAL_BYTES = len(b',"crc":"00000000"}')
@@ -86,7 +87,7 @@ def read_heads(path: Path) -> Heads:
         for line, said, where in _lines(path, []):
             heads.size += len(line)
             heads.crc = int(said["crc"], 16)
-            item = _item(said, where, known)
+            item = _item(line, said, where, known)
             if item is None:
                 heads.began = {slice_: (number, sequence) for slice_, number, sequence in said["heads"]}
                 heads.reached = dict(heads.began)
@@ -114,8 +115,8 @@ def read_archive(path: Path, torn: list[str] | None = None) -> Iterator[Item]:
     """
     heads: dict[int, int] = {}
     for file in files_of(path):
-        for _, said, where in _lines(file, torn if torn is not None else []):
-            item = _item(said, where, heads)
+        for line, said, where in _lines(file, torn if torn is not None else []):
+            item = _item(line, said, where, heads)
             if item is not None:
                 _follow(item, heads)
                 yield item
@@ -145,14 +146,15 @@ def _lines(path: Path, torn: list[str]) -> Iterator[tuple[bytes, dict[str, Any],
             yield line, said, where
 
 
-def _item(said: dict[str, Any], where: str, heads: dict[int, int]) -> Item | None:
+def _item(line: bytes, said: dict[str, Any], where: str, heads: dict[int, int]) -> Item | None:
     try:
         if "archive" in said:
             _first(said, where, heads)
             return None
         slice_ = int(said["slice"])
         if "entry" in said:
-            return Logged(slice_, int(said["sequence"]), decode_log(json.dumps(said["entry"]).encode()), where)
+            start = line.index(_ENTRY) + len(_ENTRY)  # as the store had it
+            return Logged(slice_, int(said["sequence"]), decode_log(line[start : -_SEAL_BYTES - 1]), where)
         if "gap" in said:
             return Gap(slice_, int(said["gap"][0]), int(said["gap"][1]), str(said["why"]), where)
         return Renewed(slice_, int(said["incarnation"]), int(said["after"]), where)
