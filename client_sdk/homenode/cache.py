@@ -125,7 +125,7 @@ class CopyPolicy:
 class Line:
     """What the session knows of one artifact."""
 
-    __slots__ = ("copy", "fills", "floor", "forfeited", "key", "known", "policy", "seen", "strict", "writes")
+    __slots__ = ("copy", "fills", "floor", "forfeited", "key", "known", "listed", "policy", "seen", "strict", "writes")
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -138,6 +138,7 @@ class Line:
         self.known: list[tuple[Version, bytes]] = []  # hashes of versions, newest first
         self.policy: CopyPolicy | None = None
         self.strict = False  # what the last answer said
+        self.listed = True  # the directory may count this session among the sharers of an older version
 
     @property
     def awaits(self) -> bool:
@@ -207,7 +208,9 @@ class Cache:
 
     def begin_fill(self, key: str) -> None:
         """A read of `key` is about to be sent: keep its floor until `end_fill`."""
-        self._line(key).fills += 1
+        line = self._line(key)
+        line.fills += 1
+        line.listed = True
 
     def end_fill(self, key: str) -> None:
         """The read is over, whatever came of it."""
@@ -220,6 +223,7 @@ class Cache:
         """An own effect on `key` is about to be sent: a strict copy goes now, and none is kept until `end_write`."""
         line = self._line(key)
         line.writes += 1
+        line.listed = True
         if line.copy is not None and line.copy.level == STRICT:
             self._kill(line)
 
@@ -239,8 +243,9 @@ class Cache:
         return line is None or version >= line.seen
 
     def saw(self, key: str, version: Version) -> None:
-        """This session has shown or written `version`; an older copy is obsolete."""
+        """This session has shown or written `version`, or holds a lease on it; an older copy is obsolete."""
         line = self._line(key)
+        line.listed = True
         if version > line.seen:
             line.seen = version
         self._outdate(line, version)
@@ -276,6 +281,7 @@ class Cache:
                 return False
             self._kill(line)
         line.floor = version
+        line.listed = True
         if policy.max_reads is not None and policy.max_reads <= 0:
             return False
         artifact.window = self.freshness.strict if strict else self.freshness.window(policy.max_age_ms)
@@ -333,6 +339,15 @@ class Cache:
     def invalidate(self, key: str, version: Version) -> None:
         """Copies below `version` are obsolete: by an invalidation, an own commit, an own lease, a refusal."""
         self._outdate(self._line(key), version)
+
+    def must_acknowledge(self, key: str) -> bool:
+        """Whether the directory needs to hear that no older copy is here, after an `invalidate`; asked once for each.
+
+        Nothing since the last acknowledgement may have made the session a sharer: then it is none.
+        """
+        line = self._line(key)
+        listed, line.listed = line.listed, line.awaits
+        return listed
 
     def drop(self, key: str) -> None:
         """Take the permission of one artifact's copy."""

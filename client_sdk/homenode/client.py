@@ -171,7 +171,9 @@ class Homenode(Reads, Tools):
         each and not tried by all. Returns the artifact as committed. Raises VersionConflict or LeaseDenied when tries
         or time run out.
         """
-        return await edit(self, key, fn, kind=kind, default=default, attempts=attempts, timeout_ms=timeout_ms)
+        return await edit(
+            self, self._view, key, fn, kind=kind, default=default, attempts=attempts, timeout_ms=timeout_ms
+        )
 
     def write(
         self, key: str, *, create: bool = False, ttl_ms: int = 0, wait_ms: int = 10_000, timeout_ms: int | None = None

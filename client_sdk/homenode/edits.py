@@ -25,16 +25,19 @@ from homenode.versions import ABSENT
 
 if TYPE_CHECKING:
     from homenode.client import Homenode
+    from homenode.view import View
 
 ATTEMPTS = 64
-#: Tries without a lease; after these the write lease is taken, in turn with others.
-OPTIMISTIC = 3
+#: How long an artifact that others were editing too is edited under the write lease, in turn with them. Trying without
+#: a lease first would make each of them a sharer of every version, whom every commit has to tell.
+BUSY_NS = 1_000 * NS_PER_MS
 QUEUE_MS = 10_000
 WAIT_S = (0.002, 0.5)
 
 
 async def edit(
     hn: Homenode,
+    view: View,
     key: str,
     fn: Callable[[Any], Any],
     *,
@@ -54,14 +57,17 @@ async def edit(
     for attempt in range(attempts):
         left_ms = max(1, (until_ns - hn.clock()) // NS_PER_MS)
         try:
-            if attempt < OPTIMISTIC:
-                return await _compare_and_set(hn, key, fn, kind, default, attempt > 0, left_ms)
-            return await _in_turn(hn, key, fn, kind, default, left_ms)
+            in_turn = view.is_busy(key, hn.clock())
+            if in_turn:
+                return await _in_turn(hn, view, key, fn, kind, default, left_ms)
+            return await _compare_and_set(hn, key, fn, kind, default, left_ms)
         except (VersionConflict, LeaseDenied, LeaseLost, Contended) as refusal:  # nothing was written
             last = refusal
             if attempt + 1 >= attempts or hn.clock() >= until_ns:
                 raise
-            await asyncio.sleep(_wait_s(hn, attempt, getattr(refusal, "retry_after", 0.0)))
+            view.found_busy(key, hn.clock() + BUSY_NS)
+            if in_turn:  # else the queue is where to wait
+                await asyncio.sleep(_wait_s(hn, attempt, getattr(refusal, "retry_after", 0.0)))
         except DeadlineExceeded:
             if last is None:
                 raise
@@ -70,18 +76,23 @@ async def edit(
 
 
 async def _compare_and_set(
-    hn: Homenode, key: str, fn: Callable[[Any], Any], kind: str, default: Value, fresh: bool, left_ms: int
+    hn: Homenode, key: str, fn: Callable[[Any], Any], kind: str, default: Value, left_ms: int
 ) -> Artifact:
-    found = await hn.read(key, default=default, max_age_ms=0 if fresh else None, timeout_ms=left_ms)
+    found = await hn.read(key, default=default, timeout_ms=left_ms)
     data = await _edited(fn, kind, found.bytes)
     media_type = JSON_TYPE if kind == "json" else None
     return await hn.put(key, data, base=found.version or ABSENT, media_type=media_type, timeout_ms=left_ms)
 
 
-async def _in_turn(hn: Homenode, key: str, fn: Callable[[Any], Any], kind: str, default: Any, left_ms: int) -> Artifact:
+async def _in_turn(
+    hn: Homenode, view: View, key: str, fn: Callable[[Any], Any], kind: str, default: Any, left_ms: int
+) -> Artifact:
+    seen = view.version(key)
     create = default is not NO_DEFAULT
     wait_ms = min(left_ms, QUEUE_MS)
     async with hn.write(key, create=create, wait_ms=wait_ms, timeout_ms=left_ms) as draft:
+        if draft.version != seen:  # others go on
+            view.found_busy(key, hn.clock() + BUSY_NS)
         data = draft.bytes if draft.version is not None else default
         draft.bytes = await _edited(fn, kind, data)
         if kind == "json":

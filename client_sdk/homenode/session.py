@@ -289,8 +289,11 @@ class Session(Requests):
         self._advance(Position(self.position.incarnation, event.sequence - 1))
         if event.by == self.id and not event.prepared:
             return  # the directory knows that the committer has the new version
+        wanted = self.cache.must_acknowledge(event.key)
         if event.prepared:  # a writer waits for it
             self.loop.call_soon(self._send_acks)
+        elif not wanted and event.key not in self._acks:
+            return
         elif not self._acks:
             self.link.later(self._send_acks)
         self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))

@@ -11,6 +11,7 @@ from homenode.versions import Version
 
 SHOWN_MAX = 65_536
 STEPS_MAX = 4_096
+BUSY_MAX = 1_024
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class View:
         self.count_tokens = count_tokens
         self.counters = Counters()
         self.shown: dict[str, Shown] = {}  # a plain dict: its look-up is what a hit costs
+        self._busy: dict[str, int] = {}
         self._steps: deque[int] = deque(maxlen=STEPS_MAX)
 
     def show(self, artifact: Artifact) -> None:
@@ -132,6 +134,17 @@ class View:
             if shown.hits:
                 self._fold(shown)
         return Counters(**{name: getattr(self.counters, name) for name in Counters.__slots__})
+
+    def is_busy(self, key: str, now_ns: int) -> bool:
+        """Whether others were found editing `key` too, not long ago."""
+        return self._busy.get(key, 0) > now_ns
+
+    def found_busy(self, key: str, until_ns: int) -> None:
+        """Others edit `key` too; that counts until `until_ns`."""
+        self._busy.pop(key, None)
+        self._busy[key] = until_ns
+        if len(self._busy) > BUSY_MAX:
+            del self._busy[next(iter(self._busy))]
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def unary_server(size: int) -> Iterator[tuple[str, int]]:
     Row(
         "large_16m",
         "read of 16 MiB, p50",
-        "gRPC unary call with the same bytes, p50",
+        "gRPC unary call, the same bytes in a protobuf message, p50",
         "ms",
         4,
         True,

@@ -103,10 +103,10 @@ def _count_frames() -> list[int]:
 async def unary(address: str, clients: int) -> Timed:
     """Fetch one message from `tests.bench.unary_server`."""
     channel = grpc.aio.insecure_channel(address, _CHANNEL)
-    fetch = channel.unary_unary("/bench.Bytes/Get")
+    fetch = channel.unary_unary("/bench.Bytes/Get", response_deserializer=pb.ReadContentResponse.FromString)
 
     async def read() -> None:
-        assert await fetch(b"")
+        assert (await fetch(b"")).data
 
     async def prepare() -> Callable[[], Awaitable[object]]:
         return read

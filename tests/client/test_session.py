@@ -163,6 +163,25 @@ async def test_invalidations_of_one_tick_are_acknowledged_together(directory: Sc
     await hn.close()
 
 
+async def test_who_can_be_no_sharer_any_more_acknowledges_nothing(directory: ScriptedDirectory) -> None:
+    directory.hold("a", 1, b"one")
+    hn, _ = await connect(directory)
+    await hn.read("a")
+    directory.invalidate("a", 2)
+    await until(lambda: directory.stream.named("ack"))
+    directory.invalidate("a", 3)
+    directory.invalidate("b", 1)
+    await until(lambda: len(directory.stream.named("ack")) == 2)
+    assert [acked.key for acked in directory.stream.named("ack")[1].ack.keys] == ["b"]
+    directory.hold("a", 3, b"three")
+    await hn.read("a")
+    directory.invalidate("a", 4)
+    await until(lambda: len(directory.stream.named("ack")) == 3)
+    directory.invalidate("a", 5, prepared=True)  # a writer waits, who may know more
+    await until(lambda: len(directory.stream.named("ack")) == 4)
+    await hn.close()
+
+
 async def test_what_was_read_anew_meanwhile_is_not_acknowledged(directory: ScriptedDirectory) -> None:
     directory.hold("a", 1, b"one")
     directory.hold("b", 1, b"one")
