@@ -14,7 +14,7 @@ from homenode.artifact import STRICT
 from homenode.errors import HomenodeError
 from homenode_directory.protocol.model import Version
 from tests.sim.sdk import SimClient
-from tests.sim.world import HEAD, MAX_AGE_MS, MIXED, SCRATCH, STRICT_KEYS, World, name_of
+from tests.sim.world import HEAD, LAZY_KEYS, MAX_AGE_MS, MIXED, SCRATCH, STRICT_KEYS, World, name_of
 
 STEPS = 24
 WRITE_MS = 10_000
@@ -47,7 +47,7 @@ class Agent:
 
     async def watch_cache(self) -> None:
         """Ask the cache all the time: whatever it serves must be allowed at that very moment."""
-        while not self.world.over:
+        while self.world.observed:
             for key in (*self.world.keys, SCRATCH):
                 self._hit(self.client.hn.agent("watcher"), key)
             await asyncio.sleep(0.1)
@@ -65,6 +65,11 @@ class Agent:
         artifact = await hn.read(key, default="", **options)
         self._check_read(key, artifact, started_s, least)
         return artifact
+
+    async def try_to_read(self, hn: homenode.Homenode, key: str, **options: Any) -> None:
+        """A read that may fail, but not give what it must not."""
+        with suppress(HomenodeError):
+            await self.read(hn, key, **options)
 
     async def edit(self, hn: homenode.Homenode, key: str) -> None:
         """An edit, noted."""
@@ -111,7 +116,7 @@ class Agent:
 
     async def _write(self) -> None:
         key, line = self.rng.choice(self.world.keys), self._line()
-        hold_s = self.rng.choice((0.0, 0.01, 0.5, 3.0, 12.0))
+        hold_s = self.rng.choice((0.0, 0.01, 0.5, 3.0, 12.0) if key in LAZY_KEYS else (0.0, 0.01, 0.01, 0.5))
 
         async def write() -> homenode.Artifact | None:
             async with self.client.hn.write(key, create=True, ttl_ms=WRITE_MS, wait_ms=4_000) as draft:
@@ -155,7 +160,6 @@ class Agent:
         world = self.world
         edits = world.edits.setdefault(key, {})
         edits[line] = "unknown"
-        beside = world.spawn(self._read_beside(key)) if self.rng.random() < 0.5 else None
         try:
             committed = await effect()
         except homenode.errors.Unknown:
@@ -169,14 +173,6 @@ class Agent:
             assert committed is not None and committed.version is not None
             world.register(key).complete(Version(*committed.version))
             self._did("acknowledged")
-        finally:
-            if beside is not None:
-                await beside
-
-    async def _read_beside(self, key: str) -> None:
-        """Another agent of the same session asks the directory while this one commits."""
-        with suppress(HomenodeError):
-            await self.read(self.beside, key, max_age_ms=0)
 
     def _check_read(self, key: str, artifact: homenode.Artifact, started_s: float, least: Version) -> None:
         """`started_s`: when the read began; `least`: what the artifact's register said then."""

@@ -27,6 +27,9 @@ class Odds:
     crash_prepared: float = 0.08  # right after a strict version was prepared
 
 
+#: Nothing goes wrong by chance.
+NONE = Odds(**{chance.name: 0.0 for chance in fields(Odds)})
+
 BY_SCRIPT = (
     "black_hole", "one_way", "hold", "lag", "reader_cut_off", "committer_cut_off", "suspend", "wipe", "clock_drift",
     "killed_agent",

@@ -1,6 +1,6 @@
-"""Rules of strict consistency, broken one at a time in the running code. The simulation must find each of them.
+"""Rules of strict consistency, broken one at a time in the running code. Drills of the simulation must find each.
 
-`python -m tests.sim --mutant NAME --seeds A..B`; `FOUND_BY` says within which seeds `make test` expects it.
+`python -m tests.sim --mutant NAME --seeds N`.
 """
 
 from __future__ import annotations

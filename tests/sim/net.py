@@ -39,7 +39,7 @@ class Pipe:
         net = self._net
         if self.cut or (net.deaf if self._down else net.mute) or faults.hit("frame_drop"):
             return
-        sent_at = max(self._loop.time(), net.held_until_s)
+        sent_at = max(self._loop.time(), net.down_held_until_s if self._down else net.up_held_until_s)
         at = max(sent_at + net.lag_s + faults.rng.uniform(*DELAY_S), self._last_at)
         if faults.hit("frame_late"):
             at += faults.rng.uniform(*LATE_S)
@@ -110,7 +110,7 @@ class SimTransport:
 
     Attributes:
         mute, deaf: what this end sends on streams, and what it is sent, is swallowed; unary calls still work.
-        lag_s: added to everything that travels on streams; held_until_s: nothing on them arrives before.
+        lag_s: added to everything that travels on streams; up_held_until_s, down_held_until_s: nothing arrives before.
     """
 
     hosts = 1
@@ -124,7 +124,7 @@ class SimTransport:
     def heal(self) -> None:
         """Streams work again."""
         self.mute = self.deaf = False
-        self.lag_s = self.held_until_s = 0.0
+        self.lag_s = self.up_held_until_s = self.down_held_until_s = 0.0
 
     @property
     def server(self) -> SimServer:

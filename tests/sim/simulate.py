@@ -9,32 +9,36 @@ from homenode.artifact import STRICT
 from homenode.errors import HomenodeError
 from homenode_directory.protocol.model import Version
 from tests.sim.agents import Agent
-from tests.sim.faults import Odds
+from tests.sim.faults import NONE, Odds
 from tests.sim.judge import judge
 from tests.sim.loop import run
 from tests.sim.net import SimTransport
 from tests.sim.sdk import SimClient, connect
 from tests.sim.server import tag_tasks
 from tests.sim.trouble import Trouble
-from tests.sim.world import HEAD, STRICT_KEYS, Report, World, name_of
+from tests.sim.world import HEAD, STRICT_KEYS, Report, World, keys_of, name_of
 
 AGENTS = 3
 REST_S = 25.0
+DRILL_ROUNDS = 8
 
 
-def simulate(seed: int, odds: Odds | None = None) -> tuple[Report, list[str]]:
-    """Run one seed; returns what it found and its trace."""
-    return run(_simulate(seed, odds or Odds()))
+def simulate(seed: int, *, drill: bool = False) -> tuple[Report, list[str]]:
+    """Run one seed; returns what it found and its trace.
+
+    A drill is quiet but for what breaks strict consistency most easily, again and again.
+    """
+    return run(_simulate(seed, drill))
 
 
-async def _simulate(seed: int, odds: Odds) -> tuple[Report, list[str]]:
+async def _simulate(seed: int, drill: bool) -> tuple[Report, list[str]]:
     loop = asyncio.get_running_loop()
     tag_tasks(loop)
-    world = World(seed, odds)
+    world = World(seed, NONE, STRICT_KEYS) if drill else World(seed, Odds(), keys_of(seed))
     await world.server.start()
     try:
         async with asyncio.timeout(3_600):
-            await _work(world)
+            await _work(world, drill)
     except TimeoutError:
         world.problem("the run did not come to its end")
     judge(world)
@@ -44,17 +48,23 @@ async def _simulate(seed: int, odds: Odds) -> tuple[Report, list[str]]:
     return report, world.log
 
 
-async def _work(world: World) -> None:
+async def _work(world: World, drill: bool) -> None:
     for number in range(AGENTS):
         transport = SimTransport(lambda: world.server, world.faults)
         world.clients.append(await connect(transport, world.faults, world.rng, f"agent{number}", world.recording))
     await _found(world, world.clients[0])
     agents = [Agent(world, n, client) for n, client in enumerate(world.clients)]
-    trouble = world.spawn(Trouble(world, agents).run())
+    trouble = Trouble(world, agents)
     observers = [world.spawn(agent.watch_cache()) for agent in agents]
-    await asyncio.gather(*(agent.run() for agent in agents))
-    world.over = True
-    await asyncio.gather(trouble, *observers)
+    if drill:
+        await trouble.drill(DRILL_ROUNDS)
+    else:
+        striking = world.spawn(trouble.run())
+        await asyncio.gather(*(agent.run() for agent in agents))
+        world.over = True
+        await striking
+    world.observed = False
+    await asyncio.gather(*observers)
     await _come_to_rest(world)
 
 

@@ -13,6 +13,7 @@ from homenode_directory.protocol.effects import Inv
 from homenode_directory.protocol.model import Version
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Outcome, Put, StoreError
+from homenode_directory.store.fields import LogRecord
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from tests.sim.faults import Faults
 
@@ -35,6 +36,9 @@ class History:
     versions: dict[str, list[Committed]] = field(default_factory=dict)
     wiped_at_s: list[float] = field(default_factory=list)
     auditor: Auditor = field(default_factory=Auditor)
+    listeners: list[Callable[[LogRecord], None]] = field(
+        default_factory=list
+    )  # of each entry, before anybody else is told
 
     def log(self, slice_: int, sequence: int, data: bytes) -> None:
         """The store has appended to its log."""
@@ -42,6 +46,8 @@ class History:
         if sequence != self.auditor.heads.get(slice_, 0) + 1:
             self.auditor.see(Renewed(slice_, record.incarnation, sequence - 1, where))
         self.auditor.see(Logged(slice_, sequence, record, where))
+        for hear in list(self.listeners):
+            hear(record)
 
     def add(self, at_s: float, artifact: str, record: fields.VersionRecord) -> None:
         """The store has taken a version."""

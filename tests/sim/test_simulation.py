@@ -6,7 +6,12 @@ import os
 import subprocess
 import sys
 
-SEEDS = 200
+from tests.sim.mutants import MUTANTS
+
+SEEDS = 160
+DRILLS = 6
+#: A broken rule must show in the first drills.
+FOUND_WITHIN = 2
 ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0"}
 
 
@@ -20,6 +25,20 @@ def test_many_seeds_keep_every_promise_and_every_fault_fires() -> None:
     for half in halves:
         output, _ = half.communicate()
         assert half.returncode == 0, output
+
+
+def test_drills_of_strict_consistency_find_nothing() -> None:
+    drills = _start("--drill", "--seeds", str(DRILLS))
+    output, _ = drills.communicate()
+    assert drills.returncode == 0, output
+
+
+def test_every_broken_rule_of_strict_consistency_is_found() -> None:
+    hunts = {name: _start("--mutant", name, "--seeds", str(FOUND_WITHIN)) for name in MUTANTS}
+    for name, hunt in hunts.items():
+        output, _ = hunt.communicate()
+        assert hunt.returncode == 0, output
+        assert f"{name}: found by seed" in output
 
 
 def test_a_seed_gives_the_same_run_again() -> None:

@@ -75,7 +75,7 @@ class Report:
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, odds: Odds) -> None:
+    def __init__(self, seed: int, odds: Odds, keys: tuple[str, ...]) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.loop = asyncio.get_running_loop()
@@ -92,9 +92,10 @@ class World:
         self.store_jump_ms = 0
         self.term_ms = term_ms_of(seed)
         self.server = self._new_server()
-        self.over = False
+        self.over = False  # no more trouble is made
+        self.observed = True
         self.context = contextvars.copy_context()  # of no server process
-        self.keys = keys_of(seed)
+        self.keys = keys
 
     def _store_ms(self) -> int:
         return EPOCH_MS + int(self.loop.time() * 1_000) + self.store_jump_ms
