@@ -185,17 +185,21 @@ class GrpcTransport:
     async def write_content(self, requests: AsyncIterator[Outgoing], timeout_s: float) -> pb.WriteContentResponse:
         """See `transport.Transport`."""
         call = self._channel(1).stream_unary(WRITE_CONTENT, None, pb.WriteContentResponse.FromString)()
+        decided = asyncio.ensure_future(call.initial_metadata())  # it comes before the answer where that is known early
         try:
             with self._turning_aside(), _typed_errors(), _in_time():
                 # Whatever ends the call before everything is sent, its status says why.
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     async for request in requests:
+                        if decided.done():
+                            break
                         async with asyncio.timeout(timeout_s):
                             await call.write(_encoded(request))
                     await call.done_writing()
                 async with asyncio.timeout(timeout_s):
                     return await call
         finally:
+            decided.cancel()
             call.cancel()
 
     async def next_server(self) -> None:

@@ -88,15 +88,45 @@ def _incoming(data: bytes) -> transfers.Incoming:
     return other if form is None else ChunkMessage(other.chunk.index, getattr(other.chunk, form), form == "zstd")
 
 
+def _write_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
+    async def handle(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+        left = True
+
+        async def messages() -> AsyncIterator[transfers.Incoming]:
+            nonlocal left
+            async for data in received:
+                yield _incoming(data)
+            left = False
+
+        try:
+            answer = await endpoint.write_content(messages())
+        except TimeoutError:  # it is the writer that does not go on
+            raise
+        except Exception:
+            if left:
+                await _drain(received, context)
+            raise
+        if left:
+            await _drain(received, context)
+        return answer.SerializeToString()
+
+    return grpc.stream_unary_rpc_method_handler(handle)
+
+
+async def _drain(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+    """The answer is known before everything has come. A client that is cut while it sends would not see it, so it is
+    told to stop, by the initial metadata, and gets some time to."""
+    try:
+        await context.send_initial_metadata(())
+        async with asyncio.timeout(transfers.DRAIN_S):
+            async for _ in received:
+                pass
+    except (TimeoutError, grpc.aio.BaseError):
+        pass
+
+
 def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     """The service's methods."""
-
-    async def write_content(chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
-        async def messages() -> AsyncIterator[transfers.Incoming]:
-            async for data in chunks:
-                yield _incoming(data)
-
-        return (await endpoint.write_content(messages())).SerializeToString()
 
     async def session(frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         async for frame in _session(endpoint, frames):
@@ -109,7 +139,7 @@ def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     table["Session"] = grpc.stream_stream_rpc_method_handler(session)
     table["Watch"] = _server_stream(pb.WatchRequest, endpoint.watch)
     table["ReadContent"] = _read_content(endpoint)
-    table["WriteContent"] = grpc.stream_unary_rpc_method_handler(write_content)
+    table["WriteContent"] = _write_content(endpoint)
     return grpc.method_handlers_generic_handler(SERVICE, table)
 
 

@@ -29,6 +29,7 @@ DATA_BYTES = 256 * 1024
 EXTRA_BYTES = 1024  # an encoding of incompressible bytes is a little larger than they are
 WINDOW_BYTES = 4 * CHUNK_BYTES  # what a large content on its way has in memory
 STALL_S = 20.0  # how long a peer may take for the next message
+DRAIN_S = 5.0  # how long a writer may take to notice that its content was answered before its end
 TURN_WAIT_S = 10.0  # how long a transfer waits for others to end
 SHORTEST_S = 120.0  # how long any transfer may take
 SLOWEST_BYTES_PER_S = 256 * 1024
