@@ -196,8 +196,14 @@ class GrpcTransport:
                         async with asyncio.timeout(timeout_s):
                             await call.write(_encoded(request))
                     await call.done_writing()
-                async with asyncio.timeout(timeout_s):
-                    return await call
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        return await call
+                except grpc.aio.AioRpcError as failure:
+                    # So grpc.aio names a write into a broken connection; a server's own error comes with details.
+                    if failure.code() is grpc.StatusCode.INTERNAL and not failure.trailing_metadata():
+                        raise Unavailable("the connection broke while a content was sent") from None
+                    raise
         finally:
             decided.cancel()
             call.cancel()

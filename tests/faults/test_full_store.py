@@ -38,7 +38,7 @@ async def refusal(awaitable: object) -> type[Exception] | None:
     return None
 
 
-@pytest.mark.parametrize("size", [10, 100_000], ids=["small", "large"])
+@pytest.mark.parametrize("size", [10, 100_000, 5_000_000], ids=["small", "large", "chunks"])
 async def test_a_full_redis_refuses_writes_and_releases_leases(
     size: int, redis_factory: RedisFactory, store_server: ServerFactory, scripts: ScriptFactory, report: Report
 ) -> None:

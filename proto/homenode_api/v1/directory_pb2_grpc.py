@@ -299,7 +299,8 @@ class DirectoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WriteContent(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """Initial metadata that comes before the response says that it is decided: what was not sent yet is not wanted.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
