@@ -255,6 +255,11 @@ class Cache:
         line = self._lines.get(key)
         return line.policy if line is not None else None
 
+    def newest(self, key: str) -> Version | None:
+        """The newest version of `key` that is known to exist, as far as that is remembered."""
+        line = self._lines.get(key)
+        return line.floor if line is not None else None
+
     def is_strict(self, key: str) -> bool:
         """Whether the last read of `key` said so."""
         line = self._lines.get(key)
@@ -339,6 +344,10 @@ class Cache:
     def invalidate(self, key: str, version: Version) -> None:
         """Copies below `version` are obsolete: by an invalidation, an own commit, an own lease, a refusal."""
         self._outdate(self._line(key), version)
+
+    def shared(self, key: str) -> None:
+        """The directory has made the session a sharer by itself: the next invalidation is to be acknowledged."""
+        self._line(key).listed = True
 
     def must_acknowledge(self, key: str) -> bool:
         """Whether the directory needs to hear that no older copy is here, after an `invalidate`; asked once for each.

@@ -354,7 +354,9 @@ class Homenode(Reads, Tools):
 
     def stats(self) -> Counters:
         """Counters of this agent: hits, misses, bytes that came and went, tokens shown and saved."""
-        return self._view.totals()
+        counters = self._view.totals()
+        counters.pushed_bytes = self._core.pushed_bytes
+        return counters
 
     async def close(self) -> None:
         """End the connection; for `hn.agent(…)` it does nothing. Leases are released."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from homenode import pushed
 from homenode.artifact import LAZY, STRICT, Artifact
 from homenode.cache import Cache, CopyPolicy
 from homenode.chunking import BytesSource, LargeBody, Source, prepare
@@ -64,6 +66,8 @@ class Core:
         self.clock = session.link.clock
         self._default_policy = CopyPolicy(0)
         self.large = Large(session)
+        self.pushed_bytes = 0  # of contents that came by themselves
+        session.on_pushed = partial(pushed.keep, self)
         self._flights: dict[str, asyncio.Future[Artifact | None]] = {}
         self.link_key: tuple[int, object, int] | None = None
 
@@ -258,6 +262,12 @@ class Core:
     def _remember(self, key: str, version: Version, hash: bytes, data: bytes) -> None:
         if self.cache.keeps(len(data)):
             self.cache.remember(key, version, hash, data)
+
+    def keep(self, artifact: Artifact, response: pb.ReadResponse) -> None:
+        """Remember the bytes of an answer, and keep it as a copy; something newer that is known forbids the latter."""
+        assert artifact.version is not None
+        self._remember(artifact.key, artifact.version, artifact.hash, artifact.bytes)
+        self._install(artifact, self._copy_policy(response))
 
     def _install(self, artifact: Artifact, policy: CopyPolicy) -> None:
         if self.cache.keeps(len(artifact.bytes)):

@@ -64,6 +64,7 @@ class Session(Requests):
         self.fill_from = Position(0, 0)
         self.opened = pb.OpenSessionResponse()
         self.leases: dict[str, LeaseRecord] = {}
+        self.on_pushed: Callable[[pb.Pushed], None] = lambda message: None
         self.watches: dict[int, Feed] = {}
         self.last_failure: HomenodeError | None = None
         self._pinged_ns = 0
@@ -254,6 +255,8 @@ class Session(Requests):
             ended = item.lease_ended
             self._advance(Position(self.position.incarnation, ended.sequence - 1))
             self.end_lease(ended.lease_id, CAUSES.get(ended.cause, ""))
+        elif what == "pushed":
+            self.on_pushed(item.pushed)
         elif what == "lease_offered":
             self._offered(item.lease_offered)
         elif what == "resync":

@@ -23,6 +23,7 @@ class Counters:
         revalidated: misses that found the bytes at hand already.
         fetched_bytes: bytes of contents that came over the wire, patches included; patch_bytes: of patches alone.
         sent_bytes: bytes of contents that were sent.
+        pushed_bytes: bytes of contents that came by themselves, to all agents of the connection (policy `push`).
         tokens_shown: of what reads gave this agent that it had not been shown in that version.
         tokens_saved: of what it did not have to be shown again: hits, unchanged versions, and changes instead of
             whole texts.
@@ -36,6 +37,7 @@ class Counters:
     sent_bytes: int = 0
     tokens_shown: int = 0
     tokens_saved: int = 0
+    pushed_bytes: int = 0
 
 
 class Shown:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place, Position
 from homenode_directory.protocol.effects import Ended, Granted, Inv, Published
-from homenode_directory.protocol.model import RESERVED, Cause
+from homenode_directory.protocol.model import RESERVED, Cause, Push
 from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseLost, LeaseOffered, Resync, Sink
 from homenode_directory.store import fields
 from homenode_directory.store.fields import LogRecord
@@ -161,12 +161,29 @@ class Audience:
 
     def _invalidate(self, record: LogRecord, event: Inv, sequence: int) -> None:
         interested = self._interested.get(record.artifact)
+        if event.push is Push.ALL and not event.prepared:  # content will follow, which must not be the first to come
+            place = fields.split_artifact(record.artifact)[0]
+            interested = {m: None for m in self.members.values() if m.place == place or m in (interested or ())}
         if not interested:
             return
         item = invalidation(record, event, sequence)
         for member in interested:
             member.sink.push(item)
         self._observer.delivered("invalidation", len(interested))
+
+    def to_push(self, record: LogRecord, event: Inv | Published) -> dict[Member, bool]:
+        """To whom a version's content is sent by itself, each with whether it had a copy of what was replaced.
+
+        To those with interest, or to every session of the workspace on this server; not to the committer.
+        """
+        interested = self._interested.get(record.artifact, {})
+        place = fields.split_artifact(record.artifact)[0]
+        members = self.members.values() if event.push is Push.ALL else interested
+        return {m: m in interested for m in members if m.place == place and m.session != event.session}
+
+    def interested(self, member: Member, artifact: str) -> bool:
+        """Whether the session is here, and is told of the artifact."""
+        return self.members.get(member.session) is member and artifact in member.interest
 
     def push(self, item: DeliveryEvent) -> None:
         """The same to every member."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from homenode_directory.audience import Member, Ping
+from homenode_directory.audience import Audience, Member, Ping
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import Place, Position
-from homenode_directory.protocol.effects import Denial, Granted, Published, Reason, Refused
+from homenode_directory.protocol.effects import Denial, Granted, Inv, Published, Reason, Refused
 from homenode_directory.sinks import Bookmark, Crowded, SessionOver, Sink
 from homenode_directory.store import fields
 from homenode_directory.store.base import Incarnation, LogTrimmed, Store, StoreChanged
@@ -40,6 +40,10 @@ Answered = Callable[[Place, str, int, int], None]
 
 Unheard = Callable[[int], None]
 """Hears of a slice in whose log answers may have been missed."""
+
+
+Pushing = Callable[[Audience, str, Inv | Published, Mapping[Member, bool]], None]
+"""Hears that a version's content is to be sent by itself: of which artifact, and to whom (see `Audience.to_push`)."""
 
 
 class Delivery:
@@ -71,6 +75,7 @@ class Delivery:
         self._slice_of: dict[str, int] = {}  # session -> slice
         self._expected: dict[str, dict[str, int]] = {}  # session, attached or not -> artifact -> requests under way
         self.answered: Answered | None = None
+        self.pushing: Pushing | None = None
         self.unheard: Unheard = lambda slice_: None
         incarnations.listeners.append(self._new_incarnation)
 
@@ -248,6 +253,10 @@ class Delivery:
             if isinstance(event, Granted | Refused | Published) and event.request and self.answered is not None:
                 self.answered(fields.split_artifact(record.artifact)[0], event.session, event.request, sequence)
             audience.tell(record, event, sequence)
+            if isinstance(event, Inv | Published) and event.push is not None and self.pushing is not None:
+                wanted = audience.to_push(record, event)
+                if wanted:
+                    self.pushing(audience, record.artifact, event, wanted)
 
     def _missed(self, cursor: Cursor) -> None:
         """Entries are gone unread."""

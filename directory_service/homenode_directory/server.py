@@ -25,6 +25,7 @@ from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
 from homenode_directory.api.parts import Parts, StreamLimits
+from homenode_directory.api.push import Pusher
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
 from homenode_directory.audit.exporter import Exporter
@@ -77,6 +78,7 @@ class Server:
     endpoint: Endpoint
     executor: ThreadPoolExecutor | None
     exporter: Exporter | None = None
+    pusher: Pusher | None = None
 
     async def start(self) -> None:
         """Open the store and begin to work. Raises StoreError."""
@@ -90,6 +92,8 @@ class Server:
     async def close(self) -> None:
         """Finish what is under way and release the store; nothing acknowledged is lost."""
         await self.sweeper.close()
+        if self.pusher is not None:
+            await self.pusher.close()
         await self.directory.close()
         await self.delivery.close()
         if self.exporter is not None:
@@ -183,8 +187,10 @@ def build(
         rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms), retention=retention_of(settings)),
         exported=exporter.exported if exporter is not None else lambda slice_: None,
     )
-    endpoint = Endpoint(_parts(settings, store, directory, delivery, content, large, observer, clock, pins))
-    return Server(store, directory, delivery, sweeper, endpoint, executor, exporter)
+    parts = _parts(settings, store, directory, delivery, content, large, observer, clock, pins)
+    pusher = Pusher(parts.calls, Bodies(content, store, parts.bounds, observer), observer)
+    delivery.pushing = pusher.push
+    return Server(store, directory, delivery, sweeper, Endpoint(parts), executor, exporter, pusher)
 
 
 def _exporter(settings: Settings, store: Store, observer: Observer, mistakes: Mistakes) -> Exporter | None:

@@ -74,6 +74,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Pushed:
+    """Content that nobody asked for: a `Pushed` message, encoded. The session is among the sharers."""
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseOffered:
     """The session `by` has handed its write lease to this one, which may acquire it for so long."""
 
@@ -100,7 +108,7 @@ class Crowded:
     session: str
 
 
-DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | LeaseOffered | SessionOver | Crowded
+DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | Pushed | LeaseOffered | SessionOver | Crowded
 
 
 class Sink(Protocol):

@@ -18,7 +18,6 @@ from tests.api.conftest import Served
 
 INVALID = t.ERROR_REASON_INVALID_ARGUMENT
 TOO_LARGE = t.ERROR_REASON_TOO_LARGE
-UNSUPPORTED = t.ERROR_REASON_UNSUPPORTED
 SESSION_LOST = t.ERROR_REASON_SESSION_LOST
 BODY = content(b"body")
 BOMB = compress(b"\0" * (64 << 20))
@@ -121,7 +120,6 @@ CASES: list[tuple[str, str, Any, int]] = [
     ("unknown level", "Read", pb.ReadRequest(key="k", consistency=99), INVALID),  # type: ignore[arg-type]
     ("version too large", "Read", pb.ReadRequest(key="k", version=t.Version(n=2**60)), INVALID),
     ("unknown policy", "SetPolicy", _policy(consistency=7), INVALID),
-    ("push", "SetPolicy", _policy(push=t.PUSH_ALL), UNSUPPORTED),
     ("unknown push", "SetPolicy", _policy(push=-1), INVALID),
     ("settled too large", "KeepAlive", pb.KeepAliveRequest(settled_below=2**63), INVALID),
     ("resolve of 0", "Resolve", pb.ResolveRequest(request_ids=[0]), INVALID),

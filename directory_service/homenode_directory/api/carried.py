@@ -9,7 +9,7 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.place import Position
-from homenode_directory.sinks import Bookmark, Crowded, DeliveryEvent, Resync, SessionOver
+from homenode_directory.sinks import Bookmark, Crowded, DeliveryEvent, Pushed, Resync, SessionOver
 
 EARLY_MAX = 4_096
 
@@ -30,6 +30,10 @@ class SessionSink:
 
     def push(self, item: DeliveryEvent) -> None:
         """Queue an event."""
+        if isinstance(item, Pushed):
+            if self._early is None:
+                self._outbox.event(self.number, item, self.position)
+            return
         if self._early is not None:
             self._keep_early(self._early, item)
             return

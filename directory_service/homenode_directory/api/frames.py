@@ -19,6 +19,7 @@ from homenode_directory.sinks import (
     Invalidation,
     LeaseLost,
     LeaseOffered,
+    Pushed,
     Resync,
     SessionOver,
 )
@@ -93,6 +94,8 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
                 key=event.key, lease_id=event.lease, cause=wire.CAUSES[event.cause], sequence=event.sequence
             )
             return "lease_ended", m.SerializeToString()
+        case Pushed():
+            return "pushed", event.body
         case LeaseOffered():
             m = pb.LeaseOffered(
                 key=event.key, by=event.by, agent=event.agent, remaining_ms=event.ttl_ms, sequence=event.sequence

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from homenode_directory.api import frames
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
-from homenode_directory.sinks import DeliveryEvent, SessionOver
+from homenode_directory.sinks import DeliveryEvent, Pushed, SessionOver
 from homenode_directory.sinks import Resync as ResyncEvent
 
 FRAME_ITEMS_MAX = 512
@@ -85,6 +85,8 @@ class Outbox:
         load = self._loads.setdefault(number, _Load())
         load.last = max(load.last, place)
         piece = frames.event(number, event)
+        if isinstance(event, Pushed) and not self._has_room(load, len(piece)):
+            return  # what nobody asked for must not cost anybody his place in the log
         if isinstance(event, ResyncEvent):
             self._discard({number})
             self._queue.append((number, _RESYNC, piece))
@@ -95,6 +97,12 @@ class Outbox:
             self._count(load, len(piece))
             self._bound(number, load)
         self._wake.set()
+
+    def _has_room(self, load: _Load, size: int) -> bool:
+        """Whether a piece fits into the first half of the queues."""
+        bounds = self._bounds
+        mine = load.bytes + size <= bounds.session_bytes // 2 and load.events < bounds.session_events // 2
+        return mine and self._total.bytes + size <= bounds.stream_bytes // 2
 
     def _count(self, load: _Load, size: int) -> None:
         for one in (load, self._total):

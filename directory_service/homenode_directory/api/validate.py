@@ -201,9 +201,7 @@ def consistency(value: int, what: str = "consistency") -> int:
 def policy(value: t.Policy) -> t.Policy:
     """An artifact's policy that this server can keep."""
     consistency(value.consistency, "policy.consistency")
-    if value.push in (t.PUSH_SHARERS, t.PUSH_ALL):
-        raise rejected(t.ERROR_REASON_UNSUPPORTED, "policy.push: this server sends content on request only (none)")
-    if value.push not in (t.PUSH_UNSPECIFIED, t.PUSH_NONE):
+    if value.push not in (t.PUSH_UNSPECIFIED, t.PUSH_NONE, t.PUSH_SHARERS, t.PUSH_ALL):
         raise invalid(f"policy.push has the unknown value {value.push}")
     return value
 

@@ -36,6 +36,7 @@ STATES = {
 }
 LEVELS = {Level.LAZY: t.CONSISTENCY_LAZY, Level.STRICT: t.CONSISTENCY_STRICT}
 _LEVELS_IN: dict[int, Level] = {number: level for level, number in LEVELS.items()}
+_PUSHES_IN = {t.PUSH_NONE: Push.NONE, t.PUSH_SHARERS: Push.SHARERS, t.PUSH_ALL: Push.ALL}
 PUSHES = {Push.NONE: t.PUSH_NONE, Push.SHARERS: t.PUSH_SHARERS, Push.ALL: t.PUSH_ALL}
 
 UINT32_MAX = 2**32 - 1
@@ -56,6 +57,11 @@ def digest(kind: str, *fields: object) -> str:
 def read_event(session: str, m: pb.ReadRequest) -> GetS:
     """A read of the committed version."""
     return GetS(session, m.share, validate.consistency(m.consistency) == t.CONSISTENCY_STRICT)
+
+
+def share_event(session: str) -> GetS:
+    """A read that the server makes for a session, to send it what it has not asked for."""
+    return GetS(session)
 
 
 def commit_event(session: str, m: pb.CommitRequest, bounds: validate.Bounds) -> tuple[Commit, str]:
@@ -116,7 +122,9 @@ def policy_event(session: str, m: pb.SetPolicyRequest) -> tuple[SetPolicy, str]:
     """A new policy of an artifact, or none of its own."""
     policy = _policy_in(validate.policy(m.policy)) if m.HasField("policy") else None
     fields = (
-        (policy.level and policy.level.value, policy.max_age_ms, policy.max_reads, policy.max_steps) if policy else None
+        (policy.level and policy.level.value, policy.max_age_ms, policy.max_reads, policy.max_steps, policy.push.value)
+        if policy
+        else None
     )
     return SetPolicy(session, policy), digest("set_policy", m.key, fields)
 
@@ -124,7 +132,7 @@ def policy_event(session: str, m: pb.SetPolicyRequest) -> tuple[SetPolicy, str]:
 def _policy_in(m: t.Policy) -> Policy:
     return Policy(
         level=_LEVELS_IN.get(m.consistency),
-        push=Push.NONE,
+        push=_PUSHES_IN.get(m.push, Push.NONE),
         max_age_ms=m.max_age_ms if m.HasField("max_age_ms") else None,
         max_reads=m.max_reads if m.HasField("max_reads") else None,
         max_steps=m.max_steps if m.HasField("max_steps") else None,

@@ -21,7 +21,18 @@ from homenode_directory.protocol.effects import (
     Result,
 )
 from homenode_directory.protocol.facts import Facts, level_of
-from homenode_directory.protocol.model import RESERVED, Cause, Entry, Holder, Level, Pending, Policy, Version, Waiter
+from homenode_directory.protocol.model import (
+    RESERVED,
+    Cause,
+    Entry,
+    Holder,
+    Level,
+    Pending,
+    Policy,
+    Push,
+    Version,
+    Waiter,
+)
 
 
 class Draft:
@@ -174,6 +185,14 @@ class Draft:
         """The answer to an effect."""
         return Done(self.version, fence, ttl_ms, self.level)
 
+    @property
+    def pushes(self) -> tuple[Push | None, str]:
+        """Whether a version's content follows by itself, and which content it replaces."""
+        push = (self.policy or self.facts.default).push
+        if push is Push.NONE or self.content is None:
+            return None, ""
+        return push, self.old.content.hash if self.old.content is not None else ""
+
     def publish(self, pending: Pending) -> None:
         """A prepared version becomes the committed one. Only its committer may hold a copy of it; none is older."""
         self.changed = self.calm_guard = True
@@ -195,7 +214,7 @@ class Draft:
                 self.end_lease(Cause.RELEASED)
         done = self.done(kept, self.holder.ttl_ms if kept and self.holder else 0)
         self.store_result(pending.session, pending.request, pending.digest, done)
-        self.log.append(Published(self.version, self.content, pending.session, pending.request))
+        self.log.append(Published(self.version, self.content, pending.session, pending.request, *self.pushes))
 
     def set_policy(self, policy: Policy | None) -> None:
         """Change the artifact's own policy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from enum import StrEnum
 
-from homenode_directory.protocol.model import Cause, Content, Entry, Level, Policy, Version
+from homenode_directory.protocol.model import Cause, Content, Entry, Level, Policy, Push, Version
 from homenode_directory.protocol.values import value
 
 
@@ -126,7 +126,8 @@ class Inv:
     """Copies older than `version` are obsolete; `fence` names the round. Watchers take it as the change event.
 
     `lease` names the write lease that it was committed under, "" for a compare-and-set without one. `waits` is the
-    wait-set of a prepared commit, and at `until_ms`, store time, all their copies are dead.
+    wait-set of a prepared commit, and at `until_ms`, store time, all their copies are dead. `push` says whether content
+    follows by itself, and `base` then names the content that was replaced, so that a patch will do.
     """
 
     version: Version
@@ -137,6 +138,8 @@ class Inv:
     lease: str = ""
     waits: tuple[str, ...] = ()
     until_ms: int = 0
+    push: Push | None = None
+    base: str = ""
 
 
 @value
@@ -184,12 +187,17 @@ class Refused:
 
 @value
 class Published:
-    """A prepared version is the committed one now; `request` is answered. Watchers take it as the change."""
+    """A prepared version is the committed one now; `request` is answered. Watchers take it as the change.
+
+    `push` and `base` as in Inv.
+    """
 
     version: Version
     content: Content | None
     session: str
     request: int
+    push: Push | None = None
+    base: str = ""
 
 
 @value

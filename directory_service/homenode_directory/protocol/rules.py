@@ -299,7 +299,8 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
         draft.unshare(lambda session, _: session != event.session)
     draft.version, draft.content = version, event.content
     draft.committed_ms = max(draft.committed_ms, facts.now_ms)
-    draft.log.append(Inv(version, fence, event.content, event.session, lease=event.lease))
+    push, base = draft.pushes
+    draft.log.append(Inv(version, fence, event.content, event.session, lease=event.lease, push=push, base=base))
     if event.content is not None:
         draft.share(event.session)
     else:
