@@ -105,10 +105,10 @@ def nested_swaps(swaps: Sequence[tuple[bytes, int, bytes]]) -> Message:
 
 
 class EtcdClient:
-    """One connection of its own."""
+    """One client; with `own` over a connection of its own, else over the one that all others of the process share."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, address: str, *, own: bool = False) -> None:
+        self._channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", int(own))])
         self._range = self._call("Range", "RangeResponse")
         self._put = self._call("Put", "PutResponse")
         self._txn = self._call("Txn", "TxnResponse")
@@ -131,7 +131,11 @@ class EtcdClient:
 
     async def swap(self, key: bytes, revision: int, value: bytes) -> int:
         """Write if the key was last written by `revision`; returns the new revision, or 0 if it was not."""
-        done = await self._txn(swap_request(key, revision, value))
+        return await self.transact(swap_request(key, revision, value))
+
+    async def transact(self, request: Message) -> int:
+        """Send a transaction; returns the new revision, or 0 if its comparison did not hold."""
+        done = await self._txn(request)
         return done.header.revision if done.succeeded else 0
 
     async def nested(self, request: Message) -> int:

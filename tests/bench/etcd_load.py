@@ -14,11 +14,11 @@ from tests.bench.homenode_load import body
 from tests.bench.load import Loops, Operation
 
 
-async def get(address: str, clients: int) -> Loops:
-    """Linearizable reads of 1 KiB; a key and a connection each."""
+async def get(address: str, clients: int, own: bool = False) -> Loops:
+    """Linearizable reads of 1 KiB; a key each."""
 
     async def make(client: EtcdClient, number: int) -> Operation:
-        key = f"bench/{number}".encode()
+        key = f"get/{number}".encode()
         await client.put(key, body(number).encode())
 
         async def one() -> None:
@@ -26,14 +26,14 @@ async def get(address: str, clients: int) -> Loops:
 
         return one
 
-    return Loops([await make(EtcdClient(address), n) for n in range(clients)])
+    return Loops([await make(EtcdClient(address, own=own), n) for n in range(clients)])
 
 
-async def swap(address: str, clients: int) -> Loops:
-    """Compare-and-set of 1 KiB; a key and a connection each."""
+async def swap(address: str, clients: int, own: bool = False) -> Loops:
+    """Compare-and-set of 1 KiB; a key each."""
 
     async def make(client: EtcdClient, number: int) -> Operation:
-        key, value = f"bench/{number}".encode(), body(number).encode()
+        key, value = f"swap/{number}".encode(), body(number).encode()
         await client.put(key, value)
         _, revision = await client.get(key)
 
@@ -44,12 +44,12 @@ async def swap(address: str, clients: int) -> Loops:
 
         return one
 
-    return Loops([await make(EtcdClient(address), n) for n in range(clients)])
+    return Loops([await make(EtcdClient(address, own=own), n) for n in range(clients)])
 
 
 async def hot(address: str, clients: int) -> Loops:
-    """Everybody adds one to the same key, again until it holds; a connection each."""
-    key = b"bench/hot"
+    """Everybody adds one to the same key, again until it holds."""
+    key = b"hot"
 
     def make(client: EtcdClient) -> Operation:
         async def add() -> None:
@@ -68,7 +68,7 @@ async def batch(address: str, clients: int, batch: int = 64) -> Loops:
     """`clients` at once, each sending transactions that nest `batch` compare-and-sets of 1 KiB."""
 
     async def make(client: EtcdClient, number: int) -> Operation:
-        keys = [f"bench/{number}/{i}".encode() for i in range(batch)]
+        keys = [f"batch/{number}/{i}".encode() for i in range(batch)]
         values = [body(i).encode() for i in range(batch)]
         for key, value in zip(keys, values, strict=True):
             await client.put(key, value)
@@ -104,8 +104,9 @@ class NativeLoad:
         clients: requests under way, over `connections` connections.
     """
 
-    def __init__(self, kind: str, address: str, clients: int, folder: Path, *, connections: int = 8) -> None:
-        key = b"bench/native"
+    def __init__(self, kind: str, address: str, clients: int, folder: Path, *, connections: int = 1) -> None:
+        key = b"native"
+        asyncio.run(_prepared(address, key))
         requests: Mapping[str, Message] = {
             "get": get_request(key),
             "swap": touch_request(key, body(0).encode()),
@@ -133,6 +134,15 @@ class NativeLoad:
             raise RuntimeError(f"h2load: {int(failed)} requests failed")
         mean_ms = self._clients / per_s * 1e3 if per_s else 0.0
         return {"n": succeeded, "per_s": succeeded / seconds, "p50_ms": mean_ms, "p99_ms": 0.0}
+
+
+async def _prepared(address: str, key: bytes) -> None:
+    """The key exists, and both messages do what they are to do."""
+    client, value = EtcdClient(address), body(0).encode()
+    await client.put(key, value)
+    _, revision = await client.get(key)
+    assert await client.transact(touch_request(key, value)) > revision
+    await client.close()
 
 
 def _found(pattern: str, output: str) -> tuple[Any, ...]:

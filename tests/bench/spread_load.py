@@ -135,7 +135,7 @@ async def etcd_watchers(address: str, clients: int, own_streams: bool = False) -
     writer = EtcdClient(address)
     await writer.put(key, value)
     countdown = Countdown()
-    readers = [EtcdClient(address) for _ in range(clients if own_streams else 1)]
+    readers = [EtcdClient(address, own=True) for _ in range(clients if own_streams else 1)]
     streams = [reader.watch() for reader in readers]
     for stream in streams:
         for _ in range(clients // len(streams)):

@@ -50,7 +50,7 @@ def series(rounds: list[Measured], figure: str) -> list[float]:
     Row("acquire_64_native", "the same", f"etcd linearizable get, {NATIVE}", PER_S, 2.5, True, moonshot=5),
 )
 def acquire_64(bench: Bench) -> Figures:
-    """Both sides: 64 clients of one process."""
+    """Both sides: 64 clients of one process over one connection."""
     peers = {
         "acquire_64": ("etcd, Python", bench.on_etcd("etcd_load.get", SESSIONS)),
         "acquire_64_native": ("etcd, native", native(bench, "get")),
@@ -95,7 +95,9 @@ def acquire_512(bench: Bench) -> Figures:
 def streams_64(bench: Bench) -> Figures:
     """As if each session were a process of its own."""
     ours = bench.ours("homenode_load.acquire", SESSIONS, own_streams=True)
-    return compared(bench, ours, {"streams_64": ("etcd, Python", bench.on_etcd("etcd_load.get", SESSIONS))})[0]
+    return compared(bench, ours, {"streams_64": ("etcd, Python", bench.on_etcd("etcd_load.get", SESSIONS, own=True))})[
+        0
+    ]
 
 
 @group(
@@ -173,4 +175,4 @@ def hot_64(bench: Bench) -> Figures:
 def unary_64(bench: Bench) -> Figures:
     """Without the session stream: any gRPC client."""
     ours = bench.ours("homenode_load.unary_commit", SESSIONS)
-    return compared(bench, ours, {"unary_64": ("etcd, Python", bench.on_etcd("etcd_load.swap", SESSIONS))})[0]
+    return compared(bench, ours, {"unary_64": ("etcd, Python", bench.on_etcd("etcd_load.swap", SESSIONS, own=True))})[0]
