@@ -164,6 +164,7 @@ class Slice:
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._busy: set[str] = set()  # artifacts of the batches under way
+        self._flying = 0  # batches under way
         self._workers: list[asyncio.Task[None]] = []
         self._closing = False
 
@@ -293,6 +294,7 @@ class Slice:
                 continue
             artifacts = {artifact for job in batch for artifact in job.artifacts}
             self._busy |= artifacts
+            self._flying += 1
             try:
                 again = await self._commit(batch)
             except Exception as error:  # a mistake in one batch must not stop the slice for good
@@ -301,6 +303,7 @@ class Slice:
                     job.fail(error)
                 again = []
             self._busy -= artifacts
+            self._flying -= 1
             self._queue.extendleft(reversed(again))
             self._queued_bytes += sum(len(job.body) for job in again)
             self._wake.set()
@@ -308,10 +311,10 @@ class Slice:
     def _take(self) -> list[Job]:
         """The jobs of the next batch: those first in line whose artifacts no batch under way has changed.
 
-        Half of what waits is enough, so that one batch is judged while the store is busy with another; jobs of one
-        artifact stay together, and in order.
+        What waits is shared among the workers that are free, so that one batch is judged while the store is busy with
+        another; jobs of one artifact stay together, and in order.
         """
-        enough = max(BATCH_MIN, len(self._queue) // 2)
+        enough = max(BATCH_MIN, len(self._queue) // (WORKERS - self._flying))
         batch: list[Job] = []
         passed: list[Job] = []
         taken: set[str] = set()
