@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import homenode
-from homenode_api.chunks import CHUNK_BYTES
+from homenode_api.chunks import CHUNK_BYTES, ChunkMessage
 from tests.client.conftest import ServerFactory
 
 MIB = 1 << 20
@@ -205,6 +205,47 @@ async def test_a_fetch_that_a_commit_overtakes_is_not_kept(server_factory: Serve
         assert old.version == first.version and old.bytes == big
         assert b.read_cached("big") is None
         assert (await b.read("big")).bytes == big + b"!"
+
+
+async def test_bytes_that_changed_on_the_way_are_not_given(url: str, tmp_path: Path, big: bytes) -> None:
+    async with homenode.connect(url, agent="a", timeout_ms=3_000) as a:
+        await a.put("big", big)
+        a._core.cache.drop_all()
+        a._core.cache.__init__(bytes_max=64 * MIB)  # type: ignore[misc]
+        transport = a._core.session.link.transport
+        read_content = transport.read_content
+
+        async def damaging(request: object, timeout_s: float) -> AsyncIterator[object]:
+            async for message in read_content(request, timeout_s):  # type: ignore[arg-type]
+                if isinstance(message, ChunkMessage) and message.place == 2:
+                    message = message._replace(data=bytes(len(message.data)))
+                yield message
+
+        transport.read_content = damaging  # type: ignore[assignment, method-assign]
+        with pytest.raises(homenode.InternalError):
+            await a.read("big", max_age_ms=0)
+        with pytest.raises(homenode.InternalError):
+            await a.download("big", tmp_path / "out")
+        got = b""
+        with pytest.raises(homenode.InternalError):
+            async with a.open("big") as content:
+                async for piece in content:
+                    got += piece
+        assert got == big[: 2 * MIB]
+        transport.read_content = read_content  # type: ignore[method-assign]
+        assert (await a.read("big")).bytes == big
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_snapshot_has_large_contents_too(url: str, big: bytes) -> None:
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        await a.put("big", big)
+        await a.put("small", "1")
+        async with b.snapshot(["big", "small"]) as snap:
+            await a.put("big", big[::-1])
+            await a.put("small", "2")
+            assert (snap["big"].bytes, snap["small"].text) == (big, "1")
+        assert (await b.read("big", max_age_ms=0)).bytes == big[::-1]
 
 
 def test_blocking(short_tmp: Path, big: bytes) -> None:
