@@ -137,7 +137,7 @@ class Line:
         self.writes = 0  # own effects under way, of which the directory makes nobody wait for our copy
         self.known: list[tuple[Version, bytes]] = []  # hashes of versions, newest first
         self.policy: CopyPolicy | None = None
-        self.strict = False  # what the last answer said
+        self.strict: bool | None = None  # what answers said; None: nothing yet
         self.listed = True  # the directory may count this session among the sharers of an older version
 
     @property
@@ -260,10 +260,10 @@ class Cache:
         line = self._lines.get(key)
         return line.floor if line is not None else None
 
-    def is_strict(self, key: str) -> bool:
-        """Whether the last read of `key` said so."""
+    def is_strict(self, key: str) -> bool | None:
+        """Whether `key` is strict, as the last read said; None where none did."""
         line = self._lines.get(key)
-        return line is not None and line.strict
+        return line.strict if line is not None else None
 
     def told(self, key: str, *, strict: bool) -> None:
         """The directory says whether `key` is strict."""

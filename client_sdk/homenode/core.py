@@ -161,13 +161,13 @@ class Core:
     ) -> Artifact:
         held = self.cache.held(key) if name_held else {}
         # A strict read of a lazy artifact is a load that nobody keeps; one of a strict artifact brings a copy.
-        share = version is None and (level != t.CONSISTENCY_STRICT or self.cache.is_strict(key))
+        share = version is None and (level != t.CONSISTENCY_STRICT or self.cache.is_strict(key) is not False)
         request = pb.ReadRequest(key=name(key), have=held, share=share, consistency=level, snapshot=snapshot)
         if version is not None:
             request.version.incarnation, request.version.n = version
         response, pending = await self.session.request("read", request, timeout_ms=timeout_ms)
         if version is None:
-            share = self._judge_level(key, level, response) and share
+            self._judge_level(key, level, response)
         if share and response.content.held and self._may_keep(response, pending):
             copy = self.cache.renew(
                 key,
@@ -184,16 +184,18 @@ class Core:
             self._install(artifact, self._copy_policy(response))
         return artifact
 
-    def _judge_level(self, key: str, asked: t.Consistency, response: pb.ReadResponse) -> bool:
-        """Whether the answer may be kept as a copy, as far as its level goes. Raises Unsupported."""
-        strictly = asked == t.CONSISTENCY_STRICT
-        if strictly and response.level != asked:
-            raise Unsupported(f"this directory gives no strict read of {key!r}")
+    def _judge_level(self, key: str, asked: t.Consistency, response: pb.ReadResponse) -> None:
+        """Learn whether the artifact is strict; the directory lets nobody keep what is strict only because it was asked
+        for so. Raises Unsupported."""
         strict = response.level == t.CONSISTENCY_STRICT
-        if strictly:  # of a lazy artifact too the answer is strict, once
-            strict = response.policy.consistency == t.CONSISTENCY_STRICT
+        if asked == t.CONSISTENCY_STRICT:
+            if not strict:
+                raise Unsupported(f"this directory gives no strict read of {key!r}")
+            policy = response.policy.consistency
+            if policy == t.CONSISTENCY_UNSPECIFIED and not response.cacheable:
+                return  # a lazy artifact, or a strict one of which a version is about to be published
+            strict = response.cacheable or policy == t.CONSISTENCY_STRICT
         self.cache.told(key, strict=strict)
-        return strict or not strictly
 
     async def _artifact(
         self,

@@ -142,11 +142,10 @@ class ScriptedDirectory:
             return {"error": t.Error(reason=t.ERROR_REASON_NOT_FOUND, message="there is no such artifact")}
         version, data = self.contents[key]
         response = read_response(version, data, self.at())
-        if key in self.strict:
-            response.policy.consistency = t.CONSISTENCY_STRICT
-        if key in self.strict or operation.read.consistency == t.CONSISTENCY_STRICT:
+        beyond = operation.read.consistency == t.CONSISTENCY_STRICT and key not in self.strict
+        if beyond or key in self.strict:
             response.level = t.CONSISTENCY_STRICT
-        response.cacheable = operation.read.share
+        response.cacheable = operation.read.share and not beyond
         return {"read": response}
 
     def event(self, **what: Any) -> None:
