@@ -343,10 +343,17 @@ class Directory:
             # Nobody waits: a lost ack is made up for by the next read or the session's end.
             self.post(slice_, fields.artifact_of(place, key), InvAck(tuple(sorted(who)), n, fence), UNHEARD)
 
-    async def redeclare(self, place: Place, session: str, keys: Collection[str]) -> None:
-        """The session holds copies of `keys` only: it leaves the sharer sets of all other artifacts."""
+    async def redeclare(
+        self, place: Place, session: str, keys: Collection[str], here: Callable[[], bool] = lambda: True
+    ) -> None:
+        """The session holds copies of `keys` only: it leaves the sharer sets of all other artifacts.
+
+        `here`: whether it still is where it said so. Elsewhere it has declared anew, and may have more copies.
+        """
         slice_ = self.slice_of(place)
         held = await self.store_call(self.store.ranked(slice_.number, fields.held_key(session)))
+        if not here():
+            return
         declared = {fields.artifact_of(place, key) for key in keys}
         for artifact in sorted(set(held) - declared):
             if session in slice_.entry(artifact).sharers or artifact not in slice_:

@@ -148,6 +148,19 @@ async def test_nobody_waits_for_a_copy_that_is_gone(world: World, server: Proces
     assert await version(future) == 2
 
 
+async def test_what_a_session_said_before_it_went_elsewhere_takes_it_out_of_no_sharer_set(
+    world: World, server: Process
+) -> None:
+    a, b = await person(server), await person(server)
+    await server.commit(a, "h1")
+    await server.read(b, "k")
+    await server.directory.redeclare(PLACE, b, (), lambda: False)
+    future = await commit(server, a, "h2", 1)
+    assert world.entry.pending is not None and world.entry.pending.waits == (b,)
+    await ack(server, b)
+    assert await version(future) == 2
+
+
 async def test_a_session_that_is_over_gets_the_answer_of_what_it_has_prepared(world: World, server: Process) -> None:
     a, b = await person(server), await person(server)
     await server.commit(a, "h1")

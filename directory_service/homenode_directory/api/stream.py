@@ -299,7 +299,10 @@ class Stream:
             if self._sessions.get(number) is not session and parts.hub.owner(caller.session) is None:
                 parts.delivery.detach(caller.session)  # it went while it came
             session.sink.position = max(session.sink.position, attached.position)
-            await parts.directory.redeclare(caller.place, caller.session, () if attached.resync else holdings)
+            keys = () if attached.resync else holdings
+            await parts.directory.redeclare(
+                caller.place, caller.session, keys, lambda: self._sessions.get(number) is session
+            )
         except BaseException:  # its client may try again under the same number
             if self._sessions.get(number) is session:
                 self._drop(number)
