@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from homenode_directory.audit.live import read_store
+from homenode_directory.audit.rules import Auditor
 from homenode_directory.content.retention import RetentionPolicy
 from homenode_directory.directory import Opened
 from homenode_directory.errors import DirectoryError
@@ -76,9 +78,17 @@ class Histories(RuleBasedStateMachine):
             for _, _, future in client.queued.values():
                 future.cancel()
         self.run(asyncio.sleep(0))
+        self.run(self.audit())
         for process in self.processes:
             self.run(process.close())
         self.loop.close()
+
+    async def audit(self) -> None:
+        """The log shows nothing that must not be."""
+        auditor = Auditor()
+        async for item in read_store(self.processes[0].store):
+            auditor.see(item)
+        assert not auditor.violations, auditor.violations
 
     # --- clients ----------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,10 @@ def refused(agent: str, start: int, end: int, base: int | Base, current: int) ->
     return replace(write(agent, start, end, current, base), refused="VersionConflict")
 
 
+def policy(start: int, end: int) -> Operation:
+    return Operation(Kind.POLICY, "k", "p", "p", start, end)
+
+
 CREATED = write("w", 0, 1, 1, ABSENT)
 SECOND = write("w", 2, 3, 2, 1)
 
@@ -97,6 +101,11 @@ CASES: dict[str, tuple[list[Operation], str]] = {
     ),
     "an unknown write of another content": (
         [CREATED, write("a", 2, None, None, 1, "x"), read("b", 4, 5, 2, "y")], "never written",
+    ),
+    "a version made by a change of policy": ([CREATED, policy(2, 3), read("b", 4, 5, 2)], ""),
+    "a change of policy that was refused": (
+        [CREATED, replace(policy(2, 3), refused="LeaseDenied"), read("b", 4, 5, 2)],
+        "never written",
     ),
     "one unknown write, twice": (
         [CREATED, write("a", 2, None, None, ANY, "x"), read("b", 4, 5, 2, "x"), read("b", 6, 7, 3, "x")],

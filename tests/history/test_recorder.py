@@ -37,6 +37,9 @@ async def test_every_kind_of_operation_is_recorded(tmp_path: Path) -> None:
         assert (await hn.read("k", max_age_ms=0)).version is not None
         await hn.read("k", version=first.version)
         await hn.commit_many({"k": "joint"})
+        await hn.set_policy("k", max_age_ms=500)
+        with pytest.raises(homenode.NotFound):
+            await hn.set_policy("else", max_age_ms=500)
         await hn.delete("k")
         with pytest.raises(homenode.NotFound) as missing:
             await hn.read("k", max_age_ms=0)
@@ -53,10 +56,12 @@ async def test_every_kind_of_operation_is_recorded(tmp_path: Path) -> None:
         (Kind.WRITE, "a", ""),
         (Kind.READ, "a", ""),
         (Kind.WRITE, "a", ""),
+        (Kind.POLICY, "a", ""),
+        (Kind.POLICY, "a", "NotFound"),
         (Kind.DELETE, "a", ""),
         (Kind.READ, "a", "NotFound"),
     ]
-    assert {o.session for o in found} == {session} and {o.key for o in found} == {"k"}
+    assert {o.session for o in found} == {session} and {o.key for o in found} == {"k", "else"}
     assert [o.base for o in found if o.writes][:2] == [ABSENT, ABSENT]
     assert [o.lease for o in found if o.writes] == [False, False, True, False, False, False]
     assert [o.asked for o in found if o.asked] == ["fresh", "fresh"]

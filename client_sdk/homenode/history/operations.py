@@ -6,7 +6,7 @@ outcome is known, so that a write whose process died is there all the same, with
   {"history":1,"boot":"…","process":"3f9a21c4","at_ms":…}                                        begins each process
   {"kind":"hit","key":"plan.md","agent":"a","session":"main~…","start":1,"end":2,"version":"17.3","level":"lazy","hash":"…"}
   {"kind":"read",…,"asked":"strict","absent":true}                                              there was none
-  {"kind":"write","id":"3f9a21c4.1",…,"start":3,"base":"17.3","hash":"…","lease":true}          also "delete"
+  {"kind":"write","id":"3f9a21c4.1",…,"start":3,"base":"17.3","hash":"…","lease":true}          also "delete", "policy"
   {"id":"3f9a21c4.1","end":9,"version":"17.4"}      or "refused":"VersionConflict" with the version that it named
   {"stopped":"the history is full","process":"3f9a21c4"}                    what follows is not recorded: no history
 
@@ -29,12 +29,16 @@ SUFFIX = ".jsonl"
 
 
 class Kind(StrEnum):
-    """What an operation is. A hit is a read that the cache answered without asking anybody."""
+    """What an operation is. A hit is a read that the cache answered without asking anybody.
+
+    A change of policy may make a version, with the content that is there; nobody is told which.
+    """
 
     HIT = "hit"
     READ = "read"
     WRITE = "write"
     DELETE = "delete"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,18 @@ class Operation:
 
     @property
     def writes(self) -> bool:
-        """Whether it is to change something."""
+        """Whether it is to change the content."""
         return self.kind in (Kind.WRITE, Kind.DELETE)
 
     @property
     def unknown(self) -> bool:
         """Whether nobody knows what became of it."""
         return self.end_ns is None
+
+    @property
+    def maybe(self) -> bool:
+        """Whether it may have made a version that it does not name."""
+        return (self.writes and self.unknown) or (self.kind is Kind.POLICY and not self.refused)
 
     @property
     def done(self) -> bool:
@@ -206,5 +215,5 @@ def by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
 def linear(operations: Iterable[Operation]) -> Iterator[Operation]:
     """Those that are promised to be linearizable: writes, refusals, and reads that are strict or took no copy."""
     for operation in operations:
-        if operation.writes or operation.level == "strict" or operation.asked:
+        if operation.writes or operation.maybe or operation.level == "strict" or operation.asked:
             yield operation

@@ -67,7 +67,7 @@ def stale(operations: Sequence[Operation]) -> Iterator[Stale]:
 def invented(operations: Sequence[Operation], *, all_writers: bool = True) -> Iterator[Finding]:
     """Reads of what nobody had written. Takes the operations on one artifact."""
     done = {one.version: one for one in operations if one.done and one.version is not None}
-    unknown = [one for one in operations if one.writes and one.unknown]
+    unknown = [one for one in operations if one.maybe]
     contents: dict[Version, Operation] = {}
     for one in operations:
         if one.kind not in (Kind.HIT, Kind.READ) or one.version is None or one.refused or one.end_ns is None:
@@ -90,7 +90,7 @@ def lost(operations: Iterable[Operation], *, all_writers: bool = True) -> Iterat
     over: dict[Version, Operation] = {}
     key, unknown = "", 0
     for one in operations:
-        key, unknown = one.key, unknown + (one.unknown and one.writes)
+        key, unknown = one.key, unknown + one.maybe
         if not one.done or one.version is None:
             continue
         if one.version in done:

@@ -55,10 +55,22 @@ class RecordedCore:
         return artifact
 
     async def set_policy(self, key: str, *rest: Any) -> Any:
-        """See `Core.set_policy`. A change of level makes a version of what is there; which one is not told."""
+        """See `Core.set_policy`."""
         recorder, session = self._recorder, self._core.session.id
-        recorder.begin(kind=Kind.WRITE, key=key, agent=self._agent, session=session, start=recorder.clock(), base="any")
-        return await self._core.set_policy(key, *rest)
+        said = {"kind": Kind.POLICY, "key": key, "agent": self._agent, "session": session}
+        name = recorder.begin(**said, start=recorder.clock())
+        ended: dict[str, Any] | None = {}
+        try:
+            return await self._core.set_policy(key, *rest)
+        except Unknown:
+            ended = None
+            raise
+        except HomenodeError as failure:
+            ended = {"refused": type(failure).__name__}
+            raise
+        finally:
+            if ended is not None:
+                recorder.write({"id": name, "end": recorder.clock(), **ended})
 
 
 def begin(

@@ -67,7 +67,10 @@ def said(operations: Iterable[Operation]) -> Said:
     found = Said([], [], [])
     for one in operations:
         end = FOREVER if one.end_ns is None else one.end_ns
-        if one.writes and not one.refused:
+        if one.kind is Kind.POLICY:
+            if one.maybe:
+                found.may.append(Write(None, Base.ANY, True, one.start_ns, end, "", one))
+        elif one.writes and not one.refused:
             base = one.base if one.base is not None else Base.ANY
             hash_ = one.hash if one.kind is Kind.WRITE else ""
             write = Write(

@@ -190,23 +190,17 @@ class Exporter:
 
     async def _trimmed(self, writer: ArchiveWriter, slice_: int, at: Reached, head: int) -> bool:
         """What follows is not there: it was trimmed, or the memory is another one."""
-        if head < at.sequence:
-            began = await self._beginning(slice_, at)
-            if began is None:
-                return False  # nothing has happened since
-            await self._renew(writer, slice_, began)
-            return True
         began = await self._beginning(slice_, at)
         if began is not None and began.sequence < at.sequence:
             await self._renew(writer, slice_, began)
             return True
-        after = await oldest(self._store, slice_, head, at.sequence)
+        after = await oldest(self._store, slice_, head, at.sequence)  # where the memory is older: as it was, as yet
         if after > at.sequence:
             text = f"trimmed before it was exported ({after - at.sequence} entries)"
             LOG.error("the log archive has a gap: slice %d, %d to %d, %s", slice_, at.sequence + 1, after, text)
             lines = [gap_line(slice_, at.sequence + 1, after, text)]
             await self._append(writer, slice_, lines, Reached(at.incarnation, after))
-        return True
+        return after > at.sequence
 
     async def _beginning(self, slice_: int, at: Reached) -> Reached | None:
         """After what the log's first entry of a later incarnation than `at` comes; None: there is none."""

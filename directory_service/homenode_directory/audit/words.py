@@ -29,7 +29,7 @@ def clock(ms: int) -> str:
 def sentences(item: Logged, known: Known) -> Iterator[str]:
     """What each event of an entry says; `known` is the artifact before the entry."""
     for event in item.record.events:
-        yield WORDS[type(event)](event, known)
+        yield WORDS[type(event)](event, known, item)
 
 
 def _names(sessions: tuple[str, ...] | list[str]) -> str:
@@ -41,7 +41,7 @@ def _content(content: Content | None) -> str:
     return f"{content.size} bytes, {content.hash[:8]}" if content is not None else ""
 
 
-def _inv(event: LogEvent, known: Known) -> str:
+def _inv(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Inv)
     how = f"under the write lease {event.lease}" if event.lease else "without a lease"
     number = event.version.n
@@ -56,42 +56,43 @@ def _inv(event: LogEvent, known: Known) -> str:
     return f"{text}; obsolete for {_names(others)}" if others else text
 
 
-def _published(event: LogEvent, known: Known) -> str:
+def _published(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Published)
     waits = known.pending.waits if known.pending is not None else ()
-    late = [session for session in waits if session not in known.dropped]
-    why = f"; {_names(late)} acknowledged last, or ran out of time" if late else ""
+    now = [who for other in item.record.events if isinstance(other, effects.Dropped) for who in other.sessions]
+    silent = [session for session in waits if session not in known.dropped and session not in now]
+    why = f"; {_names(silent)} did not answer, and the copy is dead by now" if silent else ""
     return f"v{event.version.n}: published for {event.session}{why}"
 
 
-def _granted(event: LogEvent, known: Known) -> str:
+def _granted(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Granted)
     waited = ", which had waited for it" if event.request else ""
     waited += f", from {event.by}" if event.by else ""
     return f"the write lease {event.lease} went to {event.session}{waited} (token {event.fence})"
 
 
-def _ended(event: LogEvent, known: Known) -> str:
+def _ended(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Ended)
     return f"{event.session} {ENDS[event.cause]} ({event.lease}; tokens below {event.fence} are refused)"
 
 
-def _shared(event: LogEvent, known: Known) -> str:
+def _shared(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Shared)
     return f"{event.session} took a copy of v{event.n}"
 
 
-def _dropped(event: LogEvent, known: Known) -> str:
+def _dropped(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Dropped)
     return f"{_names(event.sessions)} dropped the copy" + ("" if len(event.sessions) == 1 else " each")
 
 
-def _refused(event: LogEvent, known: Known) -> str:
+def _refused(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Refused)
     return f"{event.session} waited for the write lease in vain (request {event.request})"
 
 
-def _policy(event: LogEvent, known: Known) -> str:
+def _policy(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.PolicySet)
     policy = event.policy
     if policy is None:
@@ -102,7 +103,7 @@ def _policy(event: LogEvent, known: Known) -> str:
     return f"policy: {level}, push {policy.push.value}{said}"
 
 
-WORDS: dict[type[LogEvent], Callable[[LogEvent, Known], str]] = {
+WORDS: dict[type[LogEvent], Callable[[LogEvent, Known, Logged], str]] = {
     effects.Inv: _inv,
     effects.Shared: _shared,
     effects.Granted: _granted,
