@@ -20,7 +20,10 @@ class SentinelSet:
         self._folder = folder
         self._down_after_ms = down_after_ms
         self._count = sentinels
-        self.nodes = [RedisProcess(folder / f"node{n}", {"appendfsync": "always"}) for n in range(2)]
+        self.nodes = [
+            RedisProcess(folder / f"node{n}", {"appendfsync": "always", "repl-diskless-sync-delay": "0"})
+            for n in range(2)
+        ]
         self.ports: list[int] = []
         self._processes: list[subprocess.Popen[bytes]] = []
 

@@ -11,7 +11,7 @@ from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICE
 from homenode_directory.store.sqlite_store import SqliteStore
 
 SQLITE = "sqlite:///"
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
 def open_store(
@@ -21,9 +21,10 @@ def open_store(
 
     `sqlite:///FILE` (a fourth slash begins an absolute path), `redis://HOST:PORT/DB`, `rediss://…`, `unix:///SOCKET`,
     `redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB` (the primary that these Sentinels call NAME; `rediss+sentinel` with
-    TLS; `?sentinel_username=` and `?sentinel_password=` where they want them), or `memory://`, which ends with the
-    process. For Redis, `?name=N` tells several stores in one database apart (default `hn`) and `?allow_eviction=1`
-    accepts a server that may evict; the rest is as in redis-py's URLs.
+    TLS; `?sentinel_username=` and `?sentinel_password=` where they want them), `redis+cluster://HOST:PORT,HOST:PORT`
+    (any nodes of a cluster), or `memory://`, which ends with the process. For Redis, `?name=N` tells several stores in
+    one database apart (default `hn`) and `?allow_eviction=1` accepts a server that may evict; the rest is as in
+    redis-py's URLs.
 
     Args:
         url: the address.
@@ -49,6 +50,7 @@ def open_store(
 
 def _redis(url: str, slices: int, log_max: int, wait_replicas: int) -> Store:
     try:
+        from homenode_directory.store.redis_cluster import CLUSTER, ClusterStore
         from homenode_directory.store.redis_store import RedisStore
     except ImportError as error:
         raise StoreError(f"a Redis store needs the extra homenode[server]: {error}") from None
@@ -60,7 +62,8 @@ def _redis(url: str, slices: int, log_max: int, wait_replicas: int) -> Store:
         raise StoreError("a Redis store's name has no braces and no #")
     try:
         plain = urlunsplit(parts._replace(query=urlencode(query)))
-        return RedisStore(
+        kind = ClusterStore if parts.scheme.endswith(CLUSTER) else RedisStore
+        return kind(
             plain,
             name=name,
             slices=slices,

@@ -81,7 +81,7 @@ class RedisStore:
         self._name = name
         self._log_max = log_max
         self._ids = ids
-        self._origin = ids()
+        self.origin = ids()
         self._allow_eviction = allow_eviction
         self._wait_replicas = wait_replicas
         # WAIT speaks of the connection's own writes. So that it speaks of everything that was there before, there is
@@ -100,19 +100,25 @@ class RedisStore:
 
     async def open(self) -> None:
         """See `Store.open`. Also refuses a Redis that is too old, evicts, or holds another format."""
+        await self.prepare()
+        await self.join()
+
+    async def prepare(self) -> None:
+        """Check the server, and have the scripts there. Raises StoreError."""
         link = await self._links.take()
         version = link.version
-        policy, stored = await self._links.run(
-            link, [("CONFIG", "GET", "maxmemory-policy"), ("HMGET", self._store_key, "format", "slices")]
-        )
+        (policy,) = await self._links.run(link, [("CONFIG", "GET", "maxmemory-policy")])
         if version < LEAST_VERSION:
             raise StoreError(f"Redis {version[0]}.{version[1]} is too old: 7.0 or later is needed")
         self._check_policy(policy)
-        raise_errors([stored])
-        if stored[0] is not None and stored[0] != FORMAT.encode():
-            raise StoreError(f"the store has format {stored[0].decode()}; this version reads format {FORMAT}")
         for script in (self._commit, self._relief, self._adopt):
             script.digest = (await self._links.call(("SCRIPT", "LOAD", script.source)))[0].decode()
+
+    async def join(self) -> None:
+        """Check the store's format, and take the number of slices that it has. Raises StoreError."""
+        (stored,) = await self._links.call(("HGET", self._store_key, "format"))
+        if stored is not None and stored != FORMAT.encode():
+            raise StoreError(f"the store has format {stored.decode()}; this version reads format {FORMAT}")
         self.slices = await self._fix_slices()
 
     async def close(self) -> None:
@@ -142,7 +148,7 @@ class RedisStore:
         """See `Store.commit`."""
         call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
         words: list[str | bytes | int] = [
-            incarnation, f"{self._origin} {slice_}", self._channel, self._log_max, *call.packed(commits),
+            incarnation, f"{self.origin} {slice_}", self._channel, self._log_max, *call.packed(commits),
         ]  # fmt: skip
         first: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
         large = sum(len(data) for _, data in blobs) > SMALL_CALL_BYTES
@@ -263,7 +269,7 @@ class RedisStore:
         try:
             async for message in link.subscribe(self._channel):
                 origin, slice_, head = message.decode().split()
-                if origin != self._origin:
+                if origin != self.origin:
                     yield int(slice_), int(head)
         finally:
             await self._links.drop(link)
