@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.bench import bodies, growth, large, local, spread, throughput  # noqa: F401  (they register their rows)
 from tests.bench.processes import ROOT
-from tests.bench.rows import GROUPS, Figures, Group, entry
+from tests.bench.rows import GROUPS, ORDER, Figures, Group, entry
 from tests.bench.running import Bench
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         with Bench(folder, rounds=args.rounds, seconds=args.seconds, peers=not args.alone) as bench:
-            for group in GROUPS:
+            for group in sorted(GROUPS, key=lambda group: ORDER.index(group.rows[0].id)):
                 rows = [row for row in group.rows if wanted is None or row.id in wanted]
                 if rows:
                     figures = _measured(group, bench)

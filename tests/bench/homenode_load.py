@@ -151,7 +151,7 @@ async def _unary(address: str, key: str, number: int) -> Operation:
     async def put() -> None:
         nonlocal count, current
         count += 1
-        content = encode(f"{text[:500]}{count:08d}{text[508:]}".encode(), None, artifact_max=1 << 20)
+        content = encode(f"{text[:500]}{count:08d}{text[508:]}".encode(), None)
         request = pb.CommitRequest(session_id=opened.session_id, request_id=count, key=key)
         if count == 1:
             request.absent = True

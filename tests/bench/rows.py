@@ -58,6 +58,12 @@ class Group:
 
 
 GROUPS: list[Group] = []
+#: The first row of each group, in the order in which they are measured and shown.
+ORDER = (
+    "hit_dict", "acquire_64", "acquire_512", "streams_64", "acquire_1", "commit_64", "commit_1", "batch_64", "hot_64",
+    "unary_64", "inval_1", "fanout_1000", "fanout_1000_own", "sessions_5000", "large_16m", "delta_1m",
+    "upload_resume_16m", "embedded", "step",
+)  # fmt: skip
 
 
 def group(*rows: Row) -> Callable[[Callable[[Bench], Figures]], Callable[[Bench], Figures]]:
