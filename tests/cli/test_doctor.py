@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from homenode.cli.doctor_store import parse_info, redis, sqlite
-from tests.cli.conftest import Cli, Served
+from tests.cli.conftest import Cli, Served, start_server, stop
 from tests.conftest import RedisFactory
 
 SOUND = {
@@ -35,6 +35,27 @@ def test_a_sound_deployment(cli: Cli, served: Served) -> None:
     assert {"version", "limits", "latency", "clock"} <= set(found)
     assert all(found[check] == "ok" for check in ("directory", "stream", "write", "invalidation", "delete", "metrics"))
     assert cli("--json", "ls").json == []  # the scratch artifact is gone
+
+
+@pytest.mark.redis
+def test_several_servers(cli: Cli, served: Served, redis_url: str) -> None:
+    """Each is looked at; one that has another store is a fault, one that is gone is not."""
+    pair = [start_server("--store", redis_url) for _ in range(2)]
+    hosts = [server.address.removeprefix("homenode://") for server in (*pair, served)]
+    try:
+        together = cli(
+            "--json", "doctor", "--metrics", "off", "--url", f"homenode://{hosts[0]},{hosts[1]},127.0.0.1:9/main"
+        )
+        assert together.code == 0
+        found = [finding for finding in together.json["findings"] if finding["check"] == "directory"]
+        assert [finding["level"] for finding in found] == ["ok", "ok", "warn"]
+        assert "over the same store" in found[1]["found"]
+        apart = cli("doctor", "--metrics", "off", "--url", f"homenode://{hosts[0]},{hosts[2]}/main")
+        assert apart.code == 1
+        assert "has another store" in apart.out
+    finally:
+        for server in pair:
+            stop(server.process)
 
 
 def test_nobody_there(cli: Cli) -> None:

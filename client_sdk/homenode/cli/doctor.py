@@ -13,7 +13,7 @@ from typing import Any
 from homenode.cli.exits import Exit
 from homenode.cli.output import Output
 from homenode.cli.session import Commands, connected, credentials, installed_version
-from homenode.errors import DeadlineExceeded, HomenodeError, InvalidArgument, Overloaded, Unavailable
+from homenode.errors import DeadlineExceeded, HomenodeError, InvalidArgument, Overloaded, SessionLost, Unavailable
 
 OK, NOTE, WARN, FAULT = "ok", "note", "warn", "FAULT"
 CALLS = 20
@@ -122,10 +122,11 @@ async def _service(args: argparse.Namespace) -> list[Finding]:
             began = time.monotonic()
             await transport.call("KeepAlive", pb.KeepAliveRequest(session_id=opened.session_id), args.timeout)
             took.append((time.monotonic() - began) * 1000)
+        findings = [Finding("directory", OK, f"{target.hosts[0]} answers; first call after {first_ms:.0f} ms")]
+        findings += [await _other(args, host, opened.session_id) for host in target.hosts[1:]]
         await transport.call("CloseSession", pb.CloseSessionRequest(session_id=opened.session_id), args.timeout)
     finally:
         await transport.close()
-    findings = [Finding("directory", OK, f"{target.hosts[0]} answers; first call after {first_ms:.0f} ms")]
     findings.append(_versions(opened.server_version, installed_version()))
     limits = opened.limits
     findings.append(
@@ -145,6 +146,24 @@ async def _service(args: argparse.Namespace) -> list[Finding]:
         Finding("latency", WARN if slow else OK, f"median {median:.1f} ms, most {most:.1f} ms of {CALLS} calls", advice)
     )
     return findings
+
+
+async def _other(args: argparse.Namespace, host: str, session_id: str) -> Finding:
+    """Another server of the address: it answers, and knows the session that the first one has opened."""
+    from homenode.grpc_transport import GrpcTransport
+    from homenode_api.v1 import directory_pb2 as pb
+
+    transport = GrpcTransport([host], credentials=credentials(args))
+    try:
+        await transport.call("KeepAlive", pb.KeepAliveRequest(session_id=session_id), args.timeout)
+    except SessionLost:
+        advice = "name only servers over one store in an address; agents would see two directories"
+        return Finding("directory", FAULT, f"{host} has another store than the first server", advice)
+    except HomenodeError as error:
+        return Finding("directory", WARN, f"{host}: {type(error).__name__}: {error.message}", "clients use the others")
+    finally:
+        await transport.close()
+    return Finding("directory", OK, f"{host} answers, over the same store")
 
 
 def _versions(server: str, client: str) -> Finding:
