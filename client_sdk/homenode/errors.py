@@ -77,14 +77,23 @@ class LeaseDenied(HomenodeError):
 
     Attributes:
         reason: "held", "wait_timeout" or "queue_full".
-        holder: session of the writer; "" where not known.
+        holder: session of the writer; "" where not known. holder_name: what it is called, where that is known.
         retry_after: seconds after which asking again may help.
     """
 
-    def __init__(self, message: str = "", *, reason: str = "held", holder: str = "", retry_after: float = 0.0) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reason: str = "held",
+        holder: str = "",
+        holder_name: str = "",
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.holder = holder
+        self.holder_name = holder_name
         self.retry_after = retry_after
 
 
@@ -255,7 +264,9 @@ def _from_wire(error: t.Error) -> HomenodeError:
     current = Version(error.current.incarnation, error.current.n) if error.HasField("current") else None
     retry_after = error.retry_after_ms / 1000
     if reason in _LEASE_DENIED:
-        return LeaseDenied(message, reason=_LEASE_DENIED[reason], holder=error.holder, retry_after=retry_after)
+        reason_text, name = _LEASE_DENIED[reason], error.holder_name
+        message += f" ({name})" if name else ""
+        return LeaseDenied(message, reason=reason_text, holder=error.holder, holder_name=name, retry_after=retry_after)
     if reason == t.ERROR_REASON_VERSION_CONFLICT:
         return VersionConflict(f"{message}, {current}" if current else message, current=current)
     if reason == t.ERROR_REASON_ALREADY_EXISTS:

@@ -428,7 +428,8 @@ class Session(Requests):
         self._advance(Position(position.incarnation, event.sequence - 1))
         for feed in self.watches.values():
             if event.key.startswith(feed.prefix):
-                feed.push(Event("handoff", event.key, None, event.by, agent=event.agent), position)
+                told = Event("handoff", event.key, None, event.by, agent=event.agent, by_name=event.by_name)
+                feed.push(told, position)
 
     def _change(self, event: pb.Change) -> None:
         position = Position(self.position.incarnation, event.sequence)
@@ -436,4 +437,5 @@ class Session(Requests):
         feed = self.watches.get(event.watch_id)
         if feed is not None:
             kind = "delete" if event.deleted else "change"
-            feed.push(Event(kind, event.key, version_of(event.version), event.by, event.size), position)  # type: ignore[arg-type]
+            told = Event(kind, event.key, version_of(event.version), event.by, event.size, by_name=event.by_name)  # type: ignore[arg-type]
+            feed.push(told, position)

@@ -86,6 +86,10 @@ def meta(metadata: Mapping[str, str] | None, tags: Sequence[str] | None, media_t
     for text in [*(metadata or {}).items(), *[(tag, "") for tag in tags or ()]]:
         if not all(isinstance(part, str) for part in text):
             raise InvalidArgument("metadata maps strings to strings, and tags are strings")
+    try:
+        "".join([*(metadata or {}), *(metadata or {}).values(), *(tags or ()), media_type or ""]).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument("metadata, a tag or the media type has lone surrogates, which UTF-8 cannot say") from None
     return Meta(
         kept.values if metadata is None else dict(metadata),
         kept.tags if tags is None else tuple(tags),
@@ -167,8 +171,8 @@ class Policy:
 class Stat:
     """What the directory says of an artifact, now.
 
-    `state` is I, S, E, M or P; `holder` the session with the write lease, or ""; times in milliseconds,
-    `committed_at_ms` in Unix time on the store's clock.
+    `state` is I, S, E, M or P; `holder` the session with the write lease, or "", and `holder_name` its name; times in
+    milliseconds, `committed_at_ms` in Unix time on the store's clock.
     """
 
     key: str
@@ -186,6 +190,7 @@ class Stat:
     metadata: Mapping[str, str]
     tags: tuple[str, ...]
     media_type: str
+    holder_name: str = ""
 
     @classmethod
     def of(cls, m: pb.StatResponse) -> Stat:
@@ -193,13 +198,13 @@ class Stat:
         return cls(
             m.key, _STATES.get(m.state, "I"), version_of(m.version), m.size, m.hash, m.committed_at_ms, m.sharers,
             m.holder, m.holder_remaining_ms, m.waiters, m.fence, Policy.of(m.policy), dict(m.metadata.values),
-            tuple(m.metadata.tags), m.metadata.media_type,
+            tuple(m.metadata.tags), m.metadata.media_type, m.holder_name,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """One retained version of an artifact; `by` is the session that committed it."""
+    """One retained version of an artifact; `by` is the session that committed it, `by_name` its name."""
 
     version: Version
     hash: bytes
@@ -210,11 +215,12 @@ class VersionInfo:
     metadata: Mapping[str, str]
     tags: tuple[str, ...]
     media_type: str
+    by_name: str = ""
 
     @classmethod
     def of(cls, m: pb.HistoryEntry) -> VersionInfo:
         """From an answer."""
         return cls(
             version_of(m.version), m.hash, m.size, m.committed_at_ms, m.by, m.deleted, dict(m.metadata.values),
-            tuple(m.metadata.tags), m.metadata.media_type,
+            tuple(m.metadata.tags), m.metadata.media_type, m.by_name,
         )  # fmt: skip

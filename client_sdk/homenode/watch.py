@@ -26,7 +26,8 @@ class Event:
         kind: "change": a version was committed; "delete": the artifact was deleted in `version`; "resync": changes may
             have been missed, list again; "handoff": the session `by` has handed its write lease to this session, where
             `agent` is meant, and who acquires it here now gets it.
-        key, version, by, size: of which artifact, which version, by which session, how many bytes.
+        key, version, by, by_name, size: of which artifact, which version, by which session and what it is called, how
+            many bytes.
     """
 
     kind: Literal["change", "delete", "handoff", "resync"]
@@ -35,6 +36,7 @@ class Event:
     by: str = ""
     size: int = 0
     agent: str = ""
+    by_name: str = ""
 
 
 RESYNC = Event("resync")

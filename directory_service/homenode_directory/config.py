@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
+import logging
 import os
 import re
 import tomllib
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from homenode_directory.errors import ConfigError
+
+LOG = logging.getLogger("homenode.config")
 
 OFF = "off"
 PREFIX = "HOMENODE_"
@@ -72,6 +76,7 @@ class Settings:
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+_VARIABLES = {name.upper() for name in FIELDS} | {"CONFIG", "URL", "RECORD"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,10 +105,20 @@ def load(arguments: argparse.Namespace | None = None, environ: Mapping[str, str]
         variable = PREFIX + name.upper()
         if variable in environ:
             values[name] = _value(name, environ[variable], variable)
+    _warn_of_strangers(environ)
     for name in FIELDS:
         if given.get(name) is not None:
             values[name] = _value(name, given[name], "--" + name.replace("_", "-"))
     return Settings(**values)
+
+
+def _warn_of_strangers(environ: Mapping[str, str]) -> None:
+    """A misspelt variable would be ignored in silence. Clients have some of their own."""
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in _VARIABLES:
+            near = difflib.get_close_matches(variable, [PREFIX + name for name in _VARIABLES], 1)
+            hint = f"; is {near[0]} meant?" if near else ""
+            LOG.warning("there is no setting %s%s", variable, hint)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from homenode_directory.observer import SILENT, Observer
 from homenode_directory.pins import Pins
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Level, Policy
+from homenode_directory.slice import Limits
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
 from homenode_directory.store.open import open_store
@@ -159,6 +160,7 @@ def build(
         alone=alone,
         waiters_max=settings.waiters_max,
     )
+    limits = Limits(history_look_every=1) if settings.keep_age_ms else Limits()
     directory = Directory(
         store,
         incarnations,
@@ -172,6 +174,7 @@ def build(
             resolve_wait_ms=terms.quiet_ms + RESOLVE_MARGIN_MS,
             terms=terms,
             default=Policy(Level(settings.consistency)),
+            limits=limits,
         ),
         observer=observer,
     )

@@ -71,6 +71,7 @@ class Change:
     by: str
     sequence: int
     size: int
+    by_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class LeaseOffered:
     agent: str
     ttl_ms: int
     sequence: int
+    by_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

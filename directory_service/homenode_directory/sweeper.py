@@ -172,13 +172,22 @@ class Sweeper:
     async def _retain(self, slice_: Slice, now_ms: int) -> None:
         """Cut histories that have grown."""
         grown, slice_.grown = slice_.grown, {}
+        age_ms = self.rounds.retention.age_ms
+        if age_ms is not None:
+            due, now_ms = await self._store.by_score(slice_.number, fields.DUE_HISTORIES, self.rounds.due_max)
+            grown |= {artifact: None for artifact, at_ms in due if at_ms <= now_ms}
         for artifact in grown:
             (record,) = await self._store.load(slice_.number, [fields.versions_key(artifact)])
-            drop = plan_retention(self._history(record), self.rounds.retention, now_ms=now_ms).drop
+            history = self._history(record)
+            drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
             if drop:
                 gone = {str(n): fields.decode_version(record[str(n)]) for n in drop}
                 cut = fields.forget_versions(artifact, gone)
                 await self._directory.plain(slice_, partial(_as_is, cut))
+            if age_ms is not None:
+                left = sorted(version.committed_ms for version in history if version.n not in drop)
+                again = left[0] + age_ms + 1 if len(left) > 1 else 0  # the committed version never ages
+                await self._directory.plain(slice_, partial(_as_is, fields.look_at_history(artifact, again)))
 
     def _history(self, record: Mapping[str, str]) -> list[Retained]:
         if self.rounds.retention.age_ms is None:  # numbers are enough

@@ -32,6 +32,17 @@ def test_put_with_a_base_replaces_that_version_only(cli: Cli) -> None:
     assert cli("cat", "a").out == "3"
 
 
+def test_rm_deletes_and_says_what_is_there_instead(cli: Cli) -> None:
+    cli("put", "a", stdin="1")
+    cli("put", "a", "--base", "1", stdin="2")
+    assert cli("rm", "a", "--base", "1").code == 4
+    assert cli("rm", "a", "--base", "2").out == "a is deleted, in version 3\n"
+    assert cli("cat", "a").code != 0
+    assert cli("rm", "a").code == cli("cat", "a").code
+    cli("put", "a", stdin="4")
+    assert cli("--json", "rm", "a").json["n"] == 5
+
+
 def test_put_with_force_overwrites(cli: Cli) -> None:
     cli("put", "a", stdin="1")
     assert cli("--json", "put", "a", "--force", stdin="2").json["n"] == 2
@@ -70,7 +81,7 @@ def test_put_names_the_writer_that_holds_the_artifact(cli: Cli, url: str) -> Non
         refused = cli("--json", "put", "a", "--force", stdin="2")
         assert refused.code == 4
         assert refused.error["holder"] == hn.session_id
-        assert f"a is being written by {hn.session_id}; try again in" in cli("put", "a", "--force", stdin="2").err
+        assert "a is being written by holder; try again in" in cli("put", "a", "--force", stdin="2").err
 
 
 def test_get_reads_earlier_versions_in_both_forms(cli: Cli) -> None:

@@ -17,7 +17,7 @@ from homenode.cli.exits import Exit, exit_of
 from homenode.cli.main import main
 from tests.cli.conftest import COMMAND, Cli, spawn, stop
 
-COMMANDS = ("serve", "put", "get", "cat", "edit", "ls", "stat", "diff", "watch", "top", "doctor", "demo")
+COMMANDS = ("serve", "put", "get", "rm", "cat", "edit", "ls", "stat", "diff", "watch", "top", "doctor", "demo")
 
 
 def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,16 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     get.add_argument("-o", "--output", metavar="FILE", type=Path, help="write it here, at once or not at all")
     get.set_defaults(run=run_get)
 
+    rm = commands.add_parser(
+        "rm",
+        parents=[common],
+        help="delete an artifact",
+        description="Delete an artifact. What was deleted can be read with its version as long as that is retained.",
+    )
+    rm.add_argument("key", metavar="KEY")
+    rm.add_argument("--base", type=version_argument, metavar="V", help="it must be at this version (default: any)")
+    rm.set_defaults(run=run_rm)
+
     cat = commands.add_parser("cat", parents=[common], help="print artifacts one after the other")
     cat.add_argument("keys", metavar="KEY", nargs="+")
     cat.set_defaults(run=run_cat)
@@ -87,6 +97,25 @@ async def _put(args: argparse.Namespace, file: BinaryIO, out: Output) -> int:
         out.value({"key": args.key, **version_fields(written.version), "size": written.size})
     else:
         out.line(f"{args.key} is at version {short(written.version)}")
+    return Exit.OK
+
+
+async def run_rm(args: argparse.Namespace, out: Output) -> int:
+    """`rm`: one compare-and-set."""
+    import homenode
+
+    async with connected(args) as hn:
+        try:
+            base: Any = homenode.ANY if args.base is None else await _base(hn, args.key, args.base)
+            gone = await hn.delete(args.key, base=base)
+        except VersionConflict as conflict:
+            raise _refusal(args, conflict) from None
+        except LeaseDenied as error:
+            raise held(error, args.key) from None
+    if out.json:
+        out.value({"key": args.key, **version_fields(gone)})
+    else:
+        out.line(f"{args.key} is deleted, in version {short(gone)}")
     return Exit.OK
 
 
@@ -200,7 +229,7 @@ def held(error: LeaseDenied, key: str) -> CliError:
     """Another writer has the artifact."""
     wait = f"; try again in {error.retry_after:.1f} s" if error.retry_after else ""
     return CliError(
-        f"{key} is being written by {error.holder or 'another session'}{wait}",
+        f"{key} is being written by {error.holder_name or error.holder or 'another session'}{wait}",
         Exit.CONFLICT,
         kind="LeaseDenied",
         holder=error.holder,

@@ -70,7 +70,7 @@ def holder_text(stat: Any) -> str:
     if not stat.holder:
         return "-"
     waiting = f", {stat.waiters} wait" if stat.waiters else ""
-    return f"{stat.holder} ({stat.holder_remaining_ms / 1000:.1f} s{waiting})"
+    return f"{stat.holder_name or stat.holder} ({stat.holder_remaining_ms / 1000:.1f} s{waiting})"
 
 
 def stat_fields(stat: Any) -> dict[str, object]:
@@ -83,6 +83,7 @@ def stat_fields(stat: Any) -> dict[str, object]:
         "state": stat.state,
         "sharers": stat.sharers,
         "holder": stat.holder or None,
+        "holder_name": stat.holder_name or None,
         "holder_remaining_ms": stat.holder_remaining_ms,
         "waiters": stat.waiters,
         "fence": stat.fence,

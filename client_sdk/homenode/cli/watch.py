@@ -49,12 +49,24 @@ async def run_watch(args: argparse.Namespace, out: Output) -> int:
 def _print(event: Any, out: Output) -> None:
     if out.json:
         version = version_fields(event.version)
-        out.value({"kind": event.kind, "key": event.key, **version, "by": event.by, "size": event.size})
+        out.value(
+            {
+                "kind": event.kind,
+                "key": event.key,
+                **version,
+                "by": event.by,
+                "by_name": event.by_name,
+                "size": event.size,
+            }
+        )
         return
+    by = event.by_name or event.by
     clock = time.strftime("%H:%M:%S")
     if event.kind == "resync":
         out.line(f"{clock}  changes may have been missed; list again")
     elif event.kind == "delete":
-        out.line(f"{clock}  {event.key}  deleted  by {event.by}")
+        out.line(f"{clock}  {event.key}  deleted  by {by}")
+    elif event.kind == "handoff":
+        out.line(f"{clock}  {event.key}  write lease handed over by {by}")
     else:
-        out.line(f"{clock}  {event.key}  version {event.version.n}  {size_text(event.size)} bytes  by {event.by}")
+        out.line(f"{clock}  {event.key}  version {event.version.n}  {size_text(event.size)} bytes  by {by}")

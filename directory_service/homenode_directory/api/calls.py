@@ -8,7 +8,7 @@ done: what follows a commit is in the commit, and content that was stored for a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from homenode_directory.api import pages, validate, wire, wire_many
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
 from homenode_directory.api.held_reads import HeldReads
+from homenode_directory.api.names import Names
 from homenode_directory.api.tools import Tools
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
@@ -140,7 +141,9 @@ class Calls:
         bounds: validate.Bounds,
         observer: Observer,
         pins: Pins | None = None,
+        tenant: str = "default",
     ) -> None:
+        self.names = Names(directory, tenant)
         joint = Joint(directory)
         self._pins = pins or Pins(directory, joint)
         self._directory = directory
@@ -301,24 +304,38 @@ class Calls:
 
     async def stat(self, caller: Caller, request: int, m: pb.StatRequest) -> pb.StatResponse:
         """What the directory knows of an artifact."""
-        return wire.stat_response(
-            wire.accept(await self._directory.stat(caller.place, caller.session, validate.key(m.key)))
-        )
+        found = await self._directory.stat(caller.place, caller.session, validate.key(m.key))
+        response = wire.stat_response(wire.accept(found))
+        await self._name(caller.place, [response])
+        return response
 
     async def list(self, caller: Caller, request: int, m: pb.ListRequest) -> pb.ListResponse:
         """Artifacts by prefix, in pages."""
         prefix = validate.prefix(m.prefix)
         after = validate.text(m.after, "after", validate.KEY_BYTES_MAX, empty=True)
         limit = validate.within(m.limit, "limit", 1, validate.LIST_MAX, default=LIST_DEFAULT)
-        return pages.list_response(
+        response = pages.list_response(
             wire.accept(await self._directory.list(caller.place, caller.session, prefix, after, limit))
         )
+        await self._name(caller.place, response.artifacts)
+        return response
+
+    async def _name(self, place: Place, stats: Iterable[pb.StatResponse]) -> None:
+        """Say who holds the write leases."""
+        held = [stat for stat in stats if stat.holder]
+        await self.names.find(place, [stat.holder for stat in held])
+        for stat in held:
+            stat.holder_name = self.names.of(stat.holder)
 
     async def history(self, caller: Caller, request: int, m: pb.HistoryRequest) -> pb.HistoryResponse:
         """The retained versions."""
-        return pages.history_response(
+        response = pages.history_response(
             wire.accept(await self._directory.history(caller.place, caller.session, validate.key(m.key)))
         )
+        await self.names.find(caller.place, [version.by for version in response.versions])
+        for version in response.versions:
+            version.by_name = self.names.of(version.by)
+        return response
 
     async def result(self, caller: Caller, step: Step) -> Any:
         """Wait for an operation's answer. Raises Rejected, DirectoryError."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.place import Position
-from homenode_directory.sinks import Bookmark, Crowded, DeliveryEvent, Pushed, Resync, SessionOver
+from homenode_directory.sinks import Bookmark, Change, Crowded, DeliveryEvent, LeaseOffered, Pushed, Resync, SessionOver
 
 EARLY_MAX = 4_096
 
@@ -21,7 +21,10 @@ class SessionSink:
     events go on from before it gets them.
     """
 
-    def __init__(self, outbox: Outbox, number: int, over: Callable[[int], None]) -> None:
+    def __init__(
+        self, outbox: Outbox, number: int, over: Callable[[int], None], name_of: Callable[[str], str] = lambda _: ""
+    ) -> None:
+        self._name_of = name_of
         self._outbox = outbox
         self._over = over
         self._early: list[DeliveryEvent] | None = []
@@ -44,6 +47,8 @@ class SessionSink:
             self.position = item.position
         elif not isinstance(item, SessionOver) and item.sequence > self.position.sequence:
             self.position = Position(self.position.incarnation, item.sequence)
+        if isinstance(item, Change | LeaseOffered):
+            item = replace(item, by_name=self._name_of(item.by))
         self._outbox.event(self.number, item, self.position)
         if isinstance(item, SessionOver):
             self._over(self.number)

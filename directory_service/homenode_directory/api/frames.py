@@ -79,6 +79,7 @@ def change(event: Change) -> pb.Change:
         by=event.by,
         sequence=event.sequence,
         size=event.size,
+        by_name=event.by_name,
     )
 
 
@@ -98,7 +99,12 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
             return "pushed", event.body
         case LeaseOffered():
             m = pb.LeaseOffered(
-                key=event.key, by=event.by, agent=event.agent, remaining_ms=event.ttl_ms, sequence=event.sequence
+                key=event.key,
+                by=event.by,
+                by_name=event.by_name,
+                agent=event.agent,
+                remaining_ms=event.ttl_ms,
+                sequence=event.sequence,
             )
             return "lease_offered", m.SerializeToString()
         case SessionOver():

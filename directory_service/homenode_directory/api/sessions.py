@@ -27,6 +27,7 @@ class Sessions:
         seen = validate.exact(m.seen_incarnation, "seen_incarnation")
         opened = await parts.directory.open_session(place, name, ttl_ms, seen)
         parts.liveness.opened(opened.session, opened.ttl_ms)
+        parts.calls.names.learn(opened.session, name)
         return pb.OpenSessionResponse(
             session_id=opened.session,
             position=wire.position(opened.position),

@@ -60,6 +60,8 @@ class Ticket(Hearing):
     def failed(self, failure: BaseException) -> None:
         """The answer is an error."""
         error = error_of(failure, during=self.name)
+        if self._stream is not None and (error.holder or error.keys):
+            self._stream._parts.calls.names.fill(error)
         self._leave(outcome_name(error), "error", error)
 
     def _leave(self, outcome: str, field: str, message: Any) -> None:
@@ -277,7 +279,9 @@ class Stream:
         except Rejected as refusal:
             self._refuse(operation, "attach", refusal)
             return
-        session = Carried(Caller(place, message.session_id), SessionSink(self.outbox, number, self.over))
+        session = Carried(
+            Caller(place, message.session_id), SessionSink(self.outbox, number, self.over, self._parts.calls.names.of)
+        )
         self._sessions[number] = session
         self._numbers[message.session_id] = number
         self._parts.hub.claim(message.session_id, self)

@@ -37,6 +37,8 @@ EXACT_MAX = 2**53  # numbers at and above this lose digits in a Lua number
 _WORKSPACE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SESSION = re.compile(r"[A-Za-z0-9._-]{1,128}~[A-Za-z0-9_-]{1,64}")
 _SNAPSHOT = re.compile(r"([A-Za-z0-9._-]{1,128}~[A-Za-z0-9_-]{1,64})/[0-9]{1,16}")
+# Characters that reorder what is shown beside them.
+_BIDI = frozenset(map(chr, (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 _PLAIN = re.compile(r"[ -~]+")  # printable ASCII is always NFC and has no control characters
 
 
@@ -64,7 +66,7 @@ def text(value: str, what: str, limit: int, *, empty: bool = False) -> str:
         raise invalid(f"{what} is longer than {limit} bytes")
     if not unicodedata.is_normalized("NFC", value):
         raise invalid(f"{what} is not in Unicode normal form C")
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value):
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI for c in value):
         raise invalid(f"{what} contains a control character")
     return value
 

@@ -13,6 +13,7 @@ The one place that knows both protocol types and store keys. Per slice:
   r/<session>                   record: request id -> digest and answer
   h/<session>                   ranked set: artifacts that its end must reach: copies, leases, places in queues
   due/artifacts, due/sessions   ranked sets: -> when to look again, on the store's clock
+  due/histories                 the same, for artifacts with versions that will be too old (retention by age only)
   b/<hash>, br/<hash>, bi       content (`blobs.py`)
 
 An artifact is written `<tenant>/<workspace>/<key>`; tenants and workspaces contain no slash.
@@ -49,6 +50,7 @@ from homenode_directory.store.codec import dumps, loads, packer, union_codec, un
 
 DUE_ARTIFACTS = "due/artifacts"
 DUE_SESSIONS = "due/sessions"
+DUE_HISTORIES = "due/histories"
 CONTENT_INDEX = "bi"
 FLOOR = "floor"
 LIVE = "live"
@@ -379,6 +381,12 @@ def due_ms(entry: Entry) -> int:
 def touch_contents(hashes: Iterable[str], now_ms: int) -> Commit:
     """Note that contents are written now: collection looks at them later, whatever becomes of the commits."""
     return Commit(writes=tuple(Rank(CONTENT_INDEX, hash_, now_ms) for hash_ in hashes))
+
+
+def look_at_history(artifact: str, at_ms: int) -> Commit:
+    """Have the history looked at again at a time of the store's clock; 0: there is no need to."""
+    again = Rank(DUE_HISTORIES, artifact, at_ms) if at_ms else Unrank(DUE_HISTORIES, artifact)
+    return Commit(writes=(again,))
 
 
 def forget_versions(artifact: str, gone: Mapping[str, VersionRecord]) -> Commit:

@@ -39,6 +39,7 @@ class Distribution:
 # Counters: name -> (help, labels). Their increments are dictionary updates, exposed when somebody asks.
 COUNTERS = {
     "homenode_requests": ("Operations answered.", ("operation", "outcome")),
+    "homenode_refusals": ("Operations refused or failed.", ("reason", "operation")),
     "homenode_commits": ("Versions published.", ()),
     "homenode_delivered": ("Events sent to streams.", ("kind",)),
     "homenode_resyncs": ("Sessions told that events were lost.", ()),
@@ -107,6 +108,8 @@ class Prometheus(Collector):
     def request(self, operation: str, outcome: str, seconds: float) -> None:
         """See `Observer`."""
         self._counts["homenode_requests"][operation, outcome] += 1
+        if outcome != "ok":
+            self._counts["homenode_refusals"][outcome, operation] += 1
         self._observe("homenode_request_seconds", (operation,), seconds)
 
     def batch(self, size: int, seconds: float) -> None:
