@@ -761,3 +761,39 @@ async def test_a_failure_that_nobody_foresaw_does_not_end_the_recovery(directory
     await until(lambda: directory.opened == 2)
     assert (await hn.read("a")).text == "one"
     await hn.close()
+
+
+# --- edits ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_edit_that_met_others_goes_on_in_turn_with_them_for_a_while(directory: ScriptedDirectory) -> None:
+    n = 1
+    directory.hold("a", n, b"x")
+
+    def acquire(operation: pb.Operation) -> dict[str, Any]:
+        token = pb.Token(lease_id=operation.acquire.lease_id, incarnation=1, fence=n)
+        grant = pb.AcquireResponse(token=token, ttl_ms=10_000, level=t.CONSISTENCY_LAZY, as_of=directory.at())
+        grant.version.incarnation, grant.version.n = 1, n
+        grant.content.CopyFrom(content_of(b"x"))
+        return {"acquire": grant}
+
+    def commit(operation: pb.Operation) -> dict[str, Any]:
+        nonlocal n
+        if not operation.commit.HasField("token"):
+            return {"error": t.Error(reason=t.ERROR_REASON_VERSION_CONFLICT, message="somebody was faster")}
+        n += 1
+        return {"commit": commit_response(directory, n)}
+
+    directory.handlers |= {"acquire": acquire, "commit": commit}
+    hn, clock = await connect(directory)
+
+    async def tried() -> list[bool]:
+        before = len(directory.stream.named("commit"))
+        await hn.edit("a", lambda text: text + "y")
+        return [operation.commit.HasField("token") for operation in directory.stream.named("commit")[before:]]
+
+    assert await tried() == [False, True]
+    assert await tried() == [True]
+    clock.pass_ms(1_001)
+    assert await tried() == [False, True]
+    await hn.close()
