@@ -128,6 +128,12 @@ CASES: dict[str, tuple[list[Operation], str]] = {
     "nothing after it was deleted": ([CREATED, delete("w", 2, 3, 2, 1), nothing("a", 4, 5)], ""),
     "nothing between two reads": ([CREATED, read("a", 2, 3, 1), nothing("a", 4, 5), read("a", 6, 7, 1)], "stale"),
     "gone before the delete was begun": ([CREATED, gone("a", 2, 3, 2), delete("w", 4, 5, 2, 1)], "stale"),
+    "nothing before a delete of unknown outcome": (
+        [CREATED, nothing("a", 4, 5), delete("w", 6, None, None, 1), gone("a", 8, 9, 2)],
+        "stale",
+    ),
+    "an unknown write over what nobody wrote": ([CREATED, write("a", 2, None, None, 5)], "never written"),
+    "over a version that was not yet begun": ([CREATED, write("a", 2, 9, 3, 2), write("w", 4, 5, 2, 1)], "stale"),
     "refused for what was not there yet": ([CREATED, refused("a", 2, 3, 1, 2), write("w", 4, 5, 2, 1)], "stale"),
     "refused for what is there": ([CREATED, SECOND, refused("a", 4, 5, 1, 2)], ""),
     "over a version that comes later": ([CREATED, write("a", 2, 3, 2, 5)], "lost update"),
@@ -140,6 +146,13 @@ def test_both_judges_know_what_is_right(name: str) -> None:
     found = check(history)
     assert (found.rule if found is not None else "") == rule, found
     assert linearizable(history) == (rule == "")
+
+
+def test_the_search_knows_that_a_write_follows_its_very_base() -> None:
+    """The zone check lets somebody who saw nothing at all pass where a delete of unknown outcome was begun."""
+    history = [CREATED, delete("w", 2, None, None, 1), nothing("a", 4, 5), write("b", 6, 7, 3, 1)]
+    assert not linearizable(history)
+    assert check(history) is None
 
 
 def test_versions_of_writers_that_were_not_recorded_are_let_pass() -> None:

@@ -18,6 +18,8 @@ from homenode.history.operations import BadHistory, Kind, Operation, read_histor
 from homenode.history.recorder import Recorder
 from homenode.history.report import judge
 from homenode.versions import ABSENT, ANY
+from tests.client.server_process import ServerProcess
+from tests.faults.proxy import Proxy
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -103,6 +105,33 @@ async def test_a_place_where_nothing_can_be_written_is_refused(tmp_path: Path) -
     with pytest.raises(homenode.InvalidArgument, match="recorded"):
         async with homenode.connect("embedded://", record=str(tmp_path / "no" / "such" / "folder")):
             pass
+
+
+async def test_an_outcome_that_nobody_knows_has_no_end(short_tmp: Path) -> None:
+    """The answer is on its way when the caller gives up, or is stopped."""
+    server = await ServerProcess(f"sqlite:///{short_tmp}/d.sqlite3", short_tmp).start()
+    path = short_tmp / "history.jsonl"
+    try:
+        async with Proxy(server.port) as proxy, homenode.connect(proxy.url, agent="a", record=str(path)) as hn:
+            await hn.put("k", "one")
+            proxy.down.open.clear()
+            stopped = asyncio.create_task(hn.put("k", "two", base=ANY))
+            with pytest.raises(homenode.Unknown):
+                await hn.put("k", "three", base=ANY, timeout_ms=500)
+            stopped.cancel()
+            await asyncio.wait([stopped])
+            proxy.heal()
+            assert (await hn.read("k", max_age_ms=0)).text in ("two", "three")
+    finally:
+        server.kill()
+    found = read_history([path])
+    assert [(o.kind, o.unknown, o.refused) for o in found] == [
+        (Kind.WRITE, False, ""),
+        (Kind.WRITE, True, ""),
+        (Kind.WRITE, True, ""),
+        (Kind.READ, False, ""),
+    ]
+    assert not judge(found).findings
 
 
 def test_a_write_is_on_file_before_it_is_sent_and_its_end_may_be_missing(tmp_path: Path) -> None:
