@@ -186,6 +186,13 @@ async def test_hostile_chunks_are_refused(shelf: Shelf, sent: list[tuple[int, by
     assert await shelf.blobs.get_blob(0, FIRST.hash) is None, "no list of that name"
 
 
+async def test_a_chunk_that_comes_again_is_refused_at_once(shelf: Shelf) -> None:
+    async with shelf.large.upload(0, FIRST.hash, len(FIRST.data), FIRST.chunks) as upload:
+        await upload.take(0, Body(A, False))
+        with pytest.raises(ContentError, match="order"):
+            await upload.take(0, Body(A, False))
+
+
 async def test_chunks_of_another_content_do_not_make_this_one(shelf: Shelf) -> None:
     with pytest.raises(ContentError) as caught:
         async with shelf.large.upload(0, FIRST.hash, len(SECOND.data), SECOND.chunks) as upload:
@@ -232,7 +239,7 @@ async def test_a_chunk_may_be_an_artifact_that_is_kept_as_a_patch(shelf: Shelf) 
 
 async def test_a_large_content_is_no_base_and_in_no_single_piece(shelf: Shelf) -> None:
     await shelf.put(FIRST)
-    with pytest.raises(ContentError) as caught:
+    with pytest.raises(ContentError, match="one piece") as caught:
         await shelf.pieces.load(0, FIRST.hash)
     assert caught.value.reason is MISSING
     await shelf.pieces.store(0, FIRST.hash, len(FIRST.data))
