@@ -1,4 +1,7 @@
-"""The rows as Markdown for the README: `python -m tests.bench.table FILE`, FILE as `make bench JSON=FILE` wrote it."""
+"""The rows as Markdown: `python -m tests.bench.table FILE [README.md]`, FILE as `make bench JSON=FILE` wrote it.
+
+With a page, the text between its marks is replaced.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-_UNITS = {"operations/s": "/s", "bytes": " B"}
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+_UNITS = {"operations/s": "/s", "bytes": " B", "ms, p50 to the last": " ms"}
 
 
 def device() -> str:
@@ -58,14 +62,37 @@ def line(row: dict[str, Any]) -> str:
     return f"| {row['what']} | {_figure(row['ours'], row['unit'])} | {beside} | {ratio} | {verdict} |"
 
 
+def growth(series: dict[str, Any]) -> str:
+    """One line of growth."""
+    points = ", ".join(f"{x:,.0f}: {_figure(y, series['unit'])}" for x, y in series["points"])
+    name = series["id"].removeprefix("growth_").replace("_", ", ")
+    return f"| {name}: {series['unit']} over {series['over']} | {points} | {series['slope']:+.2f} |"
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """All of it."""
+    judged = [row for row in rows if "points" not in row]
+    lines = [f"{device()}.", "", "| | Homenode | beside it | ratio | target |", "|---|---|---|---|---|"]
+    lines += [line(row) for row in judged]
+    lines += ["", f"{sum(bool(row['met']) for row in judged)} of {len(judged)} targets are met."]
+    grown = [row for row in rows if "points" in row]
+    if grown:
+        lines += ["", "| growth | points | slope of the logarithms |", "|---|---|---|", *map(growth, grown)]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print the table."""
-    rows = [row for row in json.loads(Path(sys.argv[1]).read_text()) if "points" not in row]
-    print(f"{device()}.\n\n| | Homenode | beside it | ratio | target |\n|---|---|---|---|---|")
-    for row in rows:
-        print(line(row))
-    judged = [row for row in rows if row["met"] is not None]
-    print(f"\n{sum(row['met'] for row in judged)} of {len(rows)} targets are met.")
+    """Print the text, or with a second argument put it between the marks of that file."""
+    made = text(json.loads(Path(sys.argv[1]).read_text()))
+    if len(sys.argv) < 3:
+        print(made)
+        return
+    page = Path(sys.argv[2])
+    head, begin, rest = page.read_text().partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{page} has no marks {BEGIN} and {END}")
+    page.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")
 
 
 if __name__ == "__main__":

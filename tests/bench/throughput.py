@@ -11,7 +11,7 @@ from tests.bench.script_load import captured
 
 PER_S = "operations/s"
 SESSIONS = 64
-NATIVE = "etcd, native load (h2load)"
+NATIVE = "native load (h2load)"
 
 
 def native(bench: Bench, kind: str, clients: int = SESSIONS) -> Load:
