@@ -24,12 +24,13 @@ LOG = logging.getLogger("homenode")
 
 CALL_TIMEOUT_S = 5.0
 RESOLVE_MAX = 512
+TRIES_HERE = 3
 _WORTH_RETRYING = (Unavailable, Overloaded, DeadlineExceeded)
 
 
 async def open_session(session: Session) -> None:
     """Open a session, however long it takes; the caller bounds it. Raises HomenodeError for a refusal."""
-    backoff = Backoff(session.link.rng)
+    backoff, tries = Backoff(session.link.rng), 0
     while True:
         request = pb.OpenSessionRequest(
             workspace=session.workspace,
@@ -42,9 +43,17 @@ async def open_session(session: Session) -> None:
         except _WORTH_RETRYING as failure:
             session.last_failure = failure
             await asyncio.sleep(backoff.next_s())
+            tries += 1
+            _try_elsewhere(session, tries)
         else:
             session.begin(opened)
             return
+
+
+def _try_elsewhere(session: Session, tries: int) -> None:
+    """A server that answers, but cannot reach the store, is left for another one."""
+    if tries % TRIES_HERE == 0 and session.link.transport.hosts > 1:
+        session.link.restart()
 
 
 async def reopen(session: Session) -> None:
@@ -82,7 +91,7 @@ async def _reopen(session: Session) -> None:
 
 async def _resolve(session: Session, old_id: str, asked: list[Pending]) -> None:
     request = pb.ResolveRequest(session_id=old_id, request_ids=[p.request_id for p in asked])
-    backoff = Backoff(session.link.rng)
+    backoff, tries = Backoff(session.link.rng), 0
     outcomes: dict[int, pb.Outcome] = {}
     while any(p.request_id in session.pending for p in asked):
         try:
@@ -91,6 +100,8 @@ async def _resolve(session: Session, old_id: str, asked: list[Pending]) -> None:
             if isinstance(failure, SessionLost):
                 break  # the directory remembers nothing of it
             await asyncio.sleep(backoff.next_s())
+            tries += 1
+            _try_elsewhere(session, tries)
         except HomenodeError:
             break
         else:

@@ -40,6 +40,9 @@ ACK_KEYS_MAX = 1_024
 #: A session that was not confirmed for so long on a living stream attaches anew.
 UNCONFIRMED_MS_MIN = 10_000
 UNCONFIRMED_INTERVALS = 10
+#: The same where there are other servers, which may reach the store that this one does not.
+ELSEWHERE_MS_MIN = 2_000
+ELSEWHERE_INTERVALS = 4
 
 
 class Session(Requests):
@@ -69,6 +72,7 @@ class Session(Requests):
         self.last_failure: HomenodeError | None = None
         self._pinged_ns = 0
         self._attached_ns = 0
+        self._connected_ns = 0
         self._doubtful = 0  # the newest request whose outcome stays unknown
         self._settling_us = 0  # send time of the first ping that said that it is settled; 0: none yet
         self._fresh = asyncio.Event()
@@ -153,6 +157,7 @@ class Session(Requests):
 
     def connected(self) -> None:
         """See `link.Endpoint`."""
+        self._connected_ns = self.link.clock()
         if self.phase is Phase.LIVE:
             self._attach()
 
@@ -165,6 +170,7 @@ class Session(Requests):
         """See `link.Endpoint`."""
         if self.ready and now_ns - self._pinged_ns >= self.link.bookmark_ms * NS_PER_MS:
             self.ping()
+        if self.phase is Phase.LIVE and self.link.connected:
             self._check_bookmarks(now_ns)
         for pending in [p for p in self.pending.values() if p.deadline_ns <= now_ns]:
             self.expire(pending)
@@ -172,11 +178,18 @@ class Session(Requests):
             self._renew_if_due(record, now_ns)
 
     def _check_bookmarks(self, now_ns: int) -> None:
-        """A stream that lives, but confirms nothing for this session, has lost it: attach anew."""
-        silent_ms = max(UNCONFIRMED_MS_MIN, UNCONFIRMED_INTERVALS * self.link.bookmark_ms)
-        heard_ns = max(self.cache.freshness.confirmed_ns, self._attached_ns)
+        """A stream that lives, but confirms nothing for this session, has lost it, or its server has lost the store:
+        attach anew, elsewhere if there are other servers."""
+        interval_ms = self.link.bookmark_ms
+        if self.link.transport.hosts > 1:
+            silent_ms = max(ELSEWHERE_MS_MIN, ELSEWHERE_INTERVALS * interval_ms)
+        elif self.ready:
+            silent_ms = max(UNCONFIRMED_MS_MIN, UNCONFIRMED_INTERVALS * interval_ms)
+        else:
+            return  # the attach is tried again and again
+        heard_ns = max(self.cache.freshness.confirmed_ns, self._attached_ns, self._connected_ns)
         if now_ns - heard_ns > silent_ms * NS_PER_MS:
-            self._attached_ns = now_ns
+            self._connected_ns = now_ns
             self.link.restart()
 
     def ping(self) -> None:

@@ -364,6 +364,31 @@ async def test_a_content_that_is_cut_off_on_its_way_goes_through_the_other_serve
             assert near.cuts and str(near.port) in transport.servers.current
 
 
+@pytest.mark.parametrize("cut", [black_hole, refused])
+async def test_clients_leave_a_server_that_cannot_reach_the_store(
+    cut: Callable[[Proxy], None], redis: RedisProcess, store_server: ServerFactory, fleet: Fleet, report: Report
+) -> None:
+    """It lives and answers, and nothing that it answers is of use; newcomers find the other one too."""
+    async with Proxy(redis.port) as proxy:
+        cut_off = await store_server(_through(proxy), **FLAGS).start()
+        well = await store_server(redis, **FLAGS).start()
+        ports = [cut_off.port, well.port]
+        await fleet.start(ports)
+        await fleet.progress(0.0)
+        moment = time.monotonic()
+        cut(proxy)
+        took_s = await fleet.progress(moment)
+        for n in range(4):
+            async with homenode.connect(url(ports), agent=f"late{n}", timeout_ms=60_000) as hn:
+                await hn.put(f"late{n}", "x")
+        proxy.heal()
+        ledger = await fleet.finish()
+        await check(ledger, well.port)
+    report(f"{cut.__name__}: an acknowledgement for each client after {took_s:.2f} s; {summary(fleet, ledger)}")
+    check_refusals(ledger, REFUSALS)
+    assert not ledger.count(UNKNOWN)
+
+
 async def test_clients_of_a_dead_server_do_not_hammer_it(pair: list[ServerProcess]) -> None:
     """They go on at the other one, and try the dead one ever more rarely."""
     dead, alive = pair
