@@ -58,6 +58,7 @@ class Sweeper:
         exported: Callable[[int], int | None] = lambda slice_: None,
     ) -> None:
         self._exported = exported
+        self._oldest: dict[int, int] = {}  # slice -> up to where its log was cut, as far as is known here
         self.rounds = rounds or Rounds()
         self._mistakes = mistakes or Mistakes()
         self._reap = reap
@@ -211,7 +212,10 @@ class Sweeper:
         if slice_.incarnation.token:
             head = (await self._directory.plain(slice_, partial(_as_is, Commit()))).head
             number, now_ms = slice_.number, slice_.time.now_ms
-            await trim(self._store, number, head, now_ms, self.rounds.log, self._exported(number))
+            self._oldest[number] = await trim(
+                self._store, number, head, now_ms, self.rounds.log,
+                exported=self._exported(number), since=self._oldest.get(number, 0),
+            )  # fmt: skip
         if self._collect is not None:
             await self._collect(slice_.number)
 

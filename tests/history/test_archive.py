@@ -271,7 +271,7 @@ async def test_the_log_is_cut_by_number_and_by_age_but_not_before_it_is_exported
     store, number, head = site.process.store, site.world.number, site.data.head
 
     async def cut(keep: Keep, exported: int | None = None) -> int:
-        await trim(store, number, head, site.world.ms, keep, exported)
+        await trim(store, number, head, site.world.ms, keep, exported=exported)
         return int(site.data.first)
 
     assert await cut(Keep(entries=1_000, age_ms=0)) == 1

@@ -21,15 +21,15 @@ async def head_of(store: Store, slice_: int, token: str | None = None) -> int:
 
 
 async def oldest(store: Store, slice_: int, head: int, low: int = 0, token: str | None = None) -> int:
-    """The least sequence, from `low` up, after which everything is retained."""
-    high = head
+    """The least sequence, from `low` up, after which everything is retained. One look where that is `low` itself."""
+    high, middle = head, low
     while low < high:
-        middle = (low + high) // 2
         try:
             await store.read_log(slice_, middle, 1, incarnation=token)
             high = middle
         except LogTrimmed:
             low = middle + 1
+        middle = (low + high) // 2
     return low
 
 
