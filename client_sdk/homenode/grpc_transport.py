@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 # A forked child must not touch the parent's connection, and the SDK sees to that. gRPC's own handlers for fork crash
@@ -46,21 +47,27 @@ _OPTIONS = [
 _CONTENT_OPTIONS = [("grpc.http2.max_frame_size", 1 << 20)]
 
 
-@contextmanager
-def _typed_errors() -> Iterator[None]:
-    """gRPC's exceptions as ours."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as failure:
-        raise from_rpc(failure) from None
-    except (grpc.aio.UsageError, asyncio.InvalidStateError) as failure:  # the call or the channel has ended in between
-        raise Unavailable("the connection is over") from failure
-    except asyncio.CancelledError:
-        # grpc.aio raises this too when the call, and not the waiting task, was cancelled.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Unavailable("the call was ended") from None
+class _TypedErrors:
+    """In `with`: gRPC's exceptions as ours. A class, because every frame passes here and a generator costs more."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(failure, grpc.aio.AioRpcError):
+            raise from_rpc(failure) from None
+        if isinstance(failure, grpc.aio.UsageError | asyncio.InvalidStateError):  # call or channel ended in between
+            raise Unavailable("the connection is over") from failure
+        if isinstance(failure, asyncio.CancelledError):
+            # grpc.aio raises this too when the call, and not the waiting task, was cancelled.
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise Unavailable("the call was ended") from None
+
+
+_typed_errors = _TypedErrors()
 
 
 def _incoming(data: bytes) -> Incoming:
@@ -97,12 +104,12 @@ class GrpcStream:
 
     async def write(self, frame: pb.SessionRequest) -> None:
         """See `transport.Stream`."""
-        with _typed_errors():
+        with _typed_errors:
             await self._call.write(frame)
 
     async def read(self) -> pb.SessionResponse | None:
         """See `transport.Stream`."""
-        with _typed_errors():
+        with _typed_errors:
             frame = await self._call.read()
         if frame is grpc.aio.EOF:
             return None
@@ -165,7 +172,7 @@ class GrpcTransport:
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """See `transport.Transport`."""
-        with _typed_errors():
+        with _typed_errors:
             return await getattr(self._stub(0), method)(request, timeout=timeout_s)
 
     async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:
@@ -173,7 +180,7 @@ class GrpcTransport:
         call = self._channel(1).unary_stream(READ_CONTENT, pb.ReadContentRequest.SerializeToString)(request)
         try:
             while True:
-                with self._turning_aside(), _typed_errors(), _in_time():
+                with self._turning_aside(), _typed_errors, _in_time():
                     async with asyncio.timeout(timeout_s):
                         response = await call.read()
                 if response is grpc.aio.EOF:
@@ -187,7 +194,7 @@ class GrpcTransport:
         call = self._channel(1).stream_unary(WRITE_CONTENT, None, pb.WriteContentResponse.FromString)()
         decided = asyncio.ensure_future(call.initial_metadata())  # it comes before the answer where that is known early
         try:
-            with self._turning_aside(), _typed_errors(), _in_time():
+            with self._turning_aside(), _typed_errors, _in_time():
                 # Whatever ends the call before everything is sent, its status says why.
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     async for request in requests:
