@@ -4,7 +4,7 @@ Theory of operation. A judgement has three parts, always in this order:
 
   1. *lapse*: deadlines that have passed take effect first, so that every rule below may trust what it sees. A
      prepared version whose wait-set is empty or run out is published, an overdue lease ends, overdue waiters are
-     refused.
+     refused, and a lease that has become free goes to the first waiter, ahead of whoever asks now.
   2. the *rule* of (state, event) from `rules.RULES`.
   3. *settle*: what follows from the change. A free write lease goes to the first live waiter; an artifact without
      content and without anybody interested becomes a tombstone.
@@ -68,7 +68,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
         return Decision(entry, Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten"))
     draft = Draft(entry, facts)
     session = getattr(event, "session", "")
-    _lapse(draft)
+    _lapse(draft, event)
     answer = _under_way(draft, session)
     if answer is None:
         if session and not isinstance(event, EndSession):
@@ -113,7 +113,7 @@ def _under_way(draft: Draft, session: str) -> Answer | None:
 # --- lapse and settle ---------------------------------------------------------------------------------------------
 
 
-def _lapse(draft: Draft) -> None:
+def _lapse(draft: Draft, event: Event) -> None:
     now = draft.facts.now_ms
     pending = draft.pending
     if pending is not None:
@@ -126,6 +126,8 @@ def _lapse(draft: Draft) -> None:
         draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.deadline_ms > now)
         for waiter in overdue:
             draft.refuse_waiter(waiter, _waited(draft))
+    if isinstance(event, GetM | Commit | SetPolicy):  # which would get ahead of those who have waited
+        _serve_queue(draft)
 
 
 def _waited(draft: Draft) -> Denial:
@@ -135,12 +137,12 @@ def _waited(draft: Draft) -> Denial:
     )
 
 
-def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
-    facts = draft.facts
+def _serve_queue(draft: Draft) -> None:
+    """A free write lease goes to the first live waiter."""
     while draft.holder is None and draft.pending is None and draft.waiters:
         waiter, draft.waiters = draft.waiters[0], draft.waiters[1:]
         draft.changed = True
-        if waiter.session in facts.dead:
+        if waiter.session in draft.facts.dead:
             draft.log.append(Refused(waiter.session, waiter.request))
             continue
         if draft.content is None and not waiter.create:
@@ -148,6 +150,11 @@ def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
             continue
         grant = draft.give_lease(waiter.session, waiter.lease, waiter.ttl_ms, waiter.request)
         draft.store_result(waiter.session, waiter.request, waiter.digest, grant)
+
+
+def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
+    facts = draft.facts
+    _serve_queue(draft)
     idle = draft.content is None and draft.holder is None and draft.pending is None
     if idle and (draft.changed or draft.old.rev):
         if draft.tombstone_ms == 0:
