@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # Arguments for pytest: make test ARGS="tests/store -k redis"
 ARGS ?=
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants sim histories faults bench clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -70,6 +70,9 @@ model: env ## the TLA+ specification in full, with TLC
 
 model-mutants: env ## specifications with one rule broken: TLC must find each of them
 	@$(BIN)/python tla/run.py mutants
+
+traces: tools ## logs of real runs are explained by the specification, corrupted ones are not; ARGS="--runs 100"
+	@$(BIN)/python -m tests.spec.traces $(ARGS)
 
 sim: env ## simulation: the real directory, delivery and SDK on virtual time under faults; ARGS="--seeds 10000" or "--seed 17 --trace"
 	@$(BIN)/python -m tests.sim $(ARGS)

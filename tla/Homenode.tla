@@ -5,22 +5,25 @@
    (situations), so that nothing holds only because nothing happens. *)
 EXTENDS Time
 
-Init == store = InitStore /\ net = InitNet /\ client = InitClient
+Init == /\ store = InitStore /\ net = InitNet /\ client = InitClient
+        /\ server = IF Has("replica") THEN Memory(InitStore) ELSE None
 
-Next ==
+WithoutMemory ==
     \/ \E s \in Session : \/ GetS(s) \/ InvAck(s) \/ Renew(s) \/ EndSession(s)
-                          \/ Ask(s) \/ Reply(s) \/ ReadReply(s) \/ SeeIncarnation(s)
-                          \/ Resync(s) \/ Bookmark(s) \/ ApplyBookmark(s) \/ KeepAlive(s) \/ Extend(s)
-    \/ \E s \in Session, id \in Ids : GetM(s, id) \/ Commit(s, id) \/ Put(s, id)
+                          \/ Ask(s) \/ Resolve(s) \/ Reply(s) \/ ReadReply(s) \/ SeeIncarnation(s)
+                          \/ Resync(s) \/ Bookmark(s) \/ ApplyBookmark(s)
+    \/ \E s \in Session, id \in Ids : GetM(s, id) \/ Commit(s, id) \/ Put(s, id) \/ SetPolicy(s, id) \/ Handoff(s, id)
     \/ \E s \in Session, i \in DOMAIN store.log : Deliver(s, i)
-    \/ Expire \/ StoreLoss \/ Tick
+    \/ Expire \/ StoreLoss \/ ClockJump \/ Ticker \/ ColdStart
+
+Next == (WithoutMemory /\ UNCHANGED server) \/ Recall \/ Recalled \/ Tick
 
 Spec == Init /\ [][Next]_vars
 
 (* Time passes, the sweeper sweeps, and the stream delivers in the end; clients need do nothing. *)
 Fair ==
-    /\ WF_vars(Tick) /\ WF_vars(Expire)
-    /\ \A s \in Session : WF_vars(\E i \in DOMAIN store.log : Deliver(s, i))
+    /\ WF_vars(Tick) /\ WF_vars(Expire /\ UNCHANGED server)
+    /\ \A s \in Session : WF_vars(\E i \in DOMAIN store.log : Deliver(s, i) /\ UNCHANGED server)
 FairSpec == Spec /\ Fair
 
 Symmetry == Permutations(Session)
@@ -38,10 +41,11 @@ TypeOK ==
     /\ store.entry.holder # None => store.entry.holder.fence <= store.entry.fence
     /\ store.entry.pending # None => store.entry.pending.fence <= store.entry.fence
     /\ store.entry.queue # <<>> => store.entry.holder # None \/ store.entry.pending # None
-    /\ Level = "lazy" => store.entry.pending = None
+    /\ ~UsesStrict => store.entry.pending = None
+    /\ store.out = <<>>
 
-(* Whoever believes in its write lease is the holder. *)
-SWMR == \A s \in Session : HolderOf(s) /\ client[s].inc = store.inc =>
+(* Whoever believes in its write lease is the holder, unless nobody vouched for the time; then fences alone protect. *)
+SWMR == \A s \in Session : HolderOf(s) /\ client[s].inc = store.inc /\ ~store.cold =>
             store.entry.holder # None /\ store.entry.holder.s = s
 FenceUnique == ~store.reissued
 NoStaleCommit == \A i \in DOMAIN H : ~H[i].stale
@@ -56,10 +60,13 @@ AnswersTrue ==
         LET r == store.res[s][id]
         IN net[s].req[id].op = "Commit" /\ r # None => (r.ok <=> \E i \in DOMAIN H : H[i].by = <<s, id>>)
 
+(* Of what was said never to run, nothing takes effect. *)
+NeverIsNever == \A i \in DOMAIN H : H[i].by \notin store.never
+
 (* A request has one answer: none is stored while it waits or is prepared. *)
 OneAnswer ==
     \A s \in Session : \A id \in DOMAIN net[s].req : store.res[s][id] # None =>
-        /\ [s |-> s, id |-> id] \notin Range(store.entry.queue)
+        /\ \A w \in Range(store.entry.queue) : <<w.s, w.id>> # <<s, id>>
         /\ store.entry.pending # None => <<store.entry.pending.s, store.entry.pending.id>> # <<s, id>>
 
 (* A session is never shown an older version after a newer one, its own commits and leases included. *)
@@ -97,19 +104,23 @@ Recreated == \E i, j \in DOMAIN H : i < j /\ H[i].content = None /\ H[j].content
 AboveFloor == store.floor > 0 /\ Exists(store.entry) /\ store.entry.ver[2] > store.floor
 Handover == Len(H) > 1 /\ store.top[2] > 2 /\ store.entry.holder # None
 Waited == store.entry.queue # <<>>
-LatePublish == /\ Level = "strict" /\ store.entry.pending = None
-               /\ \E s \in Session : store.entry.sharers[s] > 0 /\ store.entry.sharers[s] < store.entry.ver[2]
-RenewedWhilePending == store.entry.pending # None /\ \E s \in Session :
-                            store.entry.pending.waits[s] # None /\ store.dl[s] > store.entry.pending.waits[s]
+LatePublish == \E s \in Session : /\ client[s].mode = "strict" /\ client[s].cache # None
+                                  /\ client[s].inc = store.inc /\ Lt(client[s].cache, store.entry.ver)
+RenewedWhilePending == store.entry.pending # None /\ \E s \in store.entry.pending.waits :
+                            store.dl[s] > store.entry.pending.until
 ReadWhilePending == store.entry.pending # None /\ \E s \in Session : \E r \in net[s].reads : r.found /\ ~r.cacheable
 DeadCommitter == store.entry.pending # None /\ ~store.live[store.entry.pending.s]
 RolledForward == \E i \in DOMAIN H : H[i].inc > H[i].ver[1]
 LostCommit == \E i \in DOMAIN H : H[i].lost
 OldCopy == \E s \in Session : Readable(s) /\ client[s].inc < store.inc
 NewLife == \E i \in DOMAIN H : H[i].ver[1] > 1
+ToldOfNever == store.never # {}
+Quarantine == store.quar > 0
+LevelChanged == store.entry.level # Level
+HandedOver == store.entry.holder # None /\ IsReserved(store.entry, store.entry.holder.s)
 
 Seen(k, name, holds) == IF TLCGet(k) = 0 /\ holds THEN TLCSet(k, 1) /\ PrintT(<<"situation", name>>) ELSE TRUE
-ASSUME \A k \in 1..18 : TLCSet(k, 0)
+ASSUME \A k \in 1..22 : TLCSet(k, 0)
 Situations ==
     /\ Seen(1, "LostInv", LostInv) /\ Seen(2, "StaleRead", StaleRead) /\ Seen(3, "InvBeforeFill", InvBeforeFill)
     /\ Seen(4, "Reordered", Reordered) /\ Seen(5, "ZombieCommit", ZombieCommit) /\ Seen(6, "Conflict", Conflict)
@@ -118,4 +129,6 @@ Situations ==
     /\ Seen(12, "RenewedWhilePending", RenewedWhilePending) /\ Seen(13, "ReadWhilePending", ReadWhilePending)
     /\ Seen(14, "DeadCommitter", DeadCommitter) /\ Seen(15, "RolledForward", RolledForward)
     /\ Seen(16, "LostCommit", LostCommit) /\ Seen(17, "OldCopy", OldCopy) /\ Seen(18, "NewLife", NewLife)
+    /\ Seen(19, "ToldNever", ToldOfNever) /\ Seen(20, "Quarantine", Quarantine)
+    /\ Seen(21, "LevelChanged", LevelChanged) /\ Seen(22, "HandedOver", HandedOver)
 =============================================================================

@@ -4,21 +4,24 @@
    A lazy copy may be read while the ping of the last accepted bookmark is at most Delta old, by the session's clock.
    A bookmark names the slice head at a moment after that ping; it counts only when the log is applied up to there.
    Taking the head at the very moment of the ping is the worst case. Only live sessions get bookmarks: others are no
-   longer routed to. *)
+   longer routed to.
+
+   The commit that reads the head for a bookmark renews the session's deadline too: `Strict` says what that is for. *)
 EXTENDS Net
 
+(* What a renewal does to a wait-set: nothing. *)
+AfterRenewal(p, s) == p
+
+(* A session lives longer than its copies may be read. *)
+Living == IF UsesLazy THEN Max(Term, Delta + 1) ELSE Term
 Bookmark(s) ==
-    /\ Level = "lazy" /\ s \in Readers /\ Attached(s)
+    /\ s \in Readers /\ Attached(s)
+    /\ store' = IF UsesStrict
+                THEN [store EXCEPT !.dl[s] = Living, !.entry.pending = AfterRenewal(@, s)] ELSE store
     /\ net' = [net EXCEPT ![s].mark = [age |-> 0, seq |-> Len(store.log)]]
-    /\ UNCHANGED <<store, client>>
+    /\ UNCHANGED client
 
 BookmarkOk(s) == client[s].applied >= net[s].mark.seq
-
-ApplyBookmark(s) ==
-    /\ net[s].mark # None /\ BookmarkOk(s)
-    /\ client' = [client EXCEPT ![s].fresh = Min(@, net[s].mark.age)]
-    /\ net' = [net EXCEPT ![s].mark = None]
-    /\ UNCHANGED store
 
 (* Ticks since version v was overtaken; 0 if it was not. What the store has lost overtakes nothing: whoever follows
    the new incarnation reads what is there, and was told that it is another one. *)
@@ -26,5 +29,5 @@ StaleFor(v) ==
     LET newer == {i \in DOMAIN store.hist : Lt(v, store.hist[i].ver) /\ ~store.hist[i].lost}
     IN IF newer = {} THEN 0 ELSE LET first == CHOOSE i \in newer : \A j \in newer : i <= j IN store.hist[first].since
 
-LazyAge == Level = "lazy" => \A s \in Session : Readable(s) => StaleFor(client[s].cache) <= Delta
+LazyAge == UsesLazy => \A s \in Session : Readable(s) => StaleFor(client[s].cache) <= Delta
 =============================================================================

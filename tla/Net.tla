@@ -17,17 +17,23 @@ Deliver(s, i) ==
     LET c == client[s]
         x == store.log[i]
         c1 == IF s \in x.to
-              THEN [c EXCEPT !.heard = Max(@, i), !.cache = Drop(c, x.ver), !.acked = Max(@, x.ver[2])]
+              THEN [Drop(c, x.ver) EXCEPT !.heard = Max(@, i), !.acked = Max(@, x.ver[2])]
               ELSE c
         c2 == [c1 EXCEPT !.applied = IF i = @ + 1 THEN i ELSE @]
     IN /\ s \in Readers /\ c.inc = store.inc /\ Due(c, i) /\ c2 # c
        /\ client' = [client EXCEPT ![s] = c2]
        /\ UNCHANGED <<store, net>>
 
+(* Whatever the log said up to what was applied is obeyed: no older copy is held. *)
+ResumeLosesNothing ==
+    \A s \in Session : LET c == client[s] IN c.cache # None /\ c.inc = store.inc =>
+        \A i \in 1..c.applied : s \in store.log[i].to => ~Lt(c.cache, store.log[i].ver)
+
 (* The log was trimmed, or the queue ran over: drop, and go on from a later point. *)
+ResyncDrops(c) == Gone(c)
 Resync(s) ==
     /\ Has("resync") /\ s \in Readers /\ client[s].inc = store.inc
     /\ \E h \in (client[s].applied + 1)..Len(store.log) :
-        client' = [client EXCEPT ![s].cache = None, ![s].applied = h, ![s].heard = Max(@, h)]
+        client' = [client EXCEPT ![s] = [ResyncDrops(@) EXCEPT !.applied = h, !.heard = Max(@, h)]]
     /\ UNCHANGED <<store, net>>
 =============================================================================

@@ -3,34 +3,41 @@
 
    One artifact of one slice, its directory record, and the processes ("sessions") that share it. Four variables:
 
-     store    what the directory's store holds. It survives a server crash: the servers keep nothing of their own, so a
+     store    what the directory's store holds. It survives a server crash: the servers keep nothing that counts, so a
               crash is only a lost answer, and losing answers is something that the network below does anyway.
      net      what is under way between a session and the directory.
      client   what the SDK of each session knows: its copy, its floors, its deadlines.
+     server   what one server remembers of the store, and may go on judging by (`Replica`).
 
    Time is discrete and relative: every deadline is a count of ticks that are left, every age a count of ticks passed,
    both capped where nothing can depend on more. So time needs no bound.
 
-   The slice log holds only what removes permissions: invalidations and give-ups. Other entries (grants, releases,
-   policy changes) carry a sequence number too, but no copy depends on them. *)
-EXTENDS Naturals, Sequences, FiniteSets, TLC
+   The slice log has two sides. `log` is what delivery makes of it: the entries that remove permissions, numbered.
+   Entries that only give permissions (grants, releases) carry a sequence too, but no copy depends on them, so they have
+   none here. `out` is what a transition writes into the log, event by event as `protocol/effects.py` names them; it is
+   empty in every state that is checked, and is what `Trace` compares with the log of a real run. *)
+EXTENDS Integers, Sequences, FiniteSets, TLC
 
 CONSTANTS
     Session,     \* the sessions
     Readers,     \* those that read, and follow the log
     Writers,     \* those that send effectful requests
     None,        \* "nothing here"
-    Level,       \* "lazy" | "strict": the artifact's consistency
+    Level,       \* "lazy" | "strict": the artifact's consistency, at the start
     Features,    \* which requests and faults this configuration has (see Client!Requests, Directory)
     Born,        \* whether the artifact exists at the start
     Term,        \* ticks of a write lease and of a session's strict copies
     Delta,       \* ticks that a lazy copy may be read beyond the last confirmed moment
     MaxAsks,     \* effectful requests of all sessions together
     MaxReads,    \* read replies under way to one session
-    MaxLosses    \* how often the store may be lost or replaced
+    MaxLosses    \* how often the store may be lost or replaced, or its clock may jump
 
-VARIABLES store, net, client
-vars == <<store, net, client>>
+VARIABLES store, net, client, server
+vars == <<store, net, client, server>>
+
+Has(f) == f \in Features
+UsesLazy == Level = "lazy" \/ Has("policy")
+UsesStrict == Level = "strict" \/ Has("policy")
 
 Max(a, b) == IF a > b THEN a ELSE b
 Min(a, b) == IF a < b THEN a ELSE b
@@ -51,43 +58,47 @@ NoEntry ==
      content |-> None,                        \* contents are named by the request that wrote them
      fence   |-> 0,
      holder  |-> None,                        \* [s, lease, fence, left]
-     queue   |-> <<>>,                        \* waiting GetMs: [s, id]
+     queue   |-> <<>>,                        \* waiting GetMs: [s, id, lease]
      pending |-> None,                        \* a prepared strict commit
-     sharers |-> [s \in Session |-> 0]]       \* version number given; 0: not a sharer
+     sharers |-> [s \in Session |-> 0],       \* version number given; 0: not a sharer
+     level   |-> Level]
 
-(* What a session may ask. `base` counts unless `any`; `token` None: without a lease. *)
-Request == [op: {"GetM", "Commit", "Put"}, inc: Nat, token: {None} \cup (Nat \X Nat), lease: Nat,
-            base: Nat \X Nat, any: BOOLEAN, keep: BOOLEAN, delete: BOOLEAN]
+(* What a session may ask. `base` counts unless `any`; `token` None: without a lease; `content` None: a delete. *)
+Request == [op: {"GetM", "Commit", "Put", "SetPolicy", "Handoff"}, inc: Nat, token: {None} \cup (Nat \X Nat), lease: Nat,
+            base: Nat \X Nat, any: BOOLEAN, keep: BOOLEAN, content: {None} \cup (Session \X Ids),
+            level: {"lazy", "strict"}, to: Session]
 
 FirstVer == <<1, 1>>
 FirstContent == <<None, 0>>
 
-(* `hist`, `top` and `reissued` are history variables: invariants read them, no action does. Each element of `hist` is
-   a version that took effect. *)
+(* `hist`, `top`, `reissued`, `never`, `oldread` and `cold` are history variables: invariants read them, no action does. Each
+   element of `hist` is a version that took effect. *)
 InitStore ==
     [inc   |-> 1,
      entry |-> IF Born THEN [NoEntry EXCEPT !.known = TRUE, !.ver = FirstVer, !.content = FirstContent] ELSE NoEntry,
      floor |-> 0,                              \* the slice's floor of version numbers and fences
      log   |-> <<>>,                           \* [ver, to]: copies older than ver are obsolete; routed to `to`
+     out   |-> <<>>,
      res   |-> [s \in Session |-> [i \in Ids |-> None]],
      live  |-> [s \in Session |-> TRUE],
-     dl    |-> [s \in Session |-> 0],          \* strict: ticks that the session's copies may still be read
+     dl    |-> [s \in Session |-> 0],          \* strict: ticks until the session is over, unless it is renewed
+     skew  |-> 0,                              \* ticks that the store's clock is ahead of the time it should show
      quar  |-> 0,                              \* ticks of quarantine left
      hist  |-> IF Born THEN <<[ver |-> FirstVer, content |-> FirstContent, by |-> FirstContent, base |-> NoVer,
                                any |-> FALSE, prev |-> NoVer, stale |-> FALSE, inc |-> 1, since |-> 0, lost |-> FALSE]>>
               ELSE <<>>,
-     top   |-> NoVer, reissued |-> FALSE, losses |-> 0]
+     top   |-> NoVer, reissued |-> FALSE, oldread |-> FALSE, never |-> {}, cold |-> FALSE, losses |-> 0]
 
 InitNet == [s \in Session |->
     [req   |-> <<>>,       \* every effectful request ever sent: it may arrive late, and again
      age   |-> 0,          \* ticks since the last of them was sent
      reads |-> {},         \* read replies under way
-     mark  |-> None,       \* a bookmark under way: [age, seq]
-     alive |-> None]]      \* the answer of a keepalive under way: [age, asof]
+     mark  |-> None]]      \* a bookmark under way: [age, seq]
 
 NewClient(inc) ==
     [inc |-> inc,
      cache |-> None,       \* the version of the copy that is held
+     mode |-> Level,       \* the level that the copy was given at
      told |-> 0,           \* the latest sequence of an answer: older answers are thrown away
      heard |-> 0,          \* the latest sequence of an Inv: older answers are not cached
      applied |-> 0,        \* the log is applied without a gap up to here
@@ -106,5 +117,5 @@ InitClient == [s \in Session |-> [NewClient(1) EXCEPT !.shown = IF Born THEN Fir
 (* A copy that a cached read would return. *)
 Readable(s) ==
     /\ client[s].cache # None
-    /\ IF Level = "lazy" THEN client[s].fresh <= Delta ELSE client[s].left > 0
+    /\ IF client[s].mode = "lazy" THEN client[s].fresh <= Delta ELSE client[s].left > 0
 =============================================================================

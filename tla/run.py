@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 1800
 # Most runs are too short for the second compiler to pay.
-JVM_FLAGS = ("-XX:+UseParallelGC", "-Xmx2g", "-XX:TieredStopAtLevel=1")
+JVM_FLAGS = ("-XX:+UseParallelGC", "-Xmx2g", "-Xss64m", "-XX:TieredStopAtLevel=1")
 EXIT_INVARIANT = 12
 EXIT_LIVENESS = 13
 LIVENESS = ("PendingPublished", "LeaseFreed", "CatchesUp")
@@ -164,23 +165,27 @@ def run_configs(tiers: set[str], workers: int, verbose: bool) -> bool:
     return good
 
 
-def run_mutants(names: list[str], verbose: bool) -> bool:
-    """Run the mutants (all when `names` is empty) and print a table; True when each breaks the invariant it must."""
+def run_mutants(names: list[str], jobs: int, verbose: bool) -> bool:
+    """Run the mutants (all when `names` is empty), `jobs` at a time, and print a table; True when each is killed."""
     good = True
-    print(f"{'mutant':<28}{'must break':<18}{'broke':<18}{'time':>7}  verdict")
-    for mutant in load_manifest()["mutants"]:
-        if names and mutant["name"] not in names:
-            continue
-        # One worker: breadth first, so that the shortest counterexample decides and the result repeats.
-        outcome = run_tlc(mutant["name"], mutant_config(mutant), mutant_module(mutant), 1)
-        killed = outcome.broken == ("temporal" if mutant["breaks"] in LIVENESS else mutant["breaks"])
-        good = good and killed
-        found = outcome.broken or ("nothing" if outcome.exit_code == 0 else f"exit {outcome.exit_code}")
-        verdict = "killed" if killed else "NOT KILLED"
-        print(f"{mutant['name']:<28}{mutant['breaks']:<18}{found:<18}{outcome.wall_s:>6.1f}s  {verdict}", flush=True)
-        if verbose or not killed:
-            print(outcome.output[-6000:])
+    print(f"{'mutant':<31}{'must break':<20}{'broke':<20}{'time':>7}  verdict")
+    mutants = [mutant for mutant in load_manifest()["mutants"] if not names or mutant["name"] in names]
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for mutant, outcome in zip(mutants, pool.map(_run_mutant, mutants), strict=True):
+            killed = outcome.broken == ("temporal" if mutant["breaks"] in LIVENESS else mutant["breaks"])
+            good = good and killed
+            found = outcome.broken or ("nothing" if outcome.exit_code == 0 else f"exit {outcome.exit_code}")
+            verdict = "killed" if killed else "NOT KILLED"
+            said = f"{mutant['name']:<31}{mutant['breaks']:<20}{found:<20}{outcome.wall_s:>6.1f}s  {verdict}"
+            print(said, flush=True)
+            if verbose or not killed:
+                print(outcome.output[-6000:])
     return good
+
+
+def _run_mutant(mutant: dict[str, Any]) -> Outcome:
+    # One worker: breadth first, so that the shortest counterexample decides and the result repeats.
+    return run_tlc(mutant["name"], mutant_config(mutant), mutant_module(mutant), 1)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -188,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the specification with TLC.")
     parser.add_argument("what", choices=["fast", "model", "mutants"], help="model runs the fast configurations too")
     parser.add_argument("names", nargs="*", help="mutants: only these")
-    parser.add_argument("--workers", type=int, default=2, help="TLC's worker threads for fast and model (default 2)")
+    parser.add_argument("--workers", type=int, default=2, help="TLC's worker threads, or mutants at a time (default 2)")
     parser.add_argument("--verbose", action="store_true", help="print TLC's output, counterexamples included")
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.names) - {mutant["name"] for mutant in load_manifest()["mutants"]}
@@ -196,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no such mutant: {', '.join(sorted(unknown)) or chosen.names[0]}")
     try:
         if chosen.what == "mutants":
-            good = run_mutants(chosen.names, chosen.verbose)
+            good = run_mutants(chosen.names, chosen.workers, chosen.verbose)
         else:
             tiers = {"fast"} if chosen.what == "fast" else {"fast", "model"}
             good = run_configs(tiers, chosen.workers, chosen.verbose)

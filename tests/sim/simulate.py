@@ -44,6 +44,7 @@ async def _simulate(seed: int, drill: bool) -> tuple[Report, list[str]]:
     judge(world)
     report = world.report
     report.virtual_s = loop.time()
+    report.log = world.history.items
     report.digest = hashlib.sha256("\n".join(world.log).encode()).hexdigest()[:16]
     return report, world.log
 

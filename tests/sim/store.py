@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from homenode_directory.audit.items import Logged, Renewed
+from homenode_directory.audit.items import Item, Logged, Renewed
 from homenode_directory.audit.rules import Auditor
 from homenode_directory.protocol.effects import Inv
 from homenode_directory.protocol.model import Version
@@ -39,15 +39,20 @@ class History:
     listeners: list[Callable[[LogRecord], None]] = field(
         default_factory=list
     )  # of each entry, before anybody else is told
+    items: list[Item] = field(default_factory=list)  # the log
 
     def log(self, slice_: int, sequence: int, data: bytes) -> None:
         """The store has appended to its log."""
         record, where = fields.decode_log(data), f"slice {slice_}, entry {sequence}"
         if sequence != self.auditor.heads.get(slice_, 0) + 1:
-            self.auditor.see(Renewed(slice_, record.incarnation, sequence - 1, where))
-        self.auditor.see(Logged(slice_, sequence, record, where))
+            self._see(Renewed(slice_, record.incarnation, sequence - 1, where))
+        self._see(Logged(slice_, sequence, record, where))
         for hear in list(self.listeners):
             hear(record)
+
+    def _see(self, item: Item) -> None:
+        self.auditor.see(item)
+        self.items.append(item)
 
     def add(self, at_s: float, artifact: str, record: fields.VersionRecord) -> None:
         """The store has taken a version."""

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from homenode_directory.audit.items import Item
 from homenode_directory.store.memory_store import Memory
 from tests.sim.faults import Faults, Odds
 from tests.sim.recording import Recording
@@ -70,6 +71,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     digest: str = ""
     virtual_s: float = 0.0
+    log: list[Item] = field(default_factory=list)  # what the store appended to its log
 
 
 class World:

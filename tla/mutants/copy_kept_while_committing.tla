@@ -3,5 +3,5 @@
 by then. *)
 EXTENDS Homenode
 
-CopyKept(c, r) == c.cache
+CopyKept(c, r) == c
 =======================================================================

@@ -3,5 +3,5 @@
 commit for ever. *)
 EXTENDS Homenode
 
-WaitsLonger(p, s) == IF p = None \/ p.waits[s] = None THEN p ELSE [p EXCEPT !.waits[s] = Term]
+WaitsLonger(p, s) == IF p = None THEN p ELSE IF s \in p.waits THEN [p EXCEPT !.until = Term] ELSE p
 ======================================================================

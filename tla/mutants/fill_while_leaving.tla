@@ -3,5 +3,5 @@
 committer. *)
 EXTENDS Homenode
 
-NeverLeaving(s) == FALSE
+NeverLeaving(s, level) == FALSE
 =======================================================================

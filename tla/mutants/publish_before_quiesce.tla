@@ -2,5 +2,5 @@
 (* A prepared commit is published without waiting for the copies. *)
 EXTENDS Homenode
 
-AlwaysQuiet(st) == TRUE
+AlwaysQuiet(p, st) == TRUE
 =======================================================================

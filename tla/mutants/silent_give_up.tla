@@ -3,5 +3,5 @@
 directory. *)
 EXTENDS Homenode
 
-NotLogged(st) == st
+NotLogged(st, s) == st
 =======================================================================
