@@ -2,5 +2,5 @@
 (* Reads between prepare and publish may be cached: the wait-set does not know these copies. *)
 EXTENDS Homenode
 
-AlwaysCacheable == TRUE
+AlwaysCacheable(st) == TRUE
 =======================================================================
