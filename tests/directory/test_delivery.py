@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from homenode_directory.place import Position
+from homenode_directory.place import Place, Position
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS
 from homenode_directory.protocol.model import Cause
 from homenode_directory.sinks import Bookmark, Change, Invalidation, LeaseLost, Resync, SessionOver
@@ -224,6 +224,29 @@ async def test_a_bookmark_answers_a_ping_after_everything_before_it(server: Proc
     assert (inbox.bookmark.echo, inbox.bookmark.position) == (77, head)
     await server.bookmark()
     assert len(inbox.of(Bookmark)) == 1
+
+
+async def test_one_read_of_the_heads_answers_every_ping_of_every_slice(server: Process) -> None:
+    places = [Place("default", f"w{n}") for n in range(8)]
+    assert {place.slice_of(2) for place in places} == {0, 1}
+    inboxes = []
+    for place in places:
+        for _ in range(3):
+            opened = await server.directory.open_session(place, "n", 30_000)
+            inboxes.append(Inbox())
+            await server.delivery.attach(place, opened.session, inboxes[-1], {}, None)
+            server.delivery.ping(opened.session, 5)
+    asked: list[Mapping[int, str]] = []
+    heads = server.store.heads
+
+    async def ask(slices: Mapping[int, str]) -> Mapping[int, int | None]:
+        asked.append(slices)
+        return await heads(slices)
+
+    server.store.heads = ask  # type: ignore[method-assign]
+    await server.bookmark()
+    assert all(inbox.bookmark.echo == 5 for inbox in inboxes)
+    assert [set(slices) for slices in asked] == [{0, 1}]
 
 
 async def test_no_bookmark_where_the_store_cannot_be_asked(server: Process) -> None:
