@@ -29,7 +29,6 @@ FRAME_OPERATIONS_MAX = 512
 FRAME_BYTES_MAX = 1 << 20
 _LARGE = ("attach", "ack", "commit", "commit_many", "snapshot", "gate")  # operations that may have many bytes
 TICK_S = 0.25
-PUT_OFF_S = 0.02
 BACKOFF_MS = (20, 2_000)
 #: A stream on which nothing comes for this long is given up, in intervals between bookmarks.
 SILENT_INTERVALS = 5
@@ -96,7 +95,6 @@ class Link:
         self._endpoints: dict[int, Endpoint] = {}
         self._number = 0
         self._out: deque[pb.Operation] = deque()
-        self._put_off: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
         self._stream: Stream | None = None
         self._heard_ns = 0
@@ -158,17 +156,6 @@ class Link:
             if not self._out:
                 self._wake.set()
             self._out.append(operation)
-
-    def later(self, call: Callable[[], None]) -> None:
-        """Call it in a little while, together with what others have put off: it waits for nothing."""
-        if not self._put_off:
-            asyncio.get_running_loop().call_later(PUT_OFF_S, self._catch_up)
-        self._put_off.append(call)
-
-    def _catch_up(self) -> None:
-        calls, self._put_off = self._put_off, []
-        for call in calls:
-            call()
 
     def restart(self) -> None:
         """Give up the current stream and connect again."""

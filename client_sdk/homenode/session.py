@@ -172,6 +172,7 @@ class Session(Requests):
             self.ping()
         if self.phase is Phase.LIVE and self.link.connected:
             self._check_bookmarks(now_ns)
+        self._send_acks()
         for pending in [p for p in self.pending.values() if p.deadline_ns <= now_ns]:
             self.expire(pending)
         for record in list(self.leases.values()):
@@ -309,9 +310,7 @@ class Session(Requests):
         if event.prepared:  # a writer waits for it
             self.loop.call_soon(self._send_acks)
         elif not wanted and event.key not in self._acks:
-            return
-        elif not self._acks:
-            self.link.later(self._send_acks)
+            return  # else it goes with the next tick: nobody waits for it
         self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))
 
     def _send_acks(self) -> None:
