@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import homenode
+from homenode.cli.doctor_store import examine_store
 from homenode_directory.store.base import Commit, Equals, Put, StoreChanged, StoreError
 from homenode_directory.store.open import open_store
 from tests.client.server_process import ServerProcess
 from tests.faults.conftest import Report
 from tests.faults.fleet import url
 from tests.support.cluster import Cluster
-from tests.support.ports import wait_until_async
+from tests.support.ports import HOST, wait_until_async
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -156,6 +157,13 @@ def _holds(cluster: Cluster, slot: int) -> bool:
     with cluster.owner(slot).client() as client:
         keys = client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1_000)
     return any(b":e/default/main/" in key for key in keys)
+
+
+async def test_doctor_looks_at_the_nodes(cluster: Cluster) -> None:
+    found = [finding async for finding in examine_store(cluster.url)]
+    hosts = [f"{HOST}:{node.port}: " for node in cluster.nodes[:2]]
+    assert [sum(finding.found.startswith(host) for finding in found) > 2 for host in hosts] == [True, True]
+    assert not [finding for finding in found if finding.level == "FAULT"]
 
 
 async def test_waiting_for_replicas_is_refused(cluster: Cluster) -> None:

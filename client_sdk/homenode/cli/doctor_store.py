@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from homenode.cli.doctor import FAULT, NOTE, OK, WARN, Finding
 from homenode.cli.exits import CliError, Exit
 
-REDIS = ("redis", "rediss", "unix")
+REDIS = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+CLUSTER = "+cluster"
 FREE_BYTES_MIN = 256 << 20
 MEMORY_PART_MAX = 0.8
 
@@ -20,13 +22,29 @@ async def examine_store(url: str) -> AsyncIterator[Finding]:
     if scheme in REDIS:
         async for finding in _redis(url):
             yield finding
+    elif scheme.removesuffix(CLUSTER) in REDIS:
+        for host, node in _nodes(url):
+            async for finding in _redis(node):
+                yield replace(finding, found=f"{host}: {finding.found}")
     elif url.startswith("sqlite:///"):
         for finding in sqlite(Path(url.removeprefix("sqlite:///"))):
             yield finding
     elif scheme == "memory":
         yield Finding("store", WARN, "memory: everything ends with the server", "use sqlite:///FILE or Redis")
     else:
-        raise CliError(f"not a store: {url!r}; there are redis, rediss, unix, sqlite and memory", Exit.USAGE)
+        raise CliError(
+            f"not a store: {url!r}; there are redis, rediss (also +sentinel, +cluster), unix, sqlite and memory",
+            Exit.USAGE,
+        )
+
+
+def _nodes(url: str) -> list[tuple[str, str]]:
+    """The named nodes of a cluster, each with an address of its own."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, hosts = authority.rpartition("@")
+    scheme = scheme.removesuffix(CLUSTER)
+    return [(host, f"{scheme}://{user}{at}{host}{slash}{path}") for host in hosts.split(",")]
 
 
 async def _redis(url: str) -> AsyncIterator[Finding]:
