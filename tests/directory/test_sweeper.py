@@ -52,6 +52,28 @@ async def test_history_is_cut_and_lets_go_of_its_contents(world: World) -> None:
     await server.close()
 
 
+async def test_history_ages_though_nobody_writes_any_more(world: World) -> None:
+    rounds = Rounds(idle_every=1, retention=RetentionPolicy(keep=10, age_ms=60_000))
+    server = await world.process(rounds=rounds, history_look_every=1)
+    session = await server.session(ttl_ms=600_000)
+    for i in range(3):
+        await server.commit(session, f"h{i}")
+        world.later(10_000)
+        await server.sweep()
+    assert sorted(await server.directory.versions(PLACE, "k")) == ["1", "2", "3"]
+    world.later(35_000)
+    await server.sweep()
+    assert sorted(await server.directory.versions(PLACE, "k")) == ["2", "3"]
+    await server.close()
+    server = await world.process(rounds=rounds, history_look_every=1)  # what is due is in the store
+    await server.session()
+    world.later(60_000)
+    await server.sweep()
+    assert sorted(await server.directory.versions(PLACE, "k")) == ["3"], "the committed version never ages"
+    assert [world.references(f"h{i}") for i in range(3)] == [0, 0, 1]
+    await server.close()
+
+
 async def test_a_dropped_tombstone_takes_its_history_along_even_after_a_restart(world: World, server: Process) -> None:
     session = await server.session(ttl_ms=600_000)
     await server.commit(session, "h1")

@@ -417,6 +417,9 @@ class Promises:
     def _handed(self, new: Entry) -> None:
         """Only the holder hands its lease over, only to the live session that it names, and its own token is dead."""
         event, holder, lapsed = self.event, new.holder, self.lapsed.holder
+        if isinstance(event, GetM) and isinstance(self.decision.answer, Grant) and lapsed is not None:
+            reserved = (lapsed.session, lapsed.lease) == (event.session, RESERVED)
+            assert reserved or self._repeated() or not self.entry.holder, "granted while somebody else held it"
         if not isinstance(event, Handoff) or not isinstance(self.decision.answer, Done):
             return
         assert lapsed is not None and (lapsed.session, lapsed.lease, lapsed.fence) == (

@@ -8,7 +8,14 @@ import os
 import pytest
 
 import homenode
+from homenode import pushed
+from homenode_api.patch import compress
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_directory.protocol.events import SetPolicy
+from homenode_directory.protocol.model import Policy, Push
+from homenode_directory.sinks import Invalidation
 from tests.client.scripted import until
+from tests.directory.world import World
 
 
 def has(hn: homenode.Homenode, key: str, text: str) -> bool:
@@ -88,6 +95,45 @@ async def test_a_copy_that_is_given_up_does_not_come_back_stale(url: str) -> Non
         await a.put("plan", "end")
         await until(lambda: b.read_cached("plan") is None)
         assert (await b.read("plan")).text == "end"
+
+
+async def test_a_late_push_is_not_kept_where_something_newer_may_have_been_forgotten(url: str) -> None:
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        first = await a.put("plan", "one")
+        await b.read("plan")
+        old = b._core.session.position
+        await a.put("plan", "two")
+        await until(lambda: b.read_cached("plan") is None)
+        assert first.version is not None
+        late = pb.Pushed(key="plan")
+        late.read.version.incarnation, late.read.version.n = first.version
+        late.read.as_of.incarnation, late.read.as_of.sequence = old
+        late.read.content.hash, late.read.content.size = first.hash, 3
+        late.read.content.snapshot = compress(b"one")
+        late.read.cacheable = True
+        pushed.keep(b._core, late)
+        assert b.read_cached("plan") is None, "older than what is known"
+        await until(lambda: b._core.session.position > old)
+        del b._core.cache._lines["plan"]  # as if other artifacts had taken its place
+        pushed.keep(b._core, late)
+        assert b.read_cached("plan") is None, "nobody knows any more what else there was"
+        late.read.as_of.sequence = b._core.session.position.sequence
+        pushed.keep(b._core, late)
+        assert b.read_cached("plan") is not None
+
+
+async def test_the_invalidation_comes_first_even_to_those_who_held_nothing() -> None:
+    server = await World().process()
+    writer, bystander = await server.session(), await server.session()
+    inbox = await server.attach(bystander)
+    await server.commit(writer, "h1")
+    await server.answer("k", SetPolicy(writer, Policy(push=Push.ALL)), server.world.new_request())
+    told: list[list[str]] = []
+    server.delivery.pushing = lambda audience, artifact, event, members: told.append([m.session for m in members])
+    version = await server.commit(writer, "h2")
+    assert told == [[bystander]]
+    assert [item.version for item in inbox.of(Invalidation)] == [version]  # type: ignore[attr-defined]
+    await server.close()
 
 
 async def test_a_burst_of_versions_ends_with_the_last_one(url: str) -> None:
