@@ -95,6 +95,23 @@ async def test_concurrent_joint_commits_never_interleave_in_part(
     assert len(numbers) == len(set(numbers)), "two joint commits got one version"
 
 
+async def test_a_cut_of_another_server_compares_every_artifact(inside: Open, fresh: Callable[[], int]) -> None:
+    server, other = await inside(), await inside()
+    session = await server.session()
+    await start(server, session, fresh)
+    before = await cut_of(other, session)
+    content = await server.content(b"new")
+    for keys in (("b", "c"), ("e",), ("a", "d")):
+        commits = [(key, Commit(session, content, Base.ANY)) for key in keys]
+        reply = await server.joint.commit_many(PLACE, commits, Request(session, fresh(), "".join(keys)))
+        assert isinstance(reply.answer, DoneMany)
+        cut = await cut_of(other, session)
+        changed = {key for key, old, new in zip(KEYS, before.entries, cut.entries, strict=True) if new != old}
+        assert changed == set(keys)
+        assert cut.as_of == reply.as_of
+        before = cut
+
+
 async def test_the_log_has_a_joint_commit_in_one_piece(inside: Open, fresh: Callable[[], int]) -> None:
     server = await inside()
     session = await server.session()

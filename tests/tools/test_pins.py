@@ -140,6 +140,7 @@ async def test_bounds_hold_exactly_whoever_asks_at_once(inside: Open, fresh: Cal
         return await by.pins.take(PLACE, Request(session, number, f"{number}"), 60_000, keys=keys, prefix=prefix)
 
     other = await inside(limits)  # which does not know what this server counts
+    await other.joint.cut(PLACE, a, ["k"])
     first = await asyncio.gather(*(ask(a, "k", by=(server, other)[n % 2]) for n in range(6)))
     taken = [one for one in first if isinstance(one, Snapshot)]
     assert len(taken) == 3
