@@ -432,9 +432,13 @@ async def test_a_directory_that_cannot_keep_strict_artifacts_is_not_asked_to(dir
     await hn.close()
 
 
-async def test_a_changed_policy_ends_the_copy_before_it_is_asked_for(directory: ScriptedDirectory) -> None:
+@pytest.mark.parametrize("was", ["lazy", "strict"])
+async def test_a_changed_policy_ends_the_copy_before_it_is_asked_for(directory: ScriptedDirectory, was: str) -> None:
+    if was == "lazy":
+        directory.strict.clear()
     hn, _ = await connect(directory)
-    await hn.read("a")
+    assert (await hn.read("a")).level == was
+    directory.strict.add("a")
     setting = asyncio.create_task(hn.set_policy("a", consistency="lazy"))
     (operation,) = await until(lambda: directory.stream.named("set_policy"))
     assert hn.read_cached("a") is None

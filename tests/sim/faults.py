@@ -32,7 +32,7 @@ NONE = Odds(**{chance.name: 0.0 for chance in fields(Odds)})
 
 BY_SCRIPT = (
     "black_hole", "one_way", "hold", "lag", "reader_cut_off", "committer_cut_off", "suspend", "wipe", "clock_drift",
-    "killed_agent",
+    "store_clock", "killed_agent",
 )  # fmt: skip
 NAMES = (*(field.name for field in fields(Odds)), *BY_SCRIPT)
 

@@ -18,6 +18,7 @@ from homenode.leases import deadline_ns
 from homenode.session import Session
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.protocol.draft import Draft
+from homenode_directory.slicetime import SliceTime
 
 Patch = tuple[type, str, Any]
 
@@ -98,6 +99,16 @@ def publish_without_waiting() -> Patch:
     return Draft, "copies", lambda self: ()
 
 
+def believe_the_stores_clock() -> Patch:
+    """Deadlines are judged by whatever the store's clock says, even when it has just been set an hour on."""
+
+    def saw(self: SliceTime, now_ms: int, asked_at: float) -> None:
+        self.now_ms = self._seen_ms = max(self.now_ms, now_ms)
+        self._asked_at = asked_at
+
+    return SliceTime, "saw", saw
+
+
 MUTANTS: dict[str, Callable[[], Patch]] = {
     make.__name__: make
     for make in (
@@ -107,6 +118,7 @@ MUTANTS: dict[str, Callable[[], Patch]] = {
         fill_during_an_own_commit,
         ack_without_dropping,
         publish_without_waiting,
+        believe_the_stores_clock,
     )
 }
 

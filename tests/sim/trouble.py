@@ -29,7 +29,8 @@ class Trouble:
         strikes: list[tuple[Callable[[], Awaitable[None]], int]] = [
             (self._black_hole, 3), (self._one_way, 3), (self._hold, 3), (self._lag, 4), (self._suspend, 3),
             (self._kill, 3), (self._wipe, 6 if self.world.seed % 4 == 0 else 0),
-            (self._cut_off_reader, 12 if self._strict else 0), (self._cut_off_committer, 12 if self._strict else 0),
+            (self._store_clock, 3), (self._cut_off_reader, 12 if self._strict else 0),
+            (self._cut_off_committer, 12 if self._strict else 0),
         ]  # fmt: skip
         choices, weights = [strike for strike, _ in strikes], [weight for _, weight in strikes]
         while not self.world.over:
@@ -101,6 +102,10 @@ class Trouble:
         transport.deaf, transport.mute = True, self.rng.random() < 0.5
         self.world.faults.note("reader_cut_off")
         writing = self.world.spawn(writer.edit(writer.beside, key))
+        if self.rng.random() < 0.3:
+            await asyncio.sleep(0.1)
+            self.world.store_jump_ms += 60_000
+            self.world.faults.note("store_clock")
         for _ in range(self.rng.randrange(10, 30)):
             await reader.try_to_read(reader.beside, key, timeout_ms=1_000)
             await asyncio.sleep(0.2)
@@ -135,6 +140,11 @@ class Trouble:
     async def _suspend(self) -> None:
         self.rng.choice(self.world.clients).clock.jump_s += self.rng.uniform(1.0, 20.0)
         self.world.faults.note("suspend")
+
+    async def _store_clock(self) -> None:
+        """The store's clock is set, forwards or back."""
+        self.world.store_jump_ms += self.rng.choice((-1, 1)) * self.rng.choice((30, 300, 3_000, 30_000))
+        self.world.faults.note("store_clock")
 
     async def _kill(self) -> None:
         """A process that dies with the write lease in its hand: nothing more comes from it, not even a goodbye."""
