@@ -39,7 +39,10 @@ class Observer(Protocol):
         """A level: sessions, leases, streams, queued_events, in_flight."""
 
     def content(self, kind: str, body_bytes: int, full_bytes: int) -> None:
-        """A body went out as `kind` (patch, snapshot, held): its size on the wire, and the content's size."""
+        """A body went out as `kind` (patch, snapshot, held, chunks): its size on the wire, and the content's size.
+
+        Of chunks, `full_bytes` counts those that were sent as they were sent.
+        """
 
 
 class Silent:

@@ -120,13 +120,14 @@ class Transfers:
             if m.header_only:
                 return
             sent, held = 0, frozenset(have_chunks)
-            places = (place for place in range(m.first_chunk, len(chunks)) if chunks[place].hash not in held)
+            places = [place for place in range(m.first_chunk, len(chunks)) if chunks[place].hash not in held]
             bodies = self._large.send(slice_, chunks, places)
             async with contextlib.aclosing(bodies):
                 async for index, body in bodies:
                     sent += len(body.data)
                     yield ChunkMessage(index, *body)
-            self._observer.content("chunks", sent, content.size)
+            left_out = content.size - sum(chunks[place].size for place in places)
+            self._observer.content("chunks", sent, sent + left_out)
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
