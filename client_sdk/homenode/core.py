@@ -351,10 +351,12 @@ class Core:
                 refusal.base = base if isinstance(base, Version) else None
                 if refusal.current is not None:
                     self.cache.invalidate(key, refusal.current)
+                counters.refused(refusal)
                 raise
-            except LeaseLost as refusal:
-                if lease is not None:
+            except HomenodeError as refusal:
+                if isinstance(refusal, LeaseLost) and lease is not None:
                     self.session.end_lease(lease.lease_id, refusal.cause)
+                counters.refused(refusal)
                 raise
 
     async def body(
@@ -545,9 +547,11 @@ class Core:
             if response.HasField("content"):
                 artifact = await self._leased(key, response, held, pending, counters, timeout_ms)
             await self._assure(granted[0])
-        except BaseException:
+        except BaseException as failure:
             if granted:
                 session.release_later(key, lease_id)
+            if isinstance(failure, HomenodeError):
+                counters.refused(failure)
             raise
         finally:
             if wait_ms:

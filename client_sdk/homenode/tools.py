@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from homenode import joint
 from homenode.artifact import Artifact
 from homenode.draft import Draft
-from homenode.errors import InvalidArgument
+from homenode.errors import HomenodeError, InvalidArgument
 from homenode.joint import DELETE, Change, Gate, Read
 from homenode.lease_handle import WriteLease
 from homenode.snapshot import SnapshotContext
@@ -104,7 +104,11 @@ class Tools:
         return done
 
     async def _commit_changes(self, changes: Sequence[Change], timeout_ms: int | None) -> dict[str, Artifact]:
-        return await joint.commit_many(self._core, changes, self._view.counters, timeout_ms)
+        try:
+            return await joint.commit_many(self._core, changes, self._view.counters, timeout_ms)
+        except HomenodeError as failure:
+            self._view.counters.refused(failure)
+            raise
 
     def _base_of(self, key: str, base: Mapping[str, Version | Base] | Base | None) -> Version | Base:
         wanted = base.get(key) if isinstance(base, Mapping) else base
@@ -157,4 +161,8 @@ class Tools:
 
         Raises GateClosed with typed `reasons` by name; HomenodeError when nobody could be asked.
         """
-        return await joint.gate(self._core, self._view, reads, timeout_ms)
+        try:
+            return await joint.gate(self._core, self._view, reads, timeout_ms)
+        except HomenodeError as failure:
+            self._view.counters.refused(failure)
+            raise

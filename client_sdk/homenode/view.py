@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from homenode.artifact import NEVER, NO_COPY, Artifact
 from homenode.change import TokenCounter
@@ -23,6 +23,7 @@ class Counters:
         revalidated: misses that found the bytes at hand already.
         fetched_bytes: bytes of contents that came over the wire, patches included; patch_bytes: of patches alone.
         sent_bytes: bytes of contents that were sent.
+        refusals: how many writes, leases and gates were refused or failed, by the name of the error.
         pushed_bytes: bytes of contents that came by themselves, to all agents of the connection (policy `push`).
         tokens_shown: of what reads gave this agent that it had not been shown in that version.
         tokens_saved: of what it did not have to be shown again: hits, unchanged versions, and changes instead of
@@ -38,6 +39,12 @@ class Counters:
     tokens_shown: int = 0
     tokens_saved: int = 0
     pushed_bytes: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+
+    def refused(self, failure: Exception) -> None:
+        """A write, lease or gate of this agent was refused, or failed."""
+        kind = type(failure).__name__
+        self.refusals[kind] = self.refusals.get(kind, 0) + 1
 
 
 class Shown:
@@ -135,7 +142,7 @@ class View:
         for shown in list(self.shown.values()):
             if shown.hits:
                 self._fold(shown)
-        return Counters(**{name: getattr(self.counters, name) for name in Counters.__slots__})
+        return replace(self.counters, refusals=dict(self.counters.refusals))
 
     def is_busy(self, key: str, now_ns: int) -> bool:
         """Whether others were found editing `key` too, not long ago."""

@@ -58,6 +58,27 @@ def _policy(**fields: Any) -> pb.SetPolicyRequest:
     return pb.SetPolicyRequest(request_id=1, key="k", policy=t.Policy(**fields))
 
 
+def _many(*keys: str, request_id: int = 1, content: t.Content | None = BODY) -> pb.CommitManyRequest:
+    items = [pb.CommitItem(key=key, any=True, content=content) for key in keys]
+    return pb.CommitManyRequest(request_id=request_id, items=items)
+
+
+def _many_without_base() -> pb.CommitManyRequest:
+    return pb.CommitManyRequest(request_id=1, items=[pb.CommitItem(key="a")])
+
+
+def _of_snapshot(snapshot: str) -> pb.ReadRequest:
+    return pb.ReadRequest(key="k", version=t.Version(incarnation=1, n=1), snapshot=snapshot)
+
+
+def _token(fence: int) -> pb.Token:
+    return pb.Token(lease_id="L", incarnation=1, fence=fence)
+
+
+def _handoff(**fields: Any) -> pb.HandoffRequest:
+    return pb.HandoffRequest(request_id=1, key="k", token=_token(1), **fields)
+
+
 # name, method, request, reason
 CASES: list[tuple[str, str, Any, int]] = [
     *((f"key: {name}", "Read", pb.ReadRequest(key=key), INVALID) for name, key in HOSTILE_KEYS.items()),
@@ -123,6 +144,29 @@ CASES: list[tuple[str, str, Any, int]] = [
     ("unknown push", "SetPolicy", _policy(push=-1), INVALID),
     ("settled too large", "KeepAlive", pb.KeepAliveRequest(settled_below=2**63), INVALID),
     ("resolve of 0", "Resolve", pb.ResolveRequest(request_ids=[0]), INVALID),
+    ("snapshot of nothing asked twice", "Snapshot", pb.SnapshotRequest(request_id=1, keys=["k", "k"]), INVALID),
+    ("snapshot without request id", "Snapshot", pb.SnapshotRequest(keys=["k"]), INVALID),
+    ("snapshot of too many", "Snapshot", pb.SnapshotRequest(request_id=1, keys=map(str, range(257))), INVALID),
+    ("snapshot key", "Snapshot", pb.SnapshotRequest(request_id=1, keys=["\x01"]), INVALID),
+    ("snapshot for too long", "Snapshot", pb.SnapshotRequest(request_id=1, keys=["k"], ttl_ms=2**32 - 1), INVALID),
+    ("release of no snapshot", "ReleaseSnapshot", pb.ReleaseSnapshotRequest(snapshot="x"), INVALID),
+    ("release of another's", "ReleaseSnapshot", pb.ReleaseSnapshotRequest(snapshot="main~x/1"), INVALID),
+    ("read of a snapshot elsewhere", "Read", _of_snapshot("other~x/1"), INVALID),
+    ("read of a snapshot that is gone", "Read", _of_snapshot("main~x/1"), t.ERROR_REASON_NOT_FOUND),
+    ("joint commit of nothing", "CommitMany", pb.CommitManyRequest(request_id=1), INVALID),
+    ("joint commit without request id", "CommitMany", _many("a", request_id=0), INVALID),
+    ("joint commit of one twice", "CommitMany", _many("a", "a"), INVALID),
+    ("joint commit of too many", "CommitMany", _many(*map(str, range(65))), INVALID),
+    ("joint commit without base", "CommitMany", _many_without_base(), INVALID),
+    ("joint delete of nothing", "CommitMany", _many("a", "b", content=None), t.ERROR_REASON_NOT_FOUND),
+    ("joint commit, body not there", "CommitMany", _many("a", content=_body(b"gone")), t.ERROR_REASON_CONTENT_MISSING),
+    ("gate of nothing", "Gate", pb.GateRequest(), INVALID),
+    ("gate of one twice", "Gate", pb.GateRequest(items=[pb.GateItem(key="k")] * 2), INVALID),
+    ("gate fence too large", "Gate", pb.GateRequest(items=[pb.GateItem(key="k", token=_token(2**60))]), INVALID),
+    ("handoff to nobody", "Handoff", _handoff(to=""), INVALID),
+    ("handoff to another workspace", "Handoff", _handoff(to="other~x"), INVALID),
+    ("handoff without lease", "Handoff", _handoff(to="main~x"), t.ERROR_REASON_STALE_FENCE),
+    ("handoff for too long", "Handoff", _handoff(to="main~x", ttl_ms=60_001), INVALID),
     ("resolve of too many", "Resolve", pb.ResolveRequest(request_ids=range(1, 2_000)), INVALID),
 ]  # fmt: skip
 

@@ -34,6 +34,25 @@ async def test_people_see_names_beside_ids(url: str) -> None:
         assert (event.by, event.by_name) == (a.session_id, "planner")
 
 
+async def test_an_agent_counts_what_was_refused_to_it(url: str) -> None:
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        first = await a.put("plan", "v1")
+        for _ in range(2):
+            with pytest.raises(homenode.AlreadyExists):
+                await b.put("plan", "v2")
+        with pytest.raises(homenode.VersionConflict):
+            await b.commit_many({"plan": "v2"}, base={"plan": homenode.Version(1, 1)})
+        async with a.lease("plan"):
+            with pytest.raises(homenode.LeaseDenied):
+                await b.lease("plan")
+        await a.put("plan", "v3")
+        with pytest.raises(homenode.GateClosed):
+            await b.gate([first])
+        counted = {"AlreadyExists": 2, "VersionConflict": 1, "LeaseDenied": 1, "GateClosed": 1}
+        assert b.stats().refusals == counted
+        assert b.agent("another").stats().refusals == a.stats().refusals == {}
+
+
 async def test_a_victim_learns_why_everywhere(url: str) -> None:
     async with homenode.connect(url, agent="a") as a:
         await a.put("plan", "v1")
