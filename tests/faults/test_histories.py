@@ -228,7 +228,7 @@ async def test_histories_under_faults_keep_every_promise(
 ) -> None:
     site.workers = [site.worker() for _ in range(WORKERS)]
     observer = site.worker("observer")
-    await wait_until_async(lambda: site.operations() > 200, timeout_s=60, what="the agents at work")
+    await wait_until_async(lambda: site.operations() > 200, timeout_s=120, what="the agents at work")
     await trouble(site, int(scale(6_000, 130_000)))
     await asyncio.sleep(1.0)
     for script in (*site.workers, observer):
