@@ -51,10 +51,13 @@ class Freshness:
 
     Attributes:
         strict: the window of strict copies.
+        live_ms: how long the session lives after a sign of life; no window is longer, because a session that is over is
+            not waited for when its copies must go.
     """
 
     def __init__(self) -> None:
         self.strict = Window(0)
+        self.live_ms = 0  # not known
         self._windows: dict[int, Window] = {}
         self._confirmed_ns = -1
         self._open = False
@@ -96,6 +99,8 @@ class Freshness:
     def _set(self, window: Window) -> None:
         window.confirmed_ns = self._confirmed_ns
         window.until_ns = self._confirmed_ns + window.max_age_ns
+        if self.live_ms:
+            window.until_ns = min(window.until_ns, deadline_ns(self._confirmed_ns, self.live_ms))
 
     @property
     def is_open(self) -> bool:

@@ -124,6 +124,7 @@ class Session(Requests):
         self.cache.drop_all(floors=position.incarnation != self.position.incarnation)
         self.cache.doubt = False  # nothing of the former session happens any more
         self.opened, self.id = opened, opened.session_id
+        self.cache.freshness.live_ms = opened.ttl_ms
         self.position = self.fill_from = position
         self.phase = Phase.LIVE
         for feed in self.watches.values():

@@ -35,6 +35,13 @@ def cache() -> Cache:
     return made
 
 
+def test_no_copy_is_served_for_longer_than_its_session_lives(cache: Cache) -> None:
+    cache.freshness.live_ms = 1_000
+    assert cache.install(artifact("a", 1), CopyPolicy(3_600_000))
+    assert cache.serve("a", 900 * NS_PER_MS) is not None
+    assert cache.serve("a", 1_000 * NS_PER_MS) is None
+
+
 def test_a_copy_is_served_until_the_greatest_age_after_the_last_confirmed_ping(cache: Cache) -> None:
     copy = artifact("a", 1)
     assert cache.install(copy, POLICY)

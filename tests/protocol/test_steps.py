@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from homenode_directory.protocol.effects import Denial, Done, Reason, Result
-from homenode_directory.protocol.events import Base, Commit
+from homenode_directory.protocol.events import Base, Commit, SetPolicy
 from homenode_directory.protocol.facts import Facts
-from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Version
+from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Level, Policy, Version
 from homenode_directory.protocol.transitions import step
 from tests.protocol.scenario import Scenario
 
@@ -63,3 +63,14 @@ def test_a_settled_request_is_not_judged_again() -> None:
     decision = step(ABSENT_ENTRY, Commit("A", Content("h", 1), Base.ANY), facts)
     assert isinstance(decision.answer, Denial) and decision.answer.reason is Reason.INVALID_ARGUMENT
     assert decision.entry is ABSENT_ENTRY and not decision.results
+
+
+def test_a_change_of_level_outlasts_copies_that_were_given_under_a_greater_age() -> None:
+    hour_ms = 3_600_000
+    entry = Entry(3, Version(1, 1), 1, Content("h", 1), sharers={"B": 1}, policy=Policy(max_age_ms=hour_ms))
+    facts = Facts(now_ms=1_000, incarnation=1, now_max_ms=1_010)
+    shorter = step(entry, SetPolicy("A", Policy(max_age_ms=1_000)), facts).entry
+    assert shorter is not None and shorter.pending is None
+    strict = step(shorter, SetPolicy("A", Policy(level=Level.STRICT)), facts).entry
+    assert strict is not None and strict.pending is not None
+    assert strict.pending.until_ms > 1_010 + hour_ms

@@ -43,7 +43,7 @@ class Draft:
 
     __slots__ = (
         "before_ms", "calm_guard", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence",
-        "floor", "holder", "live", "log", "old", "pending", "policy", "results", "sharers", "tombstone_ms", "version",
+        "floor", "holder", "live", "log", "old", "outlast_ms", "pending", "policy", "results", "sharers", "tombstone_ms", "version",
         "waiters",
     )  # fmt: skip
 
@@ -62,6 +62,7 @@ class Draft:
         self.pending: Pending | None = entry.pending
         self.sharers = entry.sharers
         self.policy = entry.policy
+        self.outlast_ms = entry.outlast_ms
         self.tombstone_ms = entry.tombstone_ms
         self.ended = entry.ended
         self.log: list[LogEvent] = []
@@ -200,6 +201,7 @@ class Draft:
         self.version, self.content = pending.version, pending.content
         self.committed_ms = max(self.committed_ms, self.facts.now_ms)
         self.unshare(lambda _, n: n < pending.version.n)
+        self.outlast_ms = 0
         if pending.sets_policy:
             self.set_policy(pending.policy)
         if self.content is not None and pending.shares and pending.session not in self.facts.dead:
@@ -245,6 +247,7 @@ class Draft:
             pending=self.pending,
             sharers=self.sharers,
             policy=self.policy,
+            outlast_ms=self.outlast_ms,
             tombstone_ms=self.tombstone_ms,
             ended=self.ended,
         )

@@ -37,7 +37,7 @@ from homenode_directory.protocol.events import (
     SetPolicy,
 )
 from homenode_directory.protocol.facts import outlasting
-from homenode_directory.protocol.model import RESERVED, Cause, Holder, Level, Pending, State, Version, Waiter
+from homenode_directory.protocol.model import RESERVED, Cause, Holder, Level, Pending, Policy, State, Version, Waiter
 
 Judge = Callable[[Draft, Event], Answer | None]
 
@@ -374,22 +374,32 @@ def _set_policy(draft: Draft, event: Event) -> Answer:
         if draft.copies() or not draft.calm:
             return _held(draft) if draft.holder is not None else _prepare_policy(draft, event)
         draft.calm_guard = True
+    elif draft.copies() and _age_ms(draft, event.policy) < _age_ms(draft, draft.policy):
+        # Copies that are out keep the age that they were given with; a later change of level has to outlast it.
+        until_ms = draft.facts.now_max_ms + outlasting(_age_ms(draft, draft.policy))
+        draft.outlast_ms = max(draft.outlast_ms, until_ms)
     draft.set_policy(event.policy)
     return draft.done()
 
 
+def _age_ms(draft: Draft, policy: Policy | None) -> int:
+    """The greatest age of a lazy copy under a policy."""
+    age_ms = (policy or draft.facts.default).max_age_ms
+    return age_ms if age_ms is not None else draft.facts.terms.max_age_ms
+
+
 def _prepare_policy(draft: Draft, event: SetPolicy) -> Answer:
     """A change of level makes all copies obsolete, and only a version does that: one with the same content."""
-    facts, content, old = draft.facts, draft.content, draft.policy or draft.facts.default
+    facts, content = draft.facts, draft.content
     assert content is not None
     version = Version(facts.incarnation, draft.version.n + 1)
     draft.content_guard = content.hash
-    age_ms = old.max_age_ms if old.max_age_ms is not None else facts.terms.max_age_ms
+    quiet_ms = max(facts.terms.quiet_ms, outlasting(_age_ms(draft, draft.policy)), draft.outlast_ms - facts.now_ms)
     pending = Pending(
         event.session, facts.request, facts.digest, content, version, draft.raise_fence(), False, draft.copies(),
         shares=False, sets_policy=True, policy=event.policy,
     )  # fmt: skip
-    return _prepare(draft, pending, max(facts.terms.quiet_ms, outlasting(age_ms)))
+    return _prepare(draft, pending, quiet_ms)
 
 
 def _set_policy_prepared(draft: Draft, event: Event) -> Answer:
