@@ -43,8 +43,8 @@ class Draft:
 
     __slots__ = (
         "before_ms", "calm_guard", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence",
-        "floor", "holder", "live", "log", "old", "outlast_ms", "pending", "policy", "results", "sharers", "tombstone_ms",
-        "version", "waiters",
+        "floor", "holder", "live", "log", "old", "outlast_ms", "pending", "policy", "results", "sharers",
+        "tombstone_ms", "version", "waiters",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, facts: Facts) -> None:
