@@ -10,7 +10,7 @@ from homenode_directory.protocol.effects import Done
 from homenode_directory.protocol.events import Base, Commit
 from homenode_directory.slicetime import STEP_MS, TICK_LIFE_MS, Calm
 from homenode_directory.store import fields
-from homenode_directory.store.base import META
+from homenode_directory.store.base import META, OFFSET
 from tests.directory.world import PLACE, STRICT, TERMS, Process, World
 
 HOUR_MS = 3_600_000
@@ -197,3 +197,23 @@ async def test_the_lease_that_was_granted_first_holds_for_servers_with_another_t
     assert short.directory.lease_ms(PLACE, 30_000) == long.directory.lease_ms(PLACE, 30_000) == TERMS.lease_ms
     for process in (long, short):
         await process.close()
+
+
+async def test_of_two_servers_that_notice_a_jump_one_follows_the_other(world: World, server: Process) -> None:
+    await server.session()
+    token = calm(world).token
+    world.jump(HOUR_MS)
+    await server.session()  # its answer shows the jump
+    theirs = Calm(token, world.ms + 2 * TERMS.quiet_ms, TERMS.lease_ms)
+
+    def rewrite() -> None:
+        world.data.put(META, fields.CALM, theirs.text)
+        world.data.put(META, OFFSET, str(-HOUR_MS))
+        world.data.put(META, fields.TICK, str(world.ms + TICK_LIFE_MS))
+
+    def looked() -> None:
+        server.store.on_commit = rewrite  # before what follows from the look is written
+
+    server.store.on_commit = looked
+    await server.session()
+    assert calm(world) == theirs == server.directory.slice_of(PLACE).time.calm
