@@ -71,6 +71,8 @@ def test_a_change_of_level_outlasts_copies_that_were_given_under_a_greater_age()
     facts = Facts(now_ms=1_000, incarnation=1, now_max_ms=1_010)
     shorter = step(entry, SetPolicy("A", Policy(max_age_ms=1_000)), facts).entry
     assert shorter is not None and shorter.pending is None
-    strict = step(shorter, SetPolicy("A", Policy(level=Level.STRICT)), facts).entry
-    assert strict is not None and strict.pending is not None
-    assert strict.pending.until_ms > 1_010 + hour_ms
+    for now_ms in (1_000, 1_000 + 2 * hour_ms):  # they are confirmed with their own age for as long as they exist
+        facts = Facts(now_ms=now_ms, incarnation=1, now_max_ms=now_ms + 10)
+        strict = step(shorter, SetPolicy("A", Policy(level=Level.STRICT)), facts).entry
+        assert strict is not None and strict.pending is not None
+        assert strict.pending.until_ms > now_ms + hour_ms

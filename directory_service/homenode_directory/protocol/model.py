@@ -166,7 +166,7 @@ class Entry:
     policy: Policy | None = None
     tombstone_ms: int = 0  # when a deleted artifact's record may be dropped; 0: not deleted
     ended: tuple[tuple[str, Cause], ...] = ()  # the last few leases that ended, so that a zombie learns why
-    outlast_ms: int = 0  # until when copies may live that were given under a policy with a greater age
+    outlast_ms: int = 0  # the greatest age of copies that were given under an earlier policy
 
     @property
     def state(self) -> State:

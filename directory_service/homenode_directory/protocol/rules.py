@@ -375,9 +375,9 @@ def _set_policy(draft: Draft, event: Event) -> Answer:
             return _held(draft) if draft.holder is not None else _prepare_policy(draft, event)
         draft.calm_guard = True
     elif draft.copies() and _age_ms(draft, event.policy) < _age_ms(draft, draft.policy):
-        # Copies that are out keep the age that they were given with; a later change of level has to outlast it.
-        until_ms = draft.facts.now_max_ms + outlasting(_age_ms(draft, draft.policy))
-        draft.outlast_ms = max(draft.outlast_ms, until_ms)
+        # Copies that are out keep the age that they were given with, from each sign of life on: a change of level has
+        # to outlast it, however much later it comes.
+        draft.outlast_ms = max(draft.outlast_ms, _age_ms(draft, draft.policy))
     draft.set_policy(event.policy)
     return draft.done()
 
@@ -394,7 +394,7 @@ def _prepare_policy(draft: Draft, event: SetPolicy) -> Answer:
     assert content is not None
     version = Version(facts.incarnation, draft.version.n + 1)
     draft.content_guard = content.hash
-    quiet_ms = max(facts.terms.quiet_ms, outlasting(_age_ms(draft, draft.policy)), draft.outlast_ms - facts.now_ms)
+    quiet_ms = max(facts.terms.quiet_ms, outlasting(max(_age_ms(draft, draft.policy), draft.outlast_ms)))
     pending = Pending(
         event.session, facts.request, facts.digest, content, version, draft.raise_fence(), False, draft.copies(),
         shares=False, sets_policy=True, policy=event.policy,
