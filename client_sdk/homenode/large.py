@@ -26,6 +26,7 @@ from homenode.errors import (
     Unavailable,
     Unknown,
 )
+from homenode.requests import Phase
 from homenode.session import Session
 from homenode.transport import Outgoing
 from homenode.versions import Version
@@ -45,6 +46,7 @@ class Patience:
     """Says how long to wait before the next try, until nothing has been got done for `limit_s`."""
 
     def __init__(self, session: Session, limit_s: float) -> None:
+        self._session = session
         self._clock = session.loop.time
         self._rng = session.link.rng
         self._limit_s = limit_s
@@ -56,8 +58,8 @@ class Patience:
         self._tries = 0
 
     async def wait(self, failure: HomenodeError) -> None:
-        """Wait before the next try. Raises `failure` when it was too long."""
-        if self._clock() - self._since >= self._limit_s:
+        """Wait before the next try. Raises `failure` when it was too long, or the connection was closed."""
+        if self._session.phase is Phase.CLOSED or self._clock() - self._since >= self._limit_s:
             raise failure
         wait_s = min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(self._tries, 6)) * (0.5 + self._rng.random() / 2)
         self._tries += 1

@@ -248,6 +248,22 @@ async def test_a_snapshot_has_large_contents_too(url: str, big: bytes) -> None:
         assert (await b.read("big", max_age_ms=0)).bytes == big[::-1]
 
 
+async def test_closing_the_connection_ends_a_transfer(server_factory: ServerFactory, big: bytes) -> None:
+    server = await server_factory().start()
+    hn = await homenode.connect(server.url, agent="a", timeout_ms=600_000)
+    closing: list[asyncio.Task[None]] = []
+
+    def close(done: int, size: int) -> None:
+        if done >= MIB and not closing:
+            server.pause()
+            closing.append(asyncio.create_task(hn.close()))
+
+    with pytest.raises(homenode.HomenodeError):
+        await asyncio.wait_for(hn.upload("big", big, progress=close), 30)
+    server.go_on()
+    await closing[0]
+
+
 def test_blocking(short_tmp: Path, big: bytes) -> None:
     (short_tmp / "in").write_bytes(big)
     with homenode.connect_sync(f"embedded://{short_tmp}/store", agent="a") as a:
