@@ -120,6 +120,8 @@ class Snapshot:
         if self._released:
             return
         self._released = True
+        if not self.id.startswith(f"{self._core.session.id}/"):
+            return  # its session was lost, and the directory lets go of it by itself
         request = pb.ReleaseSnapshotRequest(snapshot=self.id)
         await self._core.session.request("release_snapshot", request, timeout_ms=RELEASE_TIMEOUT_MS)
 
