@@ -29,6 +29,8 @@ FRAME_OPERATIONS_MAX = 512
 FRAME_BYTES_MAX = 1 << 20
 _LARGE = ("attach", "ack", "commit", "commit_many", "snapshot", "gate")  # operations that may have many bytes
 TICK_S = 0.25
+#: So many sessions keep their times at once: the pings of thousands would leave no room on the stream.
+TICK_SESSIONS = 64
 BACKOFF_MS = (20, 2_000)
 #: A stream on which nothing comes for this long is given up, in intervals between bookmarks.
 SILENT_INTERVALS = 5
@@ -256,15 +258,22 @@ class Link:
             operations.append(operation)
         return pb.SessionRequest(operations=operations, number=self._sent)
 
+    def _tick(self, endpoint: Endpoint, now_ns: int) -> None:
+        try:
+            if self._endpoints.get(endpoint.number) is endpoint:
+                endpoint.tick(now_ns)
+        except Exception:
+            LOG.exception("a session failed to keep its times")
+
     async def _ticks(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
-            now_ns = self.clock()
-            for endpoint in list(self._endpoints.values()):
-                try:
-                    endpoint.tick(now_ns)
-                except Exception:
-                    LOG.exception("a session failed to keep its times")
+            endpoints = list(self._endpoints.values())
+            parts = range(0, max(1, len(endpoints)), TICK_SESSIONS)
+            for start in parts:
+                await asyncio.sleep(TICK_S / len(parts))
+                now_ns = self.clock()
+                for endpoint in endpoints[start : start + TICK_SESSIONS]:
+                    self._tick(endpoint, now_ns)
             silent_ms = max(SILENT_MS_MIN, SILENT_INTERVALS * self.bookmark_ms)
             if self._stream is not None and self._endpoints and now_ns - self._heard_ns > silent_ms * NS_PER_MS:
                 LOG.debug("session stream is silent; connecting again")

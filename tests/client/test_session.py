@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -761,6 +762,38 @@ async def test_a_failure_that_nobody_foresaw_does_not_end_the_recovery(directory
     await until(lambda: directory.opened == 2)
     assert (await hn.read("a")).text == "one"
     await hn.close()
+
+
+# --- many sessions on a stream ----------------------------------------------------------------------------------------
+
+
+class Ticked:
+    """An endpoint that notes when it is to keep its times."""
+
+    def __init__(self, at: list[float]) -> None:
+        self.number = 0
+        self._at = at
+
+    def tick(self, now_ns: int) -> None:
+        self._at.append(asyncio.get_running_loop().time())
+
+    def connected(self) -> None: ...
+
+    def disconnected(self) -> None: ...
+
+    def item(self, item: pb.Item) -> None: ...
+
+
+async def test_thousands_of_sessions_do_not_keep_their_times_all_at_once(directory: ScriptedDirectory) -> None:
+    link = Link(directory, clock=time.monotonic_ns, rng=random.Random(1))
+    lists: list[list[float]] = [[] for _ in range(1_000)]
+    for at in lists:
+        link.add(Ticked(at))
+    link.start()
+    await until(lambda: all(lists))
+    turns = Counter(round(at[0], 3) for at in lists)
+    assert len(turns) > 8
+    await link.close()
 
 
 # --- edits ------------------------------------------------------------------------------------------------------------
