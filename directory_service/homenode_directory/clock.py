@@ -23,7 +23,8 @@ DRIFT = 0.01
 
 @dataclass(slots=True)
 class StoreClock:
-    """What this process knows of the store's clock: bounds, from the last answer that carried the time."""
+    """What this process knows of a slice's time, from the last answer that carried it. For what is in no hurry: it
+    believes jumps of the store's clock, as long as they are not mended."""
 
     clock: Clock
     now_ms: int = 0
@@ -31,8 +32,7 @@ class StoreClock:
 
     def saw(self, now_ms: int, asked_at: float) -> None:
         """An answer to a call made at local time `asked_at` said that the store's clock was at `now_ms`."""
-        if now_ms >= self.now_ms:
-            self.now_ms, self.asked_at = now_ms, asked_at
+        self.now_ms, self.asked_at = now_ms, asked_at
 
     @property
     def latest_ms(self) -> int:
