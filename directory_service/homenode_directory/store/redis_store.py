@@ -6,7 +6,7 @@ Layout, for a store named `hn` and slice 3; the hash tag keeps a slice on one sh
   {hn:3}#log      stream: one entry per log entry, id `sequence-0`, field `d`
   {hn:3}:meta     hash: number, token, identity (the adopted process's run_id), head, offset
   {hn:3}:KEY      hash for a record, sorted set for a ranked set, string for a blob
-  hn#touch        string: written before each WAIT
+  {hn:3}#touch    string: written before each WAIT
   hn#hint         pub/sub channel: `origin slice head` after each call that appended; origin: the client that called
 
 A commit is one call of `commit.lua`. It carries the adopted incarnation's token and the `run_id` of the process that
@@ -84,10 +84,6 @@ class RedisStore:
         self.origin = ids()
         self._allow_eviction = allow_eviction
         self._wait_replicas = wait_replicas
-        # WAIT speaks of the connection's own writes. So that it speaks of everything that was there before, there is
-        # always one, which Redis takes even where it has no room.
-        touch: list[Command] = [("SET", self._touch_key, "", "NX"), ("EXPIRE", self._touch_key, TOUCH_S)]
-        self._replicated = [*touch, ("WAIT", wait_replicas, WAIT_MS)] if wait_replicas else []
         self._links = Links(
             url, size=connections_max, connect_timeout_ms=connect_timeout_ms, command_timeout_ms=command_timeout_ms
         )
@@ -133,7 +129,7 @@ class RedisStore:
         if await self._fix_slices() != self.slices:
             raise StoreError("the store was made anew with another number of slices; open it again")
         keys = (self._key(slice_, META), self._log_key(slice_))
-        reply = await self._eval(self._adopt, keys, (at_least, self._ids()))
+        reply = await self._eval(slice_, self._adopt, keys, (at_least, self._ids()))
         return Incarnation(int(reply[0]), reply[1].decode())
 
     async def commit(
@@ -154,7 +150,7 @@ class RedisStore:
         large = sum(len(data) for _, data in blobs) > SMALL_CALL_BYTES
         links = self._blob_links if large else self._links
         script = self._relief if relief else self._commit
-        return call.outcomes(await self._eval(script, call.keys(), words, first, links))
+        return call.outcomes(await self._eval(slice_, script, call.keys(), words, first, links))
 
     async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
         """See `Store.load`."""
@@ -162,7 +158,7 @@ class RedisStore:
             return []
         link = await self._links.take()
         reads: list[Command] = [("HGETALL", self._key(slice_, key)) for key in keys]
-        replies = await self._links.run(link, [*reads, *self._replicated])
+        replies = await self._links.run(link, [*reads, *self._replicated(slice_)])
         self._require_replicas(replies)  # it may be an answer that is given then
         return [whole(b"hash", flat) for flat in raise_errors(replies[: len(reads)])]  # type: ignore[misc]
 
@@ -225,7 +221,7 @@ class RedisStore:
         identity = link.run_id.encode()
         fields = ("token", "identity", "head")
         reads: list[Command] = [("HMGET", self._key(s, META), *fields) for s in slices]
-        replies = await self._links.run(link, [*reads, *self._replicated])
+        replies = await self._links.run(link, [*reads, *self._replicated(next(iter(slices), 0))])
         self._require_replicas(replies)
         rows = raise_errors(replies[: len(reads)])
         return {
@@ -276,6 +272,7 @@ class RedisStore:
 
     async def _eval(
         self,
+        slice_: int,
         script: Script,
         keys: Sequence[str],
         words: Sequence[str | bytes | int],
@@ -286,16 +283,16 @@ class RedisStore:
 
         With commands to run `first`, all is one transaction: a process that dies has applied all of it or nothing.
         """
-        links = links or self._links
+        links, replicated = links or self._links, self._replicated(slice_)
         link = await links.take()
         command: Command = ("EVALSHA", script.digest, len(keys), *keys, link.run_id, *words)
-        replies = await links.run(link, [*_transaction(first, command), *self._replicated])
+        replies = await links.run(link, [*_transaction(first, command), *replicated])
         reply = self._script_reply(replies)
         if isinstance(reply, NoScriptError):
             # The script cache went (a restart, SCRIPT FLUSH). The script did not run, and what came first is there.
             link = await links.take()
             command = ("EVAL", script.source, len(keys), *keys, link.run_id, *words)
-            replies = await links.run(link, [*_transaction(first, command), *self._replicated])
+            replies = await links.run(link, [*_transaction(first, command), *replicated])
             reply = self._script_reply(replies)
         if isinstance(reply, Exception):
             if str(reply).startswith("CHANGED"):
@@ -305,8 +302,19 @@ class RedisStore:
         self._require_replicas(replies)
         return reply
 
+    def _replicated(self, slice_: int) -> list[Command]:
+        """What makes sure that replicas have all that came before.
+
+        WAIT speaks of the connection's own writes. So that it speaks of everything that was there before, there is
+        always one, which Redis takes even where it has no room.
+        """
+        if not self._wait_replicas:
+            return []
+        key = f"{self._tag(slice_)}#touch"
+        return [("SET", key, "", "NX"), ("EXPIRE", key, TOUCH_S), ("WAIT", self._wait_replicas, WAIT_MS)]
+
     def _script_reply(self, replies: list[Any]) -> Any:
-        return _last(replies[: len(replies) - len(self._replicated)])
+        return _last(replies[: len(replies) - 3] if self._wait_replicas else replies)
 
     def _require_replicas(self, replies: list[Any]) -> None:
         """That what came before `_replicated`, and all that it rests on, is in enough replicas; or StoreError."""
@@ -340,10 +348,6 @@ class RedisStore:
     @property
     def _store_key(self) -> str:
         return f"{self._name}#store"
-
-    @property
-    def _touch_key(self) -> str:
-        return f"{self._name}#touch"
 
     @property
     def _channel(self) -> str:
