@@ -73,6 +73,7 @@ class Session(Requests):
         self._pinged_ns = 0
         self._attached_ns = 0
         self._connected_ns = 0
+        self._attaches = 0  # of this session
         self._doubtful = 0  # the newest request whose outcome stays unknown
         self._settling_us = 0  # send time of the first ping that said that it is settled; 0: none yet
         self._fresh = asyncio.Event()
@@ -125,6 +126,7 @@ class Session(Requests):
         self.cache.doubt = False  # nothing of the former session happens any more
         self.opened, self.id = opened, opened.session_id
         self.cache.freshness.live_ms = opened.ttl_ms
+        self._attaches = 0
         self.position = self.fill_from = position
         self.phase = Phase.LIVE
         for feed in self.watches.values():
@@ -215,7 +217,8 @@ class Session(Requests):
         self.cache.doubt = True
 
     def _attach(self) -> None:
-        message = pb.Attach(session_id=self.id)
+        self._attaches += 1
+        message = pb.Attach(session_id=self.id, number=self._attaches)
         message.resume.incarnation, message.resume.sequence = self.position
         size = 0
         for key, version in list(self.cache.holdings()):

@@ -17,17 +17,17 @@ from homenode_directory import sessions
 from homenode_directory.clock import Clock
 from homenode_directory.errors import Contended, Overloaded, Unavailable
 from homenode_directory.incarnations import Incarnations
-from homenode_directory.jobs import UNHEARD, CommitJob, EventJob, StatJob, TickJob
+from homenode_directory.jobs import UNHEARD, CommitJob, DropJob, EventJob, StatJob, TickJob
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.place import SESSION_SEPARATOR, Place, Position
 from homenode_directory.protocol.effects import Denial, Reason, Stored
-from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck, Put
+from homenode_directory.protocol.events import EndSession, Event, Expire, InvAck
 from homenode_directory.protocol.facts import DEFAULT, Terms
 from homenode_directory.protocol.model import Cause, Entry, Level, Policy, Version
 from homenode_directory.protocol.transitions import repeated
 from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Job, Limits, Reply, Slice
 from homenode_directory.store import fields
-from homenode_directory.store.base import Commit, Incarnation, Outcome, Store, StoreError
+from homenode_directory.store.base import Commit, Equals, Incarnation, Outcome, Store, StoreError
 from homenode_directory.store.fields import VersionRecord
 
 T = TypeVar("T")
@@ -343,21 +343,34 @@ class Directory:
             # Nobody waits: a lost ack is made up for by the next read or the session's end.
             self.post(slice_, fields.artifact_of(place, key), InvAck(tuple(sorted(who)), n, fence), UNHEARD)
 
-    async def redeclare(
-        self, place: Place, session: str, keys: Collection[str], here: Callable[[], bool] = lambda: True
-    ) -> None:
+    async def note_attach(self, place: Place, session: str, number: int) -> bool:
+        """Note the session's attach number; False where a later one is noted already, here or by another server."""
+        slice_ = self.slice_of(place)
+        known: str | None = None
+        for _ in range(ROUNDS_MAX):
+            outcome, _ = await self._commit(
+                slice_, partial(sessions.attached, session=session, number=number, known=known)
+            )
+            if outcome.ok:
+                return True
+            record = outcome.shown.get(fields.session_key(session), {})
+            if not record.get(fields.LIVE) or int(record.get(sessions.ATTACHED, 0)) > number:
+                return False
+            known = str(record[sessions.ATTACHED]) if sessions.ATTACHED in record else None
+        raise Contended("the session attached elsewhere each time")
+
+    async def redeclare(self, place: Place, session: str, keys: Collection[str], number: int) -> None:
         """The session holds copies of `keys` only: it leaves the sharer sets of all other artifacts.
 
-        `here`: whether it still is where it said so. Elsewhere it has declared anew, and may have more copies.
+        `number`: of the attach that says so. After a later one, which may be another server's, it has more copies.
         """
         slice_ = self.slice_of(place)
         held = await self.store_call(self.store.ranked(slice_.number, fields.held_key(session)))
-        if not here():
-            return
         declared = {fields.artifact_of(place, key) for key in keys}
+        last = Equals(fields.session_key(session), sessions.ATTACHED, str(number))
         for artifact in sorted(set(held) - declared):
             if session in slice_.entry(artifact).sharers or artifact not in slice_:
-                slice_.submit(EventJob(artifact, Put(session), UNHEARD))
+                slice_.submit(DropJob(artifact, session, last))
 
     async def stat(self, place: Place, session: str, key: str) -> Stat | Denial:
         """One artifact; NOT_FOUND where it does not exist."""

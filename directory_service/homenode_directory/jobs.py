@@ -227,6 +227,25 @@ class EventJob(_Awaited):
             self.heard.set_result(Reply(answer, Position(slice_.incarnation.number, head)))
 
 
+class DropJob(EventJob):
+    """A session's copy goes, if a field of its record still says what it said then. Nobody waits for it."""
+
+    __slots__ = ("_unchanged",)
+
+    def __init__(self, artifact: str, session: str, unchanged: Equals) -> None:
+        super().__init__(artifact, Put(session), UNHEARD)
+        self._unchanged = unchanged
+
+    def build(self, slice_: Slice, index: int) -> Commit:
+        """See `EventJob`."""
+        commit = super().build(slice_, index)
+        commit.guards = (*commit.guards, self._unchanged)
+        return commit
+
+    def _refused(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
+        return commit.guards[outcome.failed] is self._unchanged or super()._refused(slice_, commit, outcome)
+
+
 class StatJob(_Awaited):
     """Confirm the entry as known here, or learn it; changes nothing. `heard` gets (entry, head)."""
 

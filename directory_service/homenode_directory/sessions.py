@@ -11,6 +11,7 @@ from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLE
 TTL = "ttl"
 NAME = "name"
 CLEARED = "cleared"
+ATTACHED = "attached"  # number of the session's last attach
 OVER = ""  # value of LIVE once a session is over: no incarnation's token
 
 
@@ -70,6 +71,16 @@ def confirmed(slice_: Slice, session: str) -> Commit:
     """Compare only: the session is live."""
     key = session_key(session)
     return Commit(guards=(Equals(key, LIVE, slice_.incarnation.token),), show=(key,))
+
+
+def attached(slice_: Slice, session: str, number: int, known: str | None) -> Commit:
+    """Note the session's attach, where the last one noted is `known`."""
+    key = session_key(session)
+    return Commit(
+        guards=(Equals(key, LIVE, slice_.incarnation.token), Equals(key, ATTACHED, known)),
+        writes=(Put(key, ATTACHED, str(number)),),
+        show=(key,),
+    )
 
 
 def ended(slice_: Slice, session: str, live: str, deadline: str | None) -> Commit:

@@ -216,9 +216,9 @@ async def test_an_attach_that_the_store_failed_can_be_tried_again(
         return await ranked(slice_, key)
 
     monkeypatch.setattr(store, "ranked", cut)
-    await stream.send(pb.Operation(session=1, request_id=1, attach=pb.Attach(session_id=session)))
+    await stream.send(pb.Operation(session=1, request_id=1, attach=pb.Attach(session_id=session, number=1)))
     assert (await stream.answer(1)).error.reason == t.ERROR_REASON_UNAVAILABLE
-    await stream.send(pb.Operation(session=1, request_id=3, attach=pb.Attach(session_id=session)))
+    await stream.send(pb.Operation(session=1, request_id=3, attach=pb.Attach(session_id=session, number=2)))
     assert (await stream.answer(3)).HasField("attach")
     await stream.send(pb.Operation(session=1, ping=pb.Ping(sent_at=5)))
     assert (await stream.event("bookmark")).echo == 5

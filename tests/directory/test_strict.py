@@ -144,7 +144,8 @@ async def test_nobody_waits_for_a_copy_that_is_gone(world: World, server: Proces
     elif how == "ends":
         await server.directory.end_session(PLACE, b)
     else:
-        await server.directory.redeclare(PLACE, b, ())
+        assert await server.directory.note_attach(PLACE, b, 1)
+        await server.directory.redeclare(PLACE, b, (), 1)
     assert await version(future) == 2
 
 
@@ -154,7 +155,10 @@ async def test_what_a_session_said_before_it_went_elsewhere_takes_it_out_of_no_s
     a, b = await person(server), await person(server)
     await server.commit(a, "h1")
     await server.read(b, "k")
-    await server.directory.redeclare(PLACE, b, (), lambda: False)
+    assert await server.directory.note_attach(PLACE, b, 1)
+    assert await server.directory.note_attach(PLACE, b, 2)
+    await server.directory.redeclare(PLACE, b, (), 1)
+    assert not await server.directory.note_attach(PLACE, b, 1)
     future = await commit(server, a, "h2", 1)
     assert world.entry.pending is not None and world.entry.pending.waits == (b,)
     await ack(server, b)

@@ -275,6 +275,7 @@ class Stream:
                 raise rejected(t.ERROR_REASON_QUOTA_EXCEEDED, f"{self._limits.stream_sessions} sessions a stream")
             place = validate.session(self._parts.tenant, message.session_id)
             holdings = validate.holdings(message.holdings)
+            validate.exact(message.number, "number")
             resume = wire.position_in(message.resume, "resume") if message.HasField("resume") else None
         except Rejected as refusal:
             self._refuse(operation, "attach", refusal)
@@ -287,14 +288,17 @@ class Stream:
         self._parts.hub.claim(message.session_id, self)
         self._pending += 1
         ticket = Ticket(self, number, operation.request_id, "attach")
-        self._run(ticket, self._attached(number, session, holdings, resume), lambda: self._begin(session))
+        attached = self._attached(number, session, message.number, holdings, resume)
+        self._run(ticket, attached, lambda: self._begin(session))
 
     async def _attached(
-        self, number: int, session: Carried, holdings: dict[str, int], resume: Position | None
+        self, number: int, session: Carried, attach: int, holdings: dict[str, int], resume: Position | None
     ) -> pb.AttachResponse:
         caller, parts = session.caller, self._parts
         try:
             wire.alive(await parts.liveness.keep_alive(caller.place, caller.session, 0))
+            if attach and not await parts.directory.note_attach(caller.place, caller.session, attach):
+                raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has attached elsewhere since")
             async with parts.hub.moving(caller.session):
                 if self._sessions.get(number) is not session:
                     raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has left this stream")
@@ -303,10 +307,9 @@ class Stream:
             if self._sessions.get(number) is not session and parts.hub.owner(caller.session) is None:
                 parts.delivery.detach(caller.session)  # it went while it came
             session.sink.position = max(session.sink.position, attached.position)
-            keys = () if attached.resync else holdings
-            await parts.directory.redeclare(
-                caller.place, caller.session, keys, lambda: self._sessions.get(number) is session
-            )
+            if attach:
+                keys = () if attached.resync else holdings
+                await parts.directory.redeclare(caller.place, caller.session, keys, attach)
         except BaseException:  # its client may try again under the same number
             if self._sessions.get(number) is session:
                 self._drop(number)

@@ -196,14 +196,16 @@ class Operation(_message.Message):
     def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotRequest, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyRequest, _Mapping]] = ..., gate: _Optional[_Union[GateRequest, _Mapping]] = ..., handoff: _Optional[_Union[HandoffRequest, _Mapping]] = ...) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("session_id", "resume", "holdings")
+    __slots__ = ("session_id", "resume", "holdings", "number")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     HOLDINGS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     resume: _types_pb2.Position
     holdings: _containers.RepeatedCompositeFieldContainer[Holding]
-    def __init__(self, session_id: _Optional[str] = ..., resume: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ...) -> None: ...
+    number: int
+    def __init__(self, session_id: _Optional[str] = ..., resume: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., holdings: _Optional[_Iterable[_Union[Holding, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Holding(_message.Message):
     __slots__ = ("key", "version")
