@@ -31,6 +31,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--campaign", action="store_true", help="tests/faults: the long form, some twenty minutes")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of what only the long form does."""
+    config.addinivalue_line("markers", "campaign: only in the long form of tests/faults")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the long form does."""
+    if not config.getoption("campaign", default=False):
+        left_out = [item for item in items if item.get_closest_marker("campaign")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The figures of the campaign."""
     if _figures:

@@ -49,7 +49,15 @@ async def strike(watched: SentinelSet, how: str) -> RedisProcess:
     return old
 
 
-@pytest.mark.parametrize(("how", "waiting"), [("asked for", 0), ("asked for", 1), ("killed", 0), ("stopped", 0)])
+@pytest.mark.parametrize(
+    ("how", "waiting"),
+    [
+        pytest.param("asked for", 0, marks=pytest.mark.campaign),
+        ("asked for", 1),
+        ("killed", 0),
+        pytest.param("stopped", 0, marks=pytest.mark.campaign),
+    ],
+)
 async def test_clients_go_on_at_the_new_primary(
     how: str, waiting: int, watched: SentinelSet, short_tmp: Path, scale: Scale, rng: random.Random, report: Report
 ) -> None:
