@@ -64,8 +64,7 @@ class Pusher:
         if artifact in self._tasks:
             waiting.alone = False
         else:
-            task = self._tasks[artifact] = asyncio.ensure_future(self._run(artifact))
-            task.add_done_callback(lambda _: self._tasks.pop(artifact, None))
+            self._tasks[artifact] = asyncio.ensure_future(self._run(artifact))
 
     async def close(self) -> None:
         """Stop."""
@@ -75,11 +74,14 @@ class Pusher:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, artifact: str) -> None:
-        while (waiting := self._waiting.pop(artifact, None)) is not None:
-            try:
-                await self._send(artifact, waiting)
-            except (Rejected, DirectoryError, StoreError):
-                continue  # who wants it reads it
+        try:
+            while (waiting := self._waiting.pop(artifact, None)) is not None:
+                try:
+                    await self._send(artifact, waiting)
+                except (Rejected, DirectoryError, StoreError):
+                    continue  # who wants it reads it
+        finally:  # in the same step as the look that found nothing, or a push in between would wait for the next one
+            self._tasks.pop(artifact, None)
 
     async def _send(self, artifact: str, waiting: _Waiting) -> None:
         event, place = waiting.event, next(iter(waiting.members)).place
