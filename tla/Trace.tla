@@ -9,8 +9,8 @@
    What the log does not have is supplied from what it has:
 
      - a request that waited in a queue is put there just before the entry that answers it;
-     - a session that a prepare does not wait for although it has a copy is over; a committer whose session ended
-       meanwhile gets no copy, unless the server has not heard of its end;
+     - a session that a prepare does not wait for although it has a copy is over (one that is over may be waited for); a
+       committer whose session ended meanwhile gets no copy, unless the server has not heard of its end;
      - renewals and refusals change nothing that is logged; `rev` has gaps for them, but only rises;
      - dropping a tombstone is not logged: a deleted artifact may begin anew, above the floor;
      - deadlines are those that the wait-sets name, and the time is that of the entry. (Here they are milliseconds of
@@ -102,10 +102,13 @@ ThePolicy(st, level) == [op |-> "SetPolicy", inc |-> st.inc, token |-> None, bas
 Other(level) == IF level = "lazy" THEN "strict" ELSE "lazy"
 Plain(ev) == Event(ev.kind, ev.s, ev.ver, ev.fence, ev.what, ev.id)
 
-(* Whoever is not waited for is over. A prepare that waits for nobody is one in quarantine. *)
-Overtaken(st, ev) ==
-    [st EXCEPT !.live = [t \in Session |-> @[t] /\ (st.entry.sharers[t] = 0 \/ t = ev.s \/ t \in Line.waits)],
-               !.quar = IF Line.waits = {} THEN 1 ELSE 0]
+(* A prepare waits for the sharers of whose end the server has not heard; whoever it does not wait for is over. One that
+   waits for nobody is in quarantine. *)
+Waiting(st, ev) ==
+    [st EXCEPT !.live = [t \in Session |-> t = ev.s \/ t \in Line.waits], !.quar = IF Line.waits = {} THEN 1 ELSE 0]
+Heard(after, st, ev) ==
+    [after EXCEPT !.live = [t \in Session |->
+        st.live[t] /\ (st.entry.sharers[t] = 0 \/ t = ev.s \/ t \in Line.waits)]]
 Alone(st) == [st EXCEPT !.entry.pending.shares = FALSE]
 Unaware(st) == [Publish([st EXCEPT !.live[st.entry.pending.s] = TRUE]) EXCEPT !.live = st.live]
 
@@ -123,9 +126,9 @@ Causes(st, ev) ==
             {By("GetM", IF ev.id = 0 THEN GetMOn(st, ev.s, 0, ev.what, FALSE) ELSE GrantNext(st))}
       [] ev.kind = "Inv" -> {By("Commit", CommitOn(st, ev.s, 0, TheRequest(st, ev)))}
       [] ev.kind = "Prepared" ->
-            LET st1 == Overtaken(st, ev)
-            IN {By("Commit", CommitOn(st1, ev.s, ev.id, TheRequest(st1, ev))),
-                By("SetPolicy", SetPolicyOn(st1, ev.s, ev.id, ThePolicy(st1, Other(st1.entry.level))))}
+            LET st1 == Waiting(st, ev)
+            IN {By("Commit", Heard(CommitOn(st1, ev.s, ev.id, TheRequest(st1, ev)), st, ev)),
+                By("SetPolicy", Heard(SetPolicyOn(st1, ev.s, ev.id, ThePolicy(st1, Other(st1.entry.level))), st, ev))}
       [] ev.kind = "PolicySet" /\ ev.what = st.entry.level -> {By("SetPolicy", Emit(st, Plain(ev)))}
       [] ev.kind = "PolicySet" /\ st.entry.pending = None ->
             {By("SetPolicy", SetPolicyOn(st, "", 0, ThePolicy(st, ev.what)))}
