@@ -93,7 +93,8 @@ async def _in_turn(
     async with hn.write(key, create=create, wait_ms=wait_ms, timeout_ms=left_ms) as draft:
         if draft.version != seen:  # others go on
             view.found_busy(key, hn.clock() + BUSY_NS)
-        data = draft.bytes if draft.version is not None else default
+        there = draft.bytes  # looked at, even where there is nothing any more: what this agent saw may be gone
+        data = there if draft.version is not None else default
         draft.bytes = await _edited(fn, kind, data)
         if kind == "json":
             draft.media_type = JSON_TYPE
