@@ -167,6 +167,15 @@ async def test_concurrent_edits_lose_nothing(url: str) -> None:
         assert (await a.read("n", max_age_ms=0)).json == 40
 
 
+async def test_an_edit_in_turn_makes_anew_what_is_gone_since_it_was_seen(url: str) -> None:
+    async with homenode.connect(url, agent="a") as a:
+        b = a.agent("b")
+        await a.put("k", "x")
+        await b.delete("k", base=homenode.ANY)
+        a._view.found_busy("k", a.clock() + 60 * 10**9)  # as after a conflict
+        assert (await a.edit("k", lambda text: text + "y", default="")).text == "y"
+
+
 async def test_edit_takes_coroutines_and_gives_up_in_the_end(url: str) -> None:
     async with homenode.connect(url, agent="a") as a:
         await a.put("k", "x")
