@@ -21,12 +21,11 @@ from homenode_directory.protocol.events import (
     Renew,
     SetPolicy,
 )
-from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry
 from homenode_directory.protocol.transitions import repeated, step
 from homenode_directory.slice import Heard, Reply, Slice
 from homenode_directory.store import fields
-from homenode_directory.store.base import META, PREDECESSOR, Commit, Equals, Exists, Outcome
+from homenode_directory.store.base import PREDECESSOR, Commit, Equals, Exists, Outcome
 
 
 class _Unheard:
@@ -129,20 +128,7 @@ class EventJob(_Awaited):
         """Judge on the entry as the slice knows it."""
         entry, effect = slice_.entry(self.artifact), self._effect
         settled_below = slice_.settled_below(effect[0]) if effect is not None else 0
-        facts = Facts(
-            now_ms=slice_.time.now_ms,
-            now_max_ms=slice_.time.latest_ms,
-            incarnation=slice_.incarnation.number,
-            request=self.request,
-            digest=self.digest,
-            settled_below=settled_below,
-            floor=slice_.floor,
-            dead=slice_.dead,
-            quarantine_ms=slice_.time.calm.until_ms,
-            weakness=slice_.weakness,
-            default=slice_.default,
-            terms=slice_.terms,
-        )
+        facts = slice_.facts(self.request, self.digest, settled_below)
         event = self.event
         self.uncached = False
         if isinstance(event, GetS) and event.share and slice_.full:
@@ -202,14 +188,7 @@ class EventJob(_Awaited):
                 # It was true when it was stored, which may be long ago: position 0 lets nobody cache what it says.
                 self._answer(slice_, repeated(result.digest, self.digest, result.answer), 0)
                 return True
-            if guard.field == fields.SETTLED:
-                slice_.settle_below(guard.key.removeprefix(fields.session_key("")), int(outcome.found or 0))
-            elif guard.field == fields.CALM:
-                slice_.time.doubt()
-            elif guard.key == META:
-                slice_.floor = int(outcome.found or 0)
-            elif guard.field == fields.LIVE:
-                slice_.bury(guard.key.removeprefix(fields.session_key("")))
+            slice_.learn(guard, outcome.found)
         return False
 
     def _answer(self, slice_: Slice, answer: Answer | None, head: int) -> None:

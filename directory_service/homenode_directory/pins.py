@@ -25,6 +25,7 @@ from homenode_directory.directory import SESSION_OVER, Directory
 from homenode_directory.errors import Contended
 from homenode_directory.place import Place, Position
 from homenode_directory.protocol.effects import Denial, Pinned, Reason, Stored
+from homenode_directory.protocol.transitions import SETTLED
 from homenode_directory.slice import ROUNDS_MAX, Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import (
@@ -43,7 +44,7 @@ from homenode_directory.store.base import (
     Write,
 )
 from homenode_directory.store.fields import VersionRecord
-from homenode_directory.together import SETTLED, EffectJob, Joint, Request, artifacts_of, entries_shown
+from homenode_directory.together import EffectJob, Joint, Request, artifacts_of, entries_shown
 
 DUE_PINS = "due/pins"
 UNTIL = "until"

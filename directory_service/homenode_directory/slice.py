@@ -21,13 +21,15 @@ from homenode_directory.incarnations import Incarnations
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
 from homenode_directory.protocol.effects import Denial, Stored
-from homenode_directory.protocol.facts import DEFAULT, Terms
+from homenode_directory.protocol.facts import DEFAULT, Facts, Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry, Policy
 from homenode_directory.slicetime import SliceTime
 from homenode_directory.store import fields
 from homenode_directory.store.base import (
+    META,
     PREDECESSOR,
     Commit,
+    Equals,
     Incarnation,
     Outcome,
     Store,
@@ -197,6 +199,34 @@ class Slice:
     def entry(self, artifact: str) -> Entry:
         """The entry as known here; the store's refusal corrects a wrong guess."""
         return self._entries.get(artifact, ABSENT_ENTRY)
+
+    def facts(self, request: int = 0, digest: str = "", settled_below: int = 0) -> Facts:
+        """What a judgement rests on beyond the entry."""
+        return Facts(
+            now_ms=self.time.now_ms,
+            now_max_ms=self.time.latest_ms,
+            incarnation=self.incarnation.number,
+            request=request,
+            digest=digest,
+            settled_below=settled_below,
+            floor=self.floor,
+            dead=self.dead,
+            quarantine_ms=self.time.calm.until_ms,
+            weakness=self.weakness,
+            default=self.default,
+            terms=self.terms,
+        )
+
+    def learn(self, guard: Equals, found: str | None) -> None:
+        """What a failed guard met, where it compared what this process only assumed of sessions and of the slice."""
+        if guard.field == fields.SETTLED:
+            self.settle_below(fields.session_of(guard.key), int(found or 0))
+        elif guard.field == fields.LIVE:
+            self.bury(fields.session_of(guard.key))
+        elif guard.field == fields.CALM:
+            self.time.doubt()
+        elif guard.key == META and guard.field == fields.FLOOR:
+            self.floor = int(found or 0)
 
     def leases(self) -> int:
         """How many artifacts have a holder, among those that this process knows."""

@@ -182,7 +182,7 @@ class Sweeper:
             history = self._history(record)
             drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
             if drop:
-                gone = {str(n): fields.decode_version(record[str(n)]) for n in drop}
+                gone = {str(n): record[str(n)] for n in drop}
                 cut = fields.forget_versions(artifact, gone)
                 await self._directory.plain(slice_, partial(_as_is, cut))
             if age_ms is not None:
@@ -202,9 +202,8 @@ class Sweeper:
         entry = fields.decode_entry(record, None)
         if not 0 < entry.tombstone_ms <= now_ms:
             return
-        place, key = fields.split_artifact(artifact)
-        records = await self._directory.versions(place, key)
-        gone = {name: record for name, record in records.items() if record.version.n <= entry.version.n}
+        (history,) = await self._store.load(slice_.number, [fields.versions_key(artifact)])
+        gone = {name: text for name, text in history.items() if int(name) <= entry.version.n}
         if gone:
             await self._directory.plain(slice_, partial(_as_is, fields.forget_versions(artifact, gone)))
 

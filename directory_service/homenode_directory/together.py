@@ -16,15 +16,12 @@ from homenode_directory.jobs import UNHEARD
 from homenode_directory.place import Place, Position
 from homenode_directory.protocol.effects import Denial, DoneMany, Pinned, Reason, Result, Stored
 from homenode_directory.protocol.events import Commit as CommitEvent
-from homenode_directory.protocol.facts import Facts
 from homenode_directory.protocol.model import Entry
 from homenode_directory.protocol.together import Together, commit_many
-from homenode_directory.protocol.transitions import repeated
+from homenode_directory.protocol.transitions import SETTLED, repeated
 from homenode_directory.slice import Heard, Reply, Slice
 from homenode_directory.store import fields
-from homenode_directory.store.base import META, PREDECESSOR, Before, Commit, Equals, Exists, Guard, Outcome, Put, Write
-
-SETTLED = Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten")
+from homenode_directory.store.base import PREDECESSOR, Before, Commit, Equals, Exists, Guard, Outcome, Put, Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +202,10 @@ class EffectJob(CutJob):
                 answer = repeated(result.digest, request.digest, result.answer)
                 self.resolve(Reply(answer, Position(incarnation, 0)))
                 return True
-            if guard.field == fields.SETTLED:
-                slice_.settle_below(request.session, int(outcome.found or 0))
-            elif guard.field == fields.LIVE:
-                slice_.bury(self.session)
+            slice_.learn(guard, outcome.found)
+            if guard.field == fields.LIVE:
                 self.resolve(Reply(SESSION_OVER, Position(incarnation, outcome.head)))
                 return True
-            elif guard.key == META and guard.field == fields.FLOOR:
-                slice_.floor = int(outcome.found or 0)
         elif isinstance(guard, Exists):
             missing = Denial(Reason.CONTENT_MISSING, "the content has not been stored, or was collected")
             self.resolve(Reply(missing, Position(incarnation, outcome.head)))
@@ -232,25 +225,16 @@ class CommitManyJob(EffectJob):
         if self.settled(slice_):
             self.together = Together((), SETTLED)
             return Commit(self.effect_guards(slice_))
-        now_ms = slice_.time.now_ms
-        facts = Facts(
-            now_ms=now_ms,
-            now_max_ms=slice_.time.latest_ms,
-            incarnation=slice_.incarnation.number,
-            floor=slice_.floor,
-            dead=slice_.dead,
-            quarantine_ms=slice_.time.calm.until_ms,
-            weakness=slice_.weakness,
-            default=slice_.default,
-            terms=slice_.terms,
-        )
-        keys = [fields.split_artifact(artifact)[1] for artifact in self.artifacts]
+        facts = slice_.facts()
+        keys = [fields.key_of(artifact) for artifact in self.artifacts]
         self.together = commit_many(list(zip(keys, self.entries, self.events, strict=True)), facts)
         guards, writes = list(self.effect_guards(slice_)), [self.request.store(self.together.answer)]
         log: list[bytes] = []
         compared = {(guard.key, guard.field) for guard in guards if isinstance(guard, Equals)}
         for artifact, entry, decision in zip(self.artifacts, self.entries, self.together.decisions, strict=False):
-            part = fields.encode_decision(artifact, entry, decision, slice_.incarnation.token, None, -1, at_ms=now_ms)
+            part = fields.encode_decision(
+                artifact, entry, decision, slice_.incarnation.token, None, -1, at_ms=facts.now_ms
+            )
             for guard in part.guards:
                 if not isinstance(guard, Equals):
                     guards.append(guard)

@@ -9,7 +9,6 @@ from homenode_directory.store.base import LogTrimmed, Store
 from homenode_directory.store.fields import LogRecord, decode_log
 
 PAGE = 512
-TRIES = 8
 
 
 async def head_of(store: Store, slice_: int, token: str | None = None) -> int:

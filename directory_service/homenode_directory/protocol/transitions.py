@@ -50,6 +50,8 @@ from homenode_directory.protocol.rules import RULES, missing, proceed
 
 A = TypeVar("A", bound=Answer)
 
+SETTLED = Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten")
+
 
 def step(entry: Entry, event: Event, facts: Facts) -> Decision:
     """Judge one event.
@@ -65,7 +67,7 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
     if facts.stored is not None:
         return Decision(entry, repeated(facts.stored.digest, facts.digest, facts.stored.answer))
     if 0 < facts.request < facts.settled_below:
-        return Decision(entry, Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten"))
+        return Decision(entry, SETTLED)
     draft = Draft(entry, facts)
     session = getattr(event, "session", "")
     _lapse(draft, event)

@@ -152,6 +152,11 @@ def session_key(session: str) -> str:
     return "x/" + session
 
 
+def session_of(key: str) -> str:
+    """The inverse of `session_key`."""
+    return key.removeprefix("x/")
+
+
 def results_key(session: str) -> str:
     """Record of a session's stored answers."""
     return "r/" + session
@@ -389,12 +394,12 @@ def look_at_history(artifact: str, at_ms: int) -> Commit:
     return Commit(writes=(again,))
 
 
-def forget_versions(artifact: str, gone: Mapping[str, VersionRecord]) -> Commit:
-    """Drop versions (field -> record) from the history and release their content, unless somebody did already."""
+def forget_versions(artifact: str, gone: Mapping[str, str]) -> Commit:
+    """Drop versions (field -> text) from the history and release their content, unless somebody did already."""
     key = versions_key(artifact)
-    guards = tuple(Equals(key, name, encode_version(record)) for name, record in gone.items())
+    guards = tuple(Equals(key, name, text) for name, text in gone.items())
     writes: list[Write] = [Drop(key, name) for name in gone]
-    for record in gone.values():
+    for record in map(decode_version, gone.values()):
         if record.content is not None:
             writes.append(Add(references_key(record.content.hash), "refs", -1))
     return Commit(guards, tuple(writes))
