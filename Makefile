@@ -22,8 +22,8 @@ help: ## this list
 env: ## the environment .venv, with the package (editable) and all extras
 	@$(SETUP) env
 
-tools: ## everything the checks and tests need: .venv, generator, redis-server, node, buf
-	@$(SETUP) env gen redis node
+tools: ## everything the checks and tests need: .venv, generator, redis-server, Prometheus, node, buf
+	@$(SETUP) env gen redis prometheus node
 
 run: env ## embedded directory on 127.0.0.1:7400, demo of agents that share files; DEMO_ONLY=1 ends after the demo
 	@$(BIN)/homenode demo $(if $(filter 1,$(DEMO_ONLY)),,--serve)

@@ -4,6 +4,7 @@
 #   setup.sh env      .venv with the package (editable) and all extras, stamped with pyproject.toml's hash
 #   setup.sh gen      .gen with the pinned protobuf generator, apart because it pins an older protobuf
 #   setup.sh redis    a real redis-server
+#   setup.sh prometheus   a real Prometheus with promtool, and amtool
 #   setup.sh node     node and the npm packages of deploy/dev/node
 #   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
 #
@@ -39,6 +40,12 @@ apt_install() {
   rm -f "$log"
   [ -z "$made" ] || rm -f $policy
   return $code
+}
+
+# have NAME...  Whether all of them are on PATH; `command -v` with several names asks for one.
+have() {
+  local name
+  for name in "$@"; do command -v "$name" >/dev/null || return 1; done
 }
 
 usable_python() { command -v "$1" >/dev/null && "$1" -c "$PYTHON_OK" 2>/dev/null; }
@@ -99,9 +106,14 @@ setup_redis() {
     die "redis-server 7.0 or later (install redis-server)"
 }
 
+setup_prometheus() {
+  have prometheus promtool amtool ||
+    { apt_install "tests run against a real Prometheus" prometheus prometheus-alertmanager && have prometheus promtool amtool; } ||
+    die "prometheus, promtool or amtool (install prometheus and prometheus-alertmanager)"
+}
+
 setup_peers() {
-  if command -v etcd >/dev/null && command -v h2load >/dev/null; then return; fi
-  apt_install "the benchmarks compare with etcd" etcd-server nghttp2-client && command -v etcd h2load >/dev/null ||
+  have etcd h2load || { apt_install "the benchmarks compare with etcd" etcd-server nghttp2-client && have etcd h2load; } ||
     die "etcd or h2load (install etcd-server and nghttp2-client)"
 }
 
@@ -136,7 +148,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      env | gen | redis | node | peers) "setup_$step" ;;
+      env | gen | redis | prometheus | node | peers) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done

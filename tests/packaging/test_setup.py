@@ -53,7 +53,12 @@ def test_the_gate_calls_the_test_command_and_nothing_else(repo_root: Path) -> No
 
 @pytest.mark.parametrize(
     ("step", "missing"),
-    [("env", "Python 3.11 or later"), ("gen", "Python 3.11 or later"), ("redis", "redis-server 7.0 or later")],
+    [
+        ("env", "Python 3.11 or later"),
+        ("gen", "Python 3.11 or later"),
+        ("redis", "redis-server 7.0 or later"),
+        ("prometheus", "prometheus, promtool or amtool"),
+    ],
 )
 def test_without_root_one_line_says_what_is_missing(bare_checkout: tuple[Path, str], step: str, missing: str) -> None:
     checkout, path = bare_checkout
@@ -61,6 +66,14 @@ def test_without_root_one_line_says_what_is_missing(bare_checkout: tuple[Path, s
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"setup: missing: {missing}")
+
+
+def test_one_of_several_tools_is_not_enough(bare_checkout: tuple[Path, str]) -> None:
+    checkout, path = bare_checkout
+    for name in ("prometheus", "promtool", "amtool"):
+        assert run(["deploy/dev/setup.sh", "prometheus"], checkout, path).returncode == 1
+        (Path(path) / name).touch(mode=0o755)
+    assert run(["deploy/dev/setup.sh", "prometheus"], checkout, path).returncode == 0
 
 
 def test_an_old_redis_counts_as_missing(bare_checkout: tuple[Path, str]) -> None:
