@@ -170,6 +170,7 @@ class Audience:
         for member in interested:
             member.sink.push(item)
         self._observer.delivered("invalidation", len(interested))
+        self._observer.fanout(len(interested))
 
     def to_push(self, record: LogRecord, event: Inv | Published) -> dict[Member, bool]:
         """To whom a version's content is sent by itself, each with whether it had a copy of what was replaced.

@@ -5,7 +5,26 @@ Labels are closed sets (operation, reason, kind names), never keys, agents or co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an SDK tells of the reads of its agents since it told last; validated.
+
+    Attributes:
+        reads: how many, by result: hit (served from the cache), miss (asked the directory), stale (refused as too old).
+        tokens_saved: tokens that agents did not have to be shown, by how: hit, delta, unchanged.
+        bytes_saved: of contents that hits did not fetch.
+        age_ms: no hit was older; None: there were none.
+    """
+
+    reads: Mapping[str, int] = field(default_factory=dict)
+    tokens_saved: Mapping[str, int] = field(default_factory=dict)
+    bytes_saved: int = 0
+    age_ms: int | None = None
 
 
 class Observer(Protocol):
@@ -31,6 +50,24 @@ class Observer(Protocol):
 
     def mistake(self, where: str) -> None:
         """An exception that nobody expected, in a loop that goes on."""
+
+    def fanout(self, sessions: int) -> None:
+        """So many sessions on this server were told that their copies are obsolete, by one commit."""
+
+    def acknowledged(self, seconds: float) -> None:
+        """A sharer's word that its copy is gone arrived so long after the commit."""
+
+    def lease_ended(self, cause: str) -> None:
+        """A write lease ended, by a commit of this server."""
+
+    def usage(self, usage: Usage) -> None:
+        """An SDK has told what its agents did."""
+
+    def store_failed(self, kind: str) -> None:
+        """A store call of this kind failed."""
+
+    def incarnation(self) -> None:
+        """A slice's store was found to have another memory."""
 
     def lag(self, slice_: int, head: int, delivered: int) -> None:
         """Head of a slice's log, and up to where it is delivered."""
@@ -67,6 +104,24 @@ class Silent:
         """See `Observer`."""
 
     def mistake(self, where: str) -> None:
+        """See `Observer`."""
+
+    def fanout(self, sessions: int) -> None:
+        """See `Observer`."""
+
+    def acknowledged(self, seconds: float) -> None:
+        """See `Observer`."""
+
+    def lease_ended(self, cause: str) -> None:
+        """See `Observer`."""
+
+    def usage(self, usage: Usage) -> None:
+        """See `Observer`."""
+
+    def store_failed(self, kind: str) -> None:
+        """See `Observer`."""
+
+    def incarnation(self) -> None:
         """See `Observer`."""
 
     def lag(self, slice_: int, head: int, delivered: int) -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_directory.api.bodies import Bodies
@@ -43,20 +44,26 @@ from homenode_directory.incarnations import Incarnations
 from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.pins import Pins
+from homenode_directory.protocol.effects import Ended
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Level, Policy
-from homenode_directory.slice import Limits
+from homenode_directory.slice import Deliver, Limits
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
+from homenode_directory.store.fields import LogRecord
 from homenode_directory.store.open import open_store
 from homenode_directory.sweeper import Rounds, Sweeper
 from homenode_directory.together import Joint
+
+if TYPE_CHECKING:
+    from homenode_directory.telemetry.metrics import Prometheus
 
 LOG = logging.getLogger("homenode.server")
 
 COLLECT_IDLE_MS = 3_600_000
 COLLECT_MAX = 256
 RESOLVE_MARGIN_MS = 5_000
+LOOP_LOOK_S = 0.25
 RETRY_WINDOW_MS = 60_000  # a deleted artifact is remembered for a lease term and this
 
 
@@ -141,6 +148,7 @@ def build(
     """
     store = store or store_of(settings)
     incarnations = Incarnations(store)
+    incarnations.listeners.append(lambda slice_, incarnation: observer.incarnation())
     executor = ThreadPoolExecutor(threads, thread_name_prefix="content") if threads else None
     blobs = StoredBlobs(store, incarnations, clock=clock)
     content = ContentStore(
@@ -166,7 +174,7 @@ def build(
         incarnations,
         clock=clock,
         ids=ids,
-        deliver=delivery.committed,
+        deliver=_counting_ends(observer, delivery.committed),
         shared=delivery.shared_by,
         follow=delivery.tail.follow,
         settings=DirectorySettings(
@@ -194,6 +202,21 @@ def build(
     pusher = Pusher(parts.calls, Bodies(content, store, parts.bounds, observer), observer)
     delivery.pushing = pusher.push
     return Server(store, directory, delivery, sweeper, Endpoint(parts), executor, exporter, pusher)
+
+
+def _counting_ends(observer: Observer, deliver: Deliver) -> Deliver:
+    """Tell the observer which write leases ended in what this process has committed."""
+    if observer is SILENT:
+        return deliver
+
+    def committed(slice_: int, incarnation: int, entries: list[tuple[int, LogRecord]]) -> None:
+        for _, record in entries:
+            for event in record.events:
+                if type(event) is Ended:
+                    observer.lease_ended(event.cause.value)
+        deliver(slice_, incarnation, entries)
+
+    return committed
 
 
 def _exporter(settings: Settings, store: Store, observer: Observer, mistakes: Mistakes) -> Exporter | None:
@@ -279,7 +302,7 @@ async def run_server(
     stop = stop or asyncio.Event()
     if settings.metrics != OFF:
         require_safe(settings.metrics, "the metrics address", secure=False, insecure_wanted=settings.insecure_listen)
-    observer = Prometheus()
+    observer = Prometheus(installed_version())
     server = build(settings, store=TimedStore(store_of(settings), observer, monotonic_ms), observer=observer)
     hub = server.endpoint.parts.hub
     listen = Listen(
@@ -300,6 +323,8 @@ async def run_server(
             hub.measure()
             observer.gauge("leases", server.directory.leases())
 
+        lags = asyncio.ensure_future(_watch_loop(observer))
+        cleanup.callback(lags.cancel)
         metrics = MetricsServer(observer.registry, lambda: not hub.draining, refresh)
         metrics_port = await _start_metrics(metrics, settings, split_address) if settings.metrics != OFF else 0
         cleanup.push_async_callback(metrics.close)
@@ -311,6 +336,15 @@ async def run_server(
         LOG.info("stopping")
         await api.drain(settings.drain_ms)
     LOG.info("stopped")
+
+
+async def _watch_loop(observer: Prometheus) -> None:
+    """Measure how late the event loop comes to a timer."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LOOP_LOOK_S
+        await asyncio.sleep(LOOP_LOOK_S)
+        observer.loop_lag(max(0.0, loop.time() - due))
 
 
 async def _start_metrics(metrics: object, settings: Settings, split: Callable[[str], tuple[str, int]]) -> int:

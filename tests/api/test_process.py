@@ -110,7 +110,7 @@ async def test_health_reflection_and_metrics() -> None:
         assert status == 200
         assert 'homenode_requests_total{operation="commit",outcome="ok"} 1.0' in text
         assert 'homenode_request_seconds_bucket{le="+Inf",operation="commit"} 1.0' in text
-        assert {line.split("{")[0].split(" ")[0][:9] for line in text.splitlines() if line[0] != "#"} == {"homenode_"}
+        assert {line.split("_")[0] for line in text.splitlines() if line[0] != "#"} == {"homenode", "process"}
         assert "homenode_leases 1.0" in text and "homenode_commits_total 1.0" in text
         assert 'homenode_store_seconds_count{kind="commit"}' in text
         assert "secret" not in text

@@ -17,8 +17,9 @@ class Owner(Protocol):
     def evict(self, session: str) -> None:
         """The session is carried by somebody else from now on."""
 
-    def load(self) -> tuple[int, int]:
-        """How many events and answers wait to be sent, and how many operations are under way."""
+    def load(self) -> tuple[int, int, float]:
+        """How many events and answers wait to be sent, how many operations are under way, and for how many seconds
+        events have waited."""
 
     def drain(self, within_ms: int) -> None:
         """Tell the client to go; the server stops within that time."""
@@ -78,8 +79,9 @@ class Hub:
     def measure(self) -> None:
         """Tell the observer what waits in all streams together."""
         loads = [owner.load() for owner in self._open]
-        self._observer.gauge("queued_events", sum(queued for queued, _ in loads))
-        self._observer.gauge("in_flight", sum(under_way for _, under_way in loads))
+        self._observer.gauge("queued_events", sum(queued for queued, _, _ in loads))
+        self._observer.gauge("in_flight", sum(under_way for _, under_way, _ in loads))
+        self._observer.gauge("stream_lag_seconds", max((waited for _, _, waited in loads), default=0.0))
 
     async def drain(self, within_ms: int) -> None:
         """Tell all clients to go, spread over half of the time so that they do not arrive elsewhere at once.

@@ -60,6 +60,13 @@ class Outbox:
         self._room = asyncio.Event()
         self.answers = 0
         self._answer_bytes = 0
+        self._clock = asyncio.get_running_loop().time
+        self._behind_since = 0.0  # while events wait
+
+    @property
+    def behind_s(self) -> float:
+        """For how long there have been events that wait; the oldest waits no longer than this."""
+        return self._clock() - self._behind_since if self._total.events else 0.0
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -105,6 +112,8 @@ class Outbox:
         return mine and self._total.bytes + size <= bounds.stream_bytes // 2
 
     def _count(self, load: _Load, size: int) -> None:
+        if not self._total.events:
+            self._behind_since = self._clock()
         for one in (load, self._total):
             one.events += 1
             one.bytes += size

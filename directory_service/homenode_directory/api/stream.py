@@ -156,9 +156,9 @@ class Stream:
         """See `hub.Owner`."""
         self.outbox.notice(frames.draining(within_ms))
 
-    def load(self) -> tuple[int, int]:
+    def load(self) -> tuple[int, int, float]:
         """See `hub.Owner`."""
-        return len(self.outbox), self._pending
+        return len(self.outbox), self._pending, self.outbox.behind_s
 
     def evict(self, session: str) -> None:
         """See `hub.Owner`."""

@@ -55,9 +55,9 @@ class Watch:
         self._end = self._end or end
         self._wake.set()
 
-    def load(self) -> tuple[int, int]:
+    def load(self) -> tuple[int, int, float]:
         """See `hub.Owner`."""
-        return len(self._events), 0
+        return len(self._events), 0, 0.0
 
     def evict(self, session: str) -> None:
         """See `hub.Owner`."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import CollectorRegistry
 
 REQUEST_BYTES_MAX = 8_192
@@ -42,7 +43,7 @@ class MetricsServer:
         try:
             if self._connections <= CONNECTIONS_MAX:
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_WAIT_S)
-                writer.write(self._response(head.split(b"\r\n", 1)[0].split(b" ")))
+                writer.write(self._response(head))
                 await asyncio.wait_for(writer.drain(), REQUEST_WAIT_S)
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
             pass  # an unfinished or oversize request gets no answer
@@ -50,16 +51,26 @@ class MetricsServer:
             self._connections -= 1
             writer.close()
 
-    def _response(self, request: list[bytes]) -> bytes:
+    def _response(self, head: bytes) -> bytes:
+        line, _, headers = head.partition(b"\r\n")
+        request = line.split(b" ")
         path = request[1].split(b"?")[0] if len(request) == 3 and request[0] == b"GET" else b""
         if path == b"/metrics":
             self._refresh()
-            return _http("200 OK", CONTENT_TYPE_LATEST, generate_latest(self._registry))
+            return _http("200 OK", *_exposed(self._registry, headers))
         if path == b"/healthz":
             healthy = self._healthy()
             status, text = ("200 OK", b"ok\n") if healthy else ("503 Service Unavailable", b"stopping\n")
             return _http(status, "text/plain", text)
         return _http("404 Not Found", "text/plain", b"there are /metrics and /healthz\n")
+
+
+def _exposed(registry: CollectorRegistry, headers: bytes) -> tuple[str, bytes]:
+    """The metrics in the form that the request accepts: OpenMetrics, which has exemplars, or the text format."""
+    for line in headers.lower().split(b"\r\n"):
+        if line.startswith(b"accept:") and b"application/openmetrics-text" in line:
+            return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(registry)
+    return CONTENT_TYPE_LATEST, generate_latest(registry)
 
 
 def _http(status: str, kind: str, body: bytes) -> bytes:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
-LATENCY_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-BYTES_PER_TOKEN = 4
+from homenode_directory.observer import Usage
+from homenode_directory.telemetry.catalog import CONFLICTS, COUNTERS, GAUGES, HISTOGRAMS, HOW, RESULTS, WRITES
 
 
 class Distribution:
@@ -36,80 +36,59 @@ class Distribution:
         return list(zip(names, map(float, accumulate(self._counts)), strict=True)), self._sum
 
 
-# Counters: name -> (help, labels). Their increments are dictionary updates, exposed when somebody asks.
-COUNTERS = {
-    "homenode_requests": ("Operations answered.", ("operation", "outcome")),
-    "homenode_refusals": ("Operations refused or failed.", ("reason", "operation")),
-    "homenode_commits": ("Versions published.", ()),
-    "homenode_delivered": ("Events sent to streams.", ("kind",)),
-    "homenode_resyncs": ("Sessions told that events were lost.", ()),
-    "homenode_mistakes": ("Unexpected exceptions in what goes on all the same; the log has them.", ("where",)),
-    "homenode_content_bodies": ("Bodies sent.", ("kind",)),
-    "homenode_content_bytes": ("Bytes of bodies sent.", ("kind",)),
-    "homenode_tokens_saved": ("Tokens (of about 4 bytes) kept off the wire.", ()),
-}
-GAUGES = {
-    "homenode_streams": ("Open streams and watches.", ()),
-    "homenode_sessions": ("Sessions attached here.", ()),
-    "homenode_leases": ("Write leases that this server knows of.", ()),
-    "homenode_queued_events": ("Events that wait for a stream.", ()),
-    "homenode_in_flight": ("Operations under way.", ()),
-    "homenode_log_head": ("Last sequence of a slice's log.", ("slice",)),
-    "homenode_log_delivered": ("Sequence up to which it is sent.", ("slice",)),
-    "homenode_archive_failures": ("Times that the log archive could not be written.", ()),
-}
-HISTOGRAMS = {
-    "homenode_request_seconds": ("Time to the answer.", ("operation",), LATENCY_S),
-    "homenode_batch_size": ("Transitions of a group commit.", (), SIZES),
-    "homenode_batch_seconds": ("Time of a group commit.", (), LATENCY_S),
-    "homenode_store_seconds": ("Time of a store call.", ("kind",), LATENCY_S),
-}
-
-
 class Prometheus(Collector):
     """An `Observer` that counts, and a collector of the client library."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = "") -> None:
         self.registry = CollectorRegistry()
-        self._counts: dict[str, dict[tuple[str, ...], float]] = {name: defaultdict(float) for name in COUNTERS}
-        self._levels: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
-        self._spreads: dict[str, dict[tuple[str, ...], Distribution]] = {name: {} for name in HISTOGRAMS}
-        for counters in (COUNTERS, GAUGES):
-            for name, (_, labels) in counters.items():
-                if not labels:
-                    (self._counts if counters is COUNTERS else self._levels)[name][()] = 0.0
+        self._version = version
+        self._counts = {name: defaultdict(float, dict.fromkeys(d.first, 0.0)) for name, d in COUNTERS.items()}
+        self._levels = {name: dict.fromkeys(d.first, 0.0) for name, d in GAUGES.items()}
+        self._spreads = {name: {key: Distribution(d.bounds) for key in d.first} for name, d in HISTOGRAMS.items()}
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """Everything counted so far, in the client library's terms."""
-        for name, (text, labels) in COUNTERS.items():
-            counter = CounterMetricFamily(name, text, labels=labels)
+        for name, described in COUNTERS.items():
+            counter = CounterMetricFamily(name, described.text, labels=described.labels)
             for key, value in list(self._counts[name].items()):
                 counter.add_metric(key, value)
             yield counter
-        for name, (text, labels) in GAUGES.items():
-            gauge = GaugeMetricFamily(name, text, labels=labels)
+        for name, described in GAUGES.items():
+            gauge = GaugeMetricFamily(name, described.text, labels=described.labels)
             for key, value in list(self._levels[name].items()):
                 gauge.add_metric(key, value)
             yield gauge
-        for name, (text, labels, _) in HISTOGRAMS.items():
-            histogram = HistogramMetricFamily(name, text, labels=labels)
+        for name, described in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, described.text, labels=described.labels)
             for key, spread in list(self._spreads[name].items()):
                 buckets, total = spread.buckets()
                 histogram.add_metric(key, buckets, total)
             yield histogram
+        build = GaugeMetricFamily("homenode_build_info", "The version of this server; always 1.", labels=("version",))
+        build.add_metric((self._version,), 1.0)
+        yield build
+
+    def _count(self, name: str, key: tuple[str, ...], n: float = 1) -> None:
+        self._counts[name][key] += n
 
     def _observe(self, name: str, key: tuple[str, ...], value: float) -> None:
         spread = self._spreads[name].get(key)
         if spread is None:
-            spread = self._spreads[name][key] = Distribution(HISTOGRAMS[name][2])
+            spread = self._spreads[name][key] = Distribution(HISTOGRAMS[name].bounds)
         spread.observe(value)
 
     def request(self, operation: str, outcome: str, seconds: float) -> None:
         """See `Observer`."""
-        self._counts["homenode_requests"][operation, outcome] += 1
-        if outcome != "ok":
-            self._counts["homenode_refusals"][outcome, operation] += 1
+        self._count("homenode_requests", (operation, outcome))
+        if outcome == "ok":
+            if operation == "acquire":
+                self._observe("homenode_lease_wait_seconds", (), seconds)
+        else:
+            self._count("homenode_refusals", (outcome, operation))
+            if outcome in CONFLICTS and operation in WRITES:
+                self._count("homenode_conflicts", (outcome,))
         self._observe("homenode_request_seconds", (operation,), seconds)
 
     def batch(self, size: int, seconds: float) -> None:
@@ -123,19 +102,53 @@ class Prometheus(Collector):
 
     def committed(self, n: int = 1) -> None:
         """See `Observer`."""
-        self._counts["homenode_commits"][()] += n
+        self._count("homenode_commits", (), n)
 
     def delivered(self, kind: str, n: int = 1) -> None:
         """See `Observer`."""
-        self._counts["homenode_delivered"][(kind,)] += n
+        self._count("homenode_delivered", (kind,), n)
 
     def resync(self) -> None:
         """See `Observer`."""
-        self._counts["homenode_resyncs"][()] += 1
+        self._count("homenode_resyncs", ())
 
     def mistake(self, where: str) -> None:
         """See `Observer`."""
-        self._counts["homenode_mistakes"][(where,)] += 1
+        self._count("homenode_mistakes", (where,))
+
+    def fanout(self, sessions: int) -> None:
+        """See `Observer`."""
+        self._observe("homenode_fanout", (), sessions)
+
+    def acknowledged(self, seconds: float) -> None:
+        """See `Observer`."""
+        self._observe("homenode_invalidation_seconds", (), seconds)
+
+    def lease_ended(self, cause: str) -> None:
+        """See `Observer`."""
+        self._count("homenode_lease_ends", (cause,))
+
+    def usage(self, usage: Usage) -> None:
+        """See `Observer`."""
+        for result in RESULTS:
+            self._count("homenode_cache_reads", (result,), usage.reads.get(result, 0))
+        for how in HOW:
+            self._count("homenode_tokens_saved", (how,), usage.tokens_saved.get(how, 0))
+        self._count("homenode_bytes_saved", ("hit",), usage.bytes_saved)
+        if usage.age_ms is not None:
+            self._observe("homenode_read_age_seconds", (), usage.age_ms / 1_000)
+
+    def store_failed(self, kind: str) -> None:
+        """See `Observer`."""
+        self._count("homenode_store_failures", (kind,))
+
+    def incarnation(self) -> None:
+        """See `Observer`."""
+        self._count("homenode_incarnations", ())
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop came to a timer so late."""
+        self._observe("homenode_event_loop_lag_seconds", (), seconds)
 
     def lag(self, slice_: int, head: int, delivered: int) -> None:
         """See `Observer`."""
@@ -150,7 +163,8 @@ class Prometheus(Collector):
 
     def content(self, kind: str, body_bytes: int, full_bytes: int) -> None:
         """See `Observer`."""
-        self._counts["homenode_content_bodies"][(kind,)] += 1
-        self._counts["homenode_content_bytes"][(kind,)] += body_bytes
-        if kind != "snapshot":
-            self._counts["homenode_tokens_saved"][()] += max(0, full_bytes - body_bytes) / BYTES_PER_TOKEN
+        self._count("homenode_content_bodies", (kind,))
+        self._count("homenode_content_bytes", (kind,), body_bytes)
+        if kind in ("patch", "chunks", "held"):
+            how = "unchanged" if kind == "held" else "delta"
+            self._count("homenode_bytes_saved", (how,), max(0, full_bytes - body_bytes))

@@ -37,6 +37,7 @@ class TimedStore:
         except (StoreChanged, LogTrimmed):  # it answers
             raise
         except StoreError as failure:
+            self._observer.store_failed(kind)
             self._fails(kind, failure)
             raise
         finally:
