@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from homenode_directory.errors import ConfigError
 
@@ -24,6 +25,8 @@ LOG = logging.getLogger("homenode.config")
 
 OFF = "off"
 PREFIX = "HOMENODE_"
+SECRET_BYTES_MAX = 1_024
+_WITH_PASSWORD = ("redis", "unix")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -39,6 +42,7 @@ class Settings:
         "sqlite:///homenode.sqlite3",
         "sqlite:///FILE, redis://HOST:PORT/DB, rediss://…, redis+sentinel://HOST,HOST/NAME/DB, unix:///SOCKET or memory://",
     )
+    store_password_file: str = _setting("", "file with the password for the Redis that store names, instead of in it")
     listen: str = _setting("127.0.0.1:7400", "address of the gRPC service, host:port")
     metrics: str = _setting("127.0.0.1:7401", "address of /metrics and /healthz, host:port, or off")
     tls_cert: str = _setting("", "file with the certificate chain, PEM")
@@ -177,6 +181,38 @@ def dump(settings: Settings) -> str:
         shown = _toml(hide_password(value) if name == "store" else value)
         lines.append(f"# {f.metadata['help']}\n{name} = {shown}\n")
     return "\n".join(lines)
+
+
+def store_url(settings: Settings) -> str:
+    """The store's address, with the password from `store_password_file` where there is one: not to be shown.
+
+    Raises ConfigError, which never has anything of the file in it.
+    """
+    path = settings.store_password_file
+    if not path:
+        return settings.store
+    scheme, _, rest = settings.store.partition("://")
+    authority, slash, tail = rest.partition("/")
+    user, _, hosts = authority.rpartition("@")
+    if not scheme.startswith(_WITH_PASSWORD):
+        raise ConfigError(f"store_password_file: a {scheme} store has no password")
+    if ":" in user or hide_password(settings.store) != settings.store:
+        raise ConfigError("store_password_file: the store's address has a password already")
+    return f"{scheme}://{user}:{quote(_secret(path), safe='')}@{hosts}{slash}{tail}"
+
+
+def _secret(path: str) -> str:
+    """The one line of a file. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(SECRET_BYTES_MAX + 1).decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise ConfigError(f"store_password_file: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"store_password_file: {path} is not text") from None
+    if not text or len(text) > SECRET_BYTES_MAX or not text.isprintable():
+        raise ConfigError(f"store_password_file: {path} must be one line of 1 to {SECRET_BYTES_MAX} characters")
+    return text
 
 
 def hide_password(url: str) -> str:

@@ -32,7 +32,7 @@ from homenode_directory.api.validate import Bounds
 from homenode_directory.audit.exporter import Exporter
 from homenode_directory.audit.trimming import Keep
 from homenode_directory.clock import Clock, monotonic_ms
-from homenode_directory.config import OFF, Settings, hide_password
+from homenode_directory.config import OFF, Settings, hide_password, store_url
 from homenode_directory.content.large import LargeContents
 from homenode_directory.content.retention import RetentionPolicy
 from homenode_directory.content.service import ContentStore
@@ -115,7 +115,7 @@ def store_of(settings: Settings) -> Store:
     """The store that the settings name, not open yet. Raises ConfigError."""
     try:
         return open_store(
-            settings.store,
+            store_url(settings),
             slices=settings.slices,
             log_max=2 * settings.log_keep,
             wait_replicas=settings.wait_replicas,

@@ -46,6 +46,48 @@ def test_printed_addresses_have_no_password() -> None:
 
 
 @pytest.mark.parametrize(
+    ("store", "with_it"),
+    [
+        ("redis://h:6379/0", "redis://:a%2Fb%40@h:6379/0"),
+        ("rediss://me@h/0?name=x", "rediss://me:a%2Fb%40@h/0?name=x"),
+        ("redis+sentinel://me@s1,s2/NAME/0", "redis+sentinel://me:a%2Fb%40@s1,s2/NAME/0"),
+        ("redis+cluster://n1:1,n2:2", "redis+cluster://:a%2Fb%40@n1:1,n2:2"),
+        ("unix:///run/redis.sock?db=1", "unix://:a%2Fb%40@/run/redis.sock?db=1"),
+    ],
+)
+def test_a_password_from_a_file_goes_into_the_address(tmp_path: Path, store: str, with_it: str) -> None:
+    file = tmp_path / "password"
+    file.write_text("a/b@\n")
+    settings = _load("--store", store, HOMENODE_STORE_PASSWORD_FILE=str(file))
+    assert config.store_url(settings) == with_it
+    assert "a/b" not in config.dump(settings) + repr(settings)
+    assert config.store_url(_load("--store", store)) == store
+
+
+@pytest.mark.parametrize(
+    ("store", "content", "says"),
+    [
+        ("redis://h/0", None, "cannot read .*: No such file"),
+        ("redis://h/0", b"", "one line"),
+        ("redis://h/0", b"a\nb", "one line"),
+        ("redis://h/0", b"a" * 2_000, "one line"),
+        ("redis://h/0", b"\xff", "not text"),
+        ("redis://me:pw@h/0", b"s3cret", "has a password already"),
+        ("redis://h/0?password=pw", b"s3cret", "has a password already"),
+        ("sqlite:///x", b"s3cret", "a sqlite store has no password"),
+    ],
+)
+def test_wrong_password_files(tmp_path: Path, store: str, content: bytes | None, says: str) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    settings = _load("--store", store, "--store-password-file", str(file))
+    with pytest.raises(ConfigError, match=says) as caught:
+        config.store_url(settings)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("term_ms = 1", "term_ms must be 1000 to 60000"),

@@ -7,8 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from tests.cli.conftest import Cli, Served, start_server, stop
+from tests.conftest import RedisFactory
 
 
 def test_print_config_is_the_sum_of_file_variables_and_flags(
@@ -47,6 +49,25 @@ def test_wrong_settings_are_named(cli: Cli, flags: tuple[str, ...], code: int, s
     result = cli("serve", *flags)
     assert result.code == code
     assert said in result.err.lower() or said in result.err
+
+
+@pytest.mark.redis
+def test_the_stores_password_comes_from_a_file_and_is_told_to_nobody(
+    cli: Cli, tmp_path: Path, redis_factory: RedisFactory
+) -> None:
+    redis = redis_factory(start=False, settings={"requirepass": "s3cret"})
+    redis.client = lambda: Redis(host="127.0.0.1", port=redis.port, password="s3cret")  # type: ignore[method-assign]
+    file = tmp_path / "password"
+    file.write_text("wrong")
+    flags = ("--store", redis.start().url, "--store-password-file", str(file))
+    result = cli("serve", "--listen", "127.0.0.1:0", "--metrics", "off", *flags)
+    assert (result.code, "not reachable" in result.err) == (1, True)
+    file.write_text("s3cret\n")
+    first = start_server(*flags)
+    assert cli("--url", f"{first.address}/main", "put", "a", stdin="kept").code == 0
+    out, log = stop(first.process)
+    assert first.process.returncode == 0
+    assert "s3cret" not in result.err + out + log
 
 
 def test_a_taken_port_is_named(cli: Cli, served: Served) -> None:
