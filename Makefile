@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # Arguments for pytest: make test ARGS="tests/store -k redis"
 ARGS ?=
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench dashboards clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -86,6 +86,9 @@ faults: tools ## the kill, restart and network runs: real processes, real Redis;
 bench: tools ## figures beside other systems; ARGS="--rows acquire_64,commit_64 --rounds 7", JSON=FILE
 	@$(SETUP) peers
 	@$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON)) $(ARGS)
+
+dashboards: env ## writes deploy/grafana/dashboards from their descriptions in deploy/grafana/generate
+	@$(BIN)/python -m deploy.grafana.generate
 
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
