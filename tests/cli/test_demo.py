@@ -73,6 +73,19 @@ def test_on_redis(tmp_path: Path, redis_factory: RedisFactory) -> None:
 
 
 @pytest.mark.slow
+def test_at_a_directory_elsewhere_again_and_again(tmp_path: Path, served: Served, cli: Cli) -> None:
+    done, found = play(tmp_path, "--url", f"{served.address}/ignored", "--turns", "16", "--plays", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("VERDICT: every promise was kept") == 2
+    assert found["verdict"]["holds"] is True and found["seed"] == 8  # type: ignore[index]
+    (run,) = (path for path in (tmp_path / "state").iterdir() if path.is_dir())
+    assert not (run / "directory.sqlite3").exists()
+    for pages, workspace in (("pages", run.name), ("pages-1", f"{run.name}-1")):
+        there = cli("--url", f"{served.address}/{workspace}", "cat", script.PLAN)
+        assert there.out == (run / pages / script.PLAN).read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     command = [*COMMAND, "demo", "--dir", str(tmp_path)]
@@ -108,6 +121,18 @@ def test_a_taken_port_is_named(cli: Cli, served: Served, tmp_path: Path) -> None
         (("--seed", "x"), 2, "--seed"),
         (("--listen", "nowhere"), 1, "cannot listen on nowhere (not an address)"),
         (("--store", "mysql://x"), 1, "did not start: store"),
+        (("--plays", "0"), 2, "1 to 10000"),
+        (("--url", "homenode://h/w", "--serve"), 2, "--serve is for a directory of the demo's own"),
+        (("--url", "homenode://h/w", "--store", "memory://"), 2, "--store is for a directory of the demo's own"),
+        (("--url", "embedded://x"), 2, "cannot share an embedded directory"),
+        (
+            (
+                "--url",
+                "homenode://nowhere.invalid/w",
+            ),
+            5,
+            "nowhere.invalid",
+        ),
     ],
 )
 def test_wrong_input_is_named(cli: Cli, tmp_path: Path, args: tuple[str, ...], code: int, said: str) -> None:

@@ -23,7 +23,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "done (also: watch, top, serve or demo ended with Ctrl-C)",
-    Exit.ERROR: "refused or failed for another reason; doctor found a fault; the demo's verdict failed",
+    Exit.ERROR: "refused or failed for another reason; doctor found a fault; a verdict of the demo failed",
     Exit.USAGE: "the command line, an address, a key or a setting makes no sense",
     Exit.NOT_FOUND: "there is no such artifact or version",
     Exit.CONFLICT: "the artifact is at another version, exists already, or another writer holds it",

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from homenode.cli import demo, doctor, edit, files, look, replay, serve, top, watch
 from homenode.cli.exits import CliError, Exit, epilog, exit_of, fields_of
 from homenode.cli.output import Output
-from homenode.cli.session import installed_version
+from homenode.cli.session import address_options, installed_version
 from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable
 
 DEFAULT_URL = "homenode://127.0.0.1:7400/main"
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"homenode {installed_version()}")
     made.set_defaults(
-        url=os.environ.get("HOMENODE_URL") or DEFAULT_URL,
+        url=None,
         json=False,
         timeout=DEFAULT_TIMEOUT_S,
         tls_ca=None,
@@ -61,20 +61,11 @@ def parser() -> argparse.ArgumentParser:
 def _common(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group("common options")
     quiet = argparse.SUPPRESS
-    group.add_argument(
-        "--url", default=quiet, help=f"the directory and workspace (default: HOMENODE_URL or {DEFAULT_URL})"
-    )
+    address_options(group, f"the directory and workspace (default: HOMENODE_URL or {DEFAULT_URL})")
     group.add_argument("--json", action="store_true", default=quiet, help="results and errors as JSON")
     group.add_argument(
         "--timeout", type=seconds, default=quiet, metavar="S", help="how long to wait for the directory (default: 10)"
     )
-    group.add_argument(
-        "--tls-ca", default=quiet, metavar="FILE", help="connect with TLS, trusting the certificates in this PEM file"
-    )
-    group.add_argument(
-        "--tls-cert", default=quiet, metavar="FILE", help="this client's certificate, where it is asked for"
-    )
-    group.add_argument("--tls-key", default=quiet, metavar="FILE", help="its private key")
 
 
 def seconds(text: str) -> float:
@@ -94,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
     except SystemExit as end:  # argparse has said why
         return int(end.code or 0)
+    args.said_url = args.url is not None
+    args.url = args.url or os.environ.get("HOMENODE_URL") or DEFAULT_URL
     out = Output(as_json=args.json)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of artifacts that the terminal's encoding cannot show
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
 Commands = argparse._SubParsersAction  # argparse names it so, and nothing else
 
+TLS_OPTIONS = ("tls_ca", "tls_cert", "tls_key")
+
+
+def address_options(group: argparse._ActionsContainer, url: str) -> None:
+    """Add --url, with this help, and what TLS needs."""
+    quiet = argparse.SUPPRESS  # given before the command or after it
+    group.add_argument("--url", default=quiet, help=url)
+    group.add_argument(
+        "--tls-ca", default=quiet, metavar="FILE", help="connect with TLS, trusting the certificates in this PEM file"
+    )
+    group.add_argument(
+        "--tls-cert", default=quiet, metavar="FILE", help="this client's certificate, where it is asked for"
+    )
+    group.add_argument("--tls-key", default=quiet, metavar="FILE", help="its private key")
+
 
 @contextlib.asynccontextmanager
 async def connected(args: argparse.Namespace, agent: str = "cli") -> AsyncIterator[Homenode]:

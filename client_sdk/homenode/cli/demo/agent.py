@@ -5,6 +5,7 @@ Run by the stage: `python -m homenode.cli.demo.agent '{"role": …}'`.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -16,6 +17,7 @@ import homenode
 from homenode.cli.demo import script
 from homenode.cli.demo.records import COST, DONE, EDIT, HOLDING, READ, REFUSED, await_go, clock_ns, emit
 from homenode.cli.demo.script import Edit, Fate, Role, Way
+from homenode.cli.session import credentials
 from homenode.lease_handle import WriteLease
 
 PUT_ATTEMPTS = 40
@@ -152,7 +154,8 @@ async def main(spec: dict[str, Any]) -> None:
     """Connect, wait for the others, play."""
     role = next(role for role in script.CAST if role.name == spec["role"])
     turns = script.turns(role, seed=spec["seed"], count=spec["turns"])
-    async with homenode.connect(spec["url"], agent=role.name) as hn:
+    tls = credentials(argparse.Namespace(**spec["tls"]))
+    async with homenode.connect(spec["url"], agent=role.name, credentials=tls) as hn:
         await asyncio.to_thread(await_go)
         await Agent(hn, role, spec["term_ms"]).play(turns)
     emit(DONE)

@@ -5,6 +5,7 @@ It judges nothing. The verdict compares its reads with the times of the commits.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import sys
@@ -13,13 +14,15 @@ from typing import Any
 import homenode
 from homenode.cli.demo import script
 from homenode.cli.demo.records import DONE, READ, await_go, clock_ns, emit
+from homenode.cli.session import credentials
 
 POLL_S = 0.004
 
 
 async def main(spec: dict[str, Any]) -> None:
     """Read every page about 200 times a second until the stage closes standard input."""
-    async with homenode.connect(spec["url"], agent="observer") as hn:
+    tls = credentials(argparse.Namespace(**spec["tls"]))
+    async with homenode.connect(spec["url"], agent="observer", credentials=tls) as hn:
         await asyncio.to_thread(await_go)
         end = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
         while not end.done():

@@ -22,8 +22,9 @@ from homenode.cli.demo.stage import Arm, Server, free_or_say, serving
 from homenode.cli.demo.verdict import Verdict, judge
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, console
-from homenode.cli.session import write_file
+from homenode.cli.session import TLS_OPTIONS, credentials, write_file
 from homenode.clock import NS_PER_MS
+from homenode.transport import parse
 
 if TYPE_CHECKING:
     from homenode import Homenode
@@ -37,31 +38,60 @@ ANY_PORT = "127.0.0.1:0"
 
 
 async def run(args: argparse.Namespace, out: Output) -> int:
-    """Play, judge, print; go on serving where that is asked for. 1 when the verdict fails."""
-    serve_on = args.serve and os.environ.get("DEMO_ONLY") != "1"
+    """Play, judge, print; go on serving where that is asked for. 1 when a verdict fails."""
     _end_on_signals()
     name = f"demo-{time.strftime('%m%d-%H%M%S')}-{os.getpid()}"
     folder = (args.dir / name).absolute()
-    pages, control, logs = folder / "pages", folder / "control", folder / "logs"
+    (folder / "logs").mkdir(parents=True)
+    async with _directory(args, folder) as server:
+        for number in range(args.plays):
+            again = f"-{number}" if number else ""
+            verdict = await _play(args, args.seed + number, server.workspace(name + again), folder / f"pages{again}")
+            if not verdict.holds:
+                break
+        if _serves_on(args):
+            await _serve_on(server, name + again, folder / f"pages{again}")
+    return Exit.OK if verdict.holds else Exit.ERROR
+
+
+async def _play(args: argparse.Namespace, seed: int, url: str, pages: Path) -> Verdict:
+    """One play in a workspace of its own; its pages end up in a folder."""
+    control, logs = pages.with_name(pages.name.replace("pages", "control")), pages.parent / "logs"
     for place in (pages, control):
         _lay_out(place)
-    logs.mkdir()
+    _line(f"directory at {url}, pages in {pages}")
+    play = Play(args, seed, url, pages, control, logs)
+    try:
+        async with asyncio.timeout(RUN_S + args.turns):
+            verdict = await play.run()
+    except TimeoutError:
+        raise CliError(f"the demo did not come to its end in time; see {logs}", Exit.ERROR) from None
+    if args.figures is not None:
+        write_file(args.figures, json.dumps(play.report(verdict), indent=1).encode() + b"\n")
+        _line(f"figures in {args.figures}")
+    return verdict
+
+
+def _serves_on(args: argparse.Namespace) -> bool:
+    return bool(args.serve) and os.environ.get("DEMO_ONLY") != "1"
+
+
+@contextlib.asynccontextmanager
+async def _directory(args: argparse.Namespace, folder: Path) -> AsyncIterator[Server]:
+    """The directory to play at: the one that --url names, or one of the demo's own until the block ends."""
+    if args.said_url:
+        flags = {"--serve": args.serve, "--store": args.store, "--listen": args.listen, "--metrics": args.metrics}
+        if given := [flag for flag, value in flags.items() if value]:
+            raise CliError(f"{given[0]} is for a directory of the demo's own, and --url names another one", Exit.USAGE)
+        if parse(args.url).embedded:
+            raise CliError("processes cannot share an embedded directory: say --url homenode://…", Exit.USAGE)
+        yield Server(None, args.url)
+        return
+    serve_on = _serves_on(args)
     store = args.store or f"sqlite:///{(args.dir.absolute() if serve_on else folder) / 'directory.sqlite3'}"
     listen, metrics = _addresses(args, serve_on)
-    async with serving(store, listen, metrics, logs / "server.log") as server:
-        _line(f"directory at {server.workspace(name)}, pages in {pages}")
-        play = Play(args, server.workspace(name), pages, control, logs)
-        try:
-            async with asyncio.timeout(RUN_S + args.turns):
-                verdict = await play.run()
-        except TimeoutError:
-            raise CliError(f"the demo did not come to its end in time; see {logs}", Exit.ERROR) from None
-        if args.figures is not None:
-            write_file(args.figures, json.dumps(play.report(verdict), indent=1).encode() + b"\n")
-            _line(f"figures in {args.figures}")
-        if serve_on:
-            await _serve_on(server, name, pages)
-    return Exit.OK if verdict.holds else Exit.ERROR
+    async with serving(store, listen, metrics, folder / "logs" / "server.log") as server:
+        yield server
 
 
 def _end_on_signals() -> None:
@@ -98,13 +128,15 @@ class Play:
 
     Args:
         args: of the command.
+        seed: of the turns.
         url: the workspace to play in.
         pages, control: folders with the pages, for the directory's arm and for the other one.
         logs: folder for what the processes complain of.
     """
 
-    def __init__(self, args: argparse.Namespace, url: str, pages: Path, control: Path, logs: Path) -> None:
+    def __init__(self, args: argparse.Namespace, seed: int, url: str, pages: Path, control: Path, logs: Path) -> None:
         self._args = args
+        self._seed = seed
         self._url = url
         self._pages = pages
         self._control = control
@@ -120,7 +152,7 @@ class Play:
         """Play and judge; what is to be seen is printed."""
         import homenode
 
-        async with homenode.connect(self._url, agent="stage") as hn:
+        async with homenode.connect(self._url, agent="stage", credentials=credentials(self._args)) as hn:
             await self._import(hn)
             # What the directory told this client to be the greatest age of a copy.
             self.max_age_ms = (await hn.read(script.PLAN)).window.max_age_ns // NS_PER_MS
@@ -155,8 +187,9 @@ class Play:
         return {page: (self._control / page).read_text() for page in script.PAGES}
 
     async def _play(self, hn: Homenode, ours: Arm, theirs: Arm) -> None:
-        spec = {"seed": self._args.seed, "turns": self._args.turns}
-        shared = {**spec, "url": self._url, "term_ms": TERM_MS}
+        spec = {"seed": self._seed, "turns": self._args.turns}
+        tls = {name: getattr(self._args, name) for name in TLS_OPTIONS}
+        shared = {**spec, "url": self._url, "term_ms": TERM_MS, "tls": tls}
         number = len(script.CAST)
         _line(f"starting {number} agents and an observer on the directory, and {number} agents on plain files")
         await ours.cast("homenode.cli.demo.agent", shared, self._logs)
@@ -224,7 +257,7 @@ class Play:
         assert self._final is not None
         checks = [{"promise": c.promise, "kept": c.kept, "figures": c.figures} for c in verdict.checks]
         return {
-            "seed": self._args.seed,
+            "seed": self._seed,
             "turns": self._args.turns,
             "max_age_ms": self.max_age_ms,
             "homenode": self._final[0].to_json(),
@@ -250,5 +283,6 @@ async def _serve_on(server: Server, name: str, pages: Path) -> None:
         _line(f"  {_own_name()} --url {server.workspace(name)} {command}")
     _line(f"The pages are in {pages}. Ctrl-C ends.")
     with contextlib.suppress(asyncio.CancelledError):
+        assert server.process is not None
         await server.process.wait()
         raise CliError("the directory has ended by itself; its log lies beside the pages", Exit.UNAVAILABLE)

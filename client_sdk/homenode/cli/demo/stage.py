@@ -69,9 +69,9 @@ async def spawn(module: str, arguments: Sequence[str], log: Path) -> asyncio.sub
 
 
 class Server:
-    """The directory in a process of its own."""
+    """The directory: in a process that was started here, or (`process` is None) somewhere else."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str, metrics: str | None) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | None, url: str, metrics: str | None = None) -> None:
         self.process = process
         self.url = url
         self.metrics = metrics
