@@ -35,6 +35,8 @@ BACKOFF_MS = (20, 2_000)
 #: A stream on which nothing comes for this long is given up, in intervals between bookmarks.
 SILENT_INTERVALS = 5
 SILENT_MS_MIN = 2_000
+#: A server that is about to stop is left at a random moment of this part of the time that it gives.
+LEAVE_PART = 0.75
 
 
 class Endpoint(Protocol):
@@ -102,6 +104,7 @@ class Link:
         self._heard_ns = 0
         self._sent = 0  # frames on the current stream
         self._backoff = Backoff(rng)
+        self._leaving: asyncio.TimerHandle | None = None
         self.places = Places(lambda: self.in_flight_max)
         self.queueing = Places(lambda: self.in_flight_max // 2)
         self._tasks: list[asyncio.Task[None]] = []
@@ -207,6 +210,9 @@ class Link:
             await self._read(stream)
         finally:
             self._stream = None
+            if self._leaving is not None:
+                self._leaving.cancel()
+                self._leaving = None
             stream.cancel()
             writer.cancel()
             self._out.clear()
@@ -231,7 +237,17 @@ class Link:
                 if endpoint is not None:
                     endpoint.item(item)
                 elif item.HasField("draining") and self.transport.hosts > 1:
-                    raise Unavailable("the server is about to stop")
+                    self._leave_within(item.draining.within_ms)
+
+    def _leave_within(self, within_ms: int) -> None:
+        """Go to another server before the time is over, and not when all others do; until then go on as before."""
+        if self._leaving is None:
+            delay_s = self.rng.random() * LEAVE_PART * within_ms / 1_000
+            self._leaving = asyncio.get_running_loop().call_later(delay_s, self._leave)
+
+    def _leave(self) -> None:
+        LOG.debug("the server is about to stop; going to another one")
+        self.restart()
 
     async def _write(self, stream: Stream) -> None:
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from homenode_api.chunks import PIECE_MAX_BYTES
+from homenode_directory.agreement import Agreement
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.calls import Calls
 from homenode_directory.api.endpoint import Endpoint
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("homenode.server")
 
+AGREED = ("consistency", "term_ms", "max_age_ms")  # must be alike on all servers over one store
 COLLECT_IDLE_MS = 3_600_000
 COLLECT_MAX = 256
 RESOLVE_MARGIN_MS = 5_000
@@ -85,12 +87,24 @@ class Server:
     sweeper: Sweeper
     endpoint: Endpoint
     executor: ThreadPoolExecutor | None
+    agreement: Agreement
     exporter: Exporter | None = None
     pusher: Pusher | None = None
 
-    async def start(self) -> None:
-        """Open the store and begin to work. Raises StoreError."""
+    async def start(self, *, agree: bool = False) -> None:
+        """Open the store and begin to work.
+
+        `agree`: first compare settings with those of other servers over the store, which may take a lease's time.
+
+        Raises StoreError; ConfigError where settings differ.
+        """
         await self.store.open()
+        if agree:
+            try:
+                await self.agreement.reach()
+            except BaseException:
+                await self.store.close()
+                raise
         await self.directory.look_at_store()
         self.delivery.start()
         self.sweeper.start()
@@ -99,6 +113,7 @@ class Server:
 
     async def close(self) -> None:
         """Finish what is under way and release the store; nothing acknowledged is lost."""
+        await self.agreement.close()
         await self.sweeper.close()
         if self.pusher is not None:
             await self.pusher.close()
@@ -201,7 +216,9 @@ def build(
     parts = _parts(settings, store, directory, delivery, content, large, observer, clock, pins)
     pusher = Pusher(parts.calls, Bodies(content, store, parts.bounds, observer), observer)
     delivery.pushing = pusher.push
-    return Server(store, directory, delivery, sweeper, Endpoint(parts), executor, exporter, pusher)
+    agreed = {name: getattr(settings, name) for name in AGREED}
+    agreement = Agreement(store, incarnations, agreed, max(settings.term_ms, settings.max_age_ms))
+    return Server(store, directory, delivery, sweeper, Endpoint(parts), executor, agreement, exporter, pusher)
 
 
 def _counting_ends(observer: Observer, deliver: Deliver) -> Deliver:
@@ -273,6 +290,7 @@ def _parts(
         max_age_ms=settings.max_age_ms,
         bookmark_ms=settings.bookmark_ms,
         server_version=installed_version(),
+        consistency=settings.consistency,
     )
 
 
@@ -291,7 +309,8 @@ async def run_server(
     """Serve until SIGTERM or SIGINT (or `stop`), then drain; a second signal ends at once.
 
     Raises:
-        ConfigError: an address, a TLS file or the store's address cannot be used.
+        ConfigError: an address, a TLS file or the store's address cannot be used, or another server over the store has
+            other settings where they must be alike.
         StoreError: the store cannot be opened, StoreLocked where another process has it.
     """
     from homenode_directory.api.server import ApiServer, Listen, require_safe, split_address
@@ -300,6 +319,13 @@ async def run_server(
     from homenode_directory.telemetry.timed_store import TimedStore
 
     stop = stop or asyncio.Event()
+    differing: list[ConfigError] = []
+
+    def differs(error: ConfigError) -> None:
+        LOG.error("stopping: %s", error)
+        differing.append(error)
+        stop.set()
+
     if settings.metrics != OFF:
         require_safe(settings.metrics, "the metrics address", secure=False, insecure_wanted=settings.insecure_listen)
     observer = Prometheus(installed_version())
@@ -316,8 +342,9 @@ async def run_server(
     async with contextlib.AsyncExitStack() as cleanup:
         api = ApiServer(server.endpoint, listen)
         cleanup.push_async_callback(api.stop)
-        await server.start()
+        await server.start(agree=True)
         cleanup.push_async_callback(server.close)
+        server.agreement.start(differs)
 
         def refresh() -> None:
             hub.measure()
@@ -336,6 +363,8 @@ async def run_server(
         LOG.info("stopping")
         await api.drain(settings.drain_ms)
     LOG.info("stopped")
+    if differing:
+        raise differing[0]
 
 
 async def _watch_loop(observer: Prometheus) -> None:

@@ -29,7 +29,7 @@ from homenode_directory.server import Ready
 
 LOG = logging.getLogger("homenode.server")
 
-START_S = 60.0
+START_S = 120.0  # a longest lease for settings that were changed, and what a start takes
 STOP_S = 10.0  # beside the time to drain
 RESTART_S = (0.1, 10.0)
 SETTLED_S = 30.0  # a worker that lived for so long is started again at once

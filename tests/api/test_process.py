@@ -241,3 +241,17 @@ def test_an_independent_client(repo_root: Path) -> None:
         "encoding": "CONTENT_ENCODING_SNAPSHOT",
         "listed": ["from/node"],
     }
+
+
+@pytest.mark.redis
+def test_a_server_with_another_term_than_its_peer_does_not_start(redis_url: str) -> None:
+    with running("--store", redis_url):
+        other = subprocess.run(
+            _command("--store", redis_url, "--metrics", "off", "--term-ms", "5000"),
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            timeout=WAIT_S,
+        )
+    assert other.returncode == 2
+    assert "has --term-ms 10000, this one --term-ms 5000" in other.stderr.splitlines()[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -84,15 +83,11 @@ class Hub:
         self._observer.gauge("stream_lag_seconds", max((waited for _, _, waited in loads), default=0.0))
 
     async def drain(self, within_ms: int) -> None:
-        """Tell all clients to go, spread over half of the time so that they do not arrive elsewhere at once.
-
-        Returns when all have gone or the time is over.
-        """
+        """Tell all clients to go, each when it likes. Returns when all have gone or the time is over."""
         self.draining = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_ms / 1_000
         for owner in list(self._open):
-            delay_ms = random.uniform(0, within_ms / 2)
-            loop.call_later(delay_ms / 1_000, owner.drain, max(1, int(within_ms - delay_ms)))
+            owner.drain(within_ms)
         while self._open and loop.time() < deadline:
             await asyncio.sleep(0.02)

@@ -53,6 +53,7 @@ class Parts:
     max_age_ms: int = 3_000
     bookmark_ms: int = 1_000
     server_version: str = ""
+    consistency: str = "lazy"  # of artifacts without a policy of their own
 
     async def watch(self, session: str, watch: int, prefix: str, after: Position | None, sink: Sink) -> Position:
         """Start a watch. Where the log no longer has what came after `after`, it starts now, behind a RESYNC."""

@@ -38,6 +38,7 @@ class Sessions:
             limits=parts.wire_limits(),
             server_version=parts.server_version,
             strongest=wire.LEVELS[parts.directory.strongest],
+            consistency=wire.level(parts.consistency),
         )
 
     async def keep_alive(self, m: pb.KeepAliveRequest) -> pb.KeepAliveResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -64,8 +65,9 @@ class Watch:
         self._stop(rejected(t.ERROR_REASON_UNAVAILABLE, "the session was attached to a stream; watch there"))
 
     def drain(self, within_ms: int) -> None:
-        """See `hub.Owner`."""
-        self._stop(rejected(t.ERROR_REASON_UNAVAILABLE, "the server is about to stop"))
+        """See `hub.Owner`. The call can tell of nothing, so it ends, at a random moment of half the time."""
+        over = rejected(t.ERROR_REASON_UNAVAILABLE, "the server is about to stop")
+        asyncio.get_running_loop().call_later(random.random() * within_ms / 2_000, self._stop, over)
 
     async def responses(self) -> AsyncIterator[pb.WatchResponse]:
         """The call's answers; ends by raising Rejected."""

@@ -42,6 +42,11 @@ PUSHES = {Push.NONE: t.PUSH_NONE, Push.SHARERS: t.PUSH_SHARERS, Push.ALL: t.PUSH
 UINT32_MAX = 2**32 - 1
 
 
+def level(name: str) -> t.Consistency:
+    """The level that a setting names."""
+    return LEVELS[Level(name)]
+
+
 # --- requests -----------------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ DEADLINE = "deadline"
 SETTLED = "settled"
 CALM = "calm"
 TICK = "tick"
+AGREED = "agreed"
 
 _APART = frozenset({"rev", "sharers"})  # fields of Entry that the body does not hold
 _body_of = attrgetter(*(f.name for f in dataclasses.fields(Entry) if f.name not in _APART))

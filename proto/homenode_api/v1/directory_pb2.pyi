@@ -44,7 +44,7 @@ class OpenSessionRequest(_message.Message):
     def __init__(self, workspace: _Optional[str] = ..., name: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., seen_incarnation: _Optional[int] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session_id", "position", "ttl_ms", "term_ms", "max_age_ms", "bookmark_ms", "limits", "server_version", "strongest")
+    __slots__ = ("session_id", "position", "ttl_ms", "term_ms", "max_age_ms", "bookmark_ms", "limits", "server_version", "strongest", "consistency")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class OpenSessionResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     STRONGEST_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     position: _types_pb2.Position
     ttl_ms: int
@@ -63,7 +64,8 @@ class OpenSessionResponse(_message.Message):
     limits: Limits
     server_version: str
     strongest: _types_pb2.Consistency
-    def __init__(self, session_id: _Optional[str] = ..., position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., term_ms: _Optional[int] = ..., max_age_ms: _Optional[int] = ..., bookmark_ms: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., strongest: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+    consistency: _types_pb2.Consistency
+    def __init__(self, session_id: _Optional[str] = ..., position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., ttl_ms: _Optional[int] = ..., term_ms: _Optional[int] = ..., max_age_ms: _Optional[int] = ..., bookmark_ms: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., strongest: _Optional[_Union[_types_pb2.Consistency, str]] = ..., consistency: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("artifact_bytes", "inline_bytes", "key_bytes", "frame_operations", "in_flight_operations")
