@@ -150,7 +150,7 @@ class SessionResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff")
+    __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff", "traceparent")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +173,7 @@ class Operation(_message.Message):
     COMMIT_MANY_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     session: int
     request_id: int
     attach: Attach
@@ -195,7 +196,8 @@ class Operation(_message.Message):
     commit_many: CommitManyRequest
     gate: GateRequest
     handoff: HandoffRequest
-    def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotRequest, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyRequest, _Mapping]] = ..., gate: _Optional[_Union[GateRequest, _Mapping]] = ..., handoff: _Optional[_Union[HandoffRequest, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotRequest, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyRequest, _Mapping]] = ..., gate: _Optional[_Union[GateRequest, _Mapping]] = ..., handoff: _Optional[_Union[HandoffRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("session_id", "resume", "holdings", "number")
@@ -222,12 +224,34 @@ class Detach(_message.Message):
     def __init__(self) -> None: ...
 
 class Ping(_message.Message):
-    __slots__ = ("sent_at", "settled_below")
+    __slots__ = ("sent_at", "settled_below", "usage")
     SENT_AT_FIELD_NUMBER: _ClassVar[int]
     SETTLED_BELOW_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
     sent_at: int
     settled_below: int
-    def __init__(self, sent_at: _Optional[int] = ..., settled_below: _Optional[int] = ...) -> None: ...
+    usage: Usage
+    def __init__(self, sent_at: _Optional[int] = ..., settled_below: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("hits", "misses", "stale", "age_ms", "tokens_hit", "tokens_delta", "tokens_unchanged", "bytes_hit")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_HIT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_DELTA_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_HIT_FIELD_NUMBER: _ClassVar[int]
+    hits: int
+    misses: int
+    stale: int
+    age_ms: int
+    tokens_hit: int
+    tokens_delta: int
+    tokens_unchanged: int
+    bytes_hit: int
+    def __init__(self, hits: _Optional[int] = ..., misses: _Optional[int] = ..., stale: _Optional[int] = ..., age_ms: _Optional[int] = ..., tokens_hit: _Optional[int] = ..., tokens_delta: _Optional[int] = ..., tokens_unchanged: _Optional[int] = ..., bytes_hit: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("keys",)
@@ -236,14 +260,16 @@ class Ack(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[AckedKey, _Mapping]]] = ...) -> None: ...
 
 class AckedKey(_message.Message):
-    __slots__ = ("key", "version", "fence")
+    __slots__ = ("key", "version", "fence", "held_us")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
+    HELD_US_FIELD_NUMBER: _ClassVar[int]
     key: str
     version: _types_pb2.Version
     fence: int
-    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ...) -> None: ...
+    held_us: int
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ..., held_us: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("session", "answer", "invalidation", "bookmark", "lease_ended", "resync", "change", "session_ended", "draining", "pushed", "lease_offered")
@@ -320,7 +346,7 @@ class AttachResponse(_message.Message):
     def __init__(self, position: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., resync: bool = ...) -> None: ...
 
 class Invalidation(_message.Message):
-    __slots__ = ("key", "version", "fence", "sequence", "by", "deleted", "prepared")
+    __slots__ = ("key", "version", "fence", "sequence", "by", "deleted", "prepared", "traceparent")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +354,7 @@ class Invalidation(_message.Message):
     BY_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     key: str
     version: _types_pb2.Version
     fence: int
@@ -335,7 +362,8 @@ class Invalidation(_message.Message):
     by: str
     deleted: bool
     prepared: bool
-    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ..., sequence: _Optional[int] = ..., by: _Optional[str] = ..., deleted: bool = ..., prepared: bool = ...) -> None: ...
+    traceparent: str
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ..., sequence: _Optional[int] = ..., by: _Optional[str] = ..., deleted: bool = ..., prepared: bool = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Bookmark(_message.Message):
     __slots__ = ("position", "echo", "lease_ms")
