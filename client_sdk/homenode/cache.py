@@ -60,6 +60,7 @@ class Freshness:
         self.live_ms = 0  # not known
         self._windows: dict[int, Window] = {}
         self._confirmed_ns = -1
+        self._oldest_ns = 0
         self._open = False
 
     def window(self, max_age_ms: int) -> Window:
@@ -89,6 +90,18 @@ class Freshness:
         if lease_ms:
             self.strict.confirmed_ns = sent_ns
             self.strict.until_ns = max(self.strict.until_ns, deadline_ns(sent_ns, lease_ms))
+
+    def aged(self, now_ns: int) -> None:
+        """A confirmation is about to be noted: until now, copies may have been served as old as the former allows."""
+        if self._confirmed_ns >= 0:
+            allowed_ns = max((window.max_age_ns for window in self._windows.values()), default=0)
+            self._oldest_ns = max(self._oldest_ns, min(now_ns - self._confirmed_ns, allowed_ns))
+
+    def take_age_ns(self, now_ns: int) -> int:
+        """No lazy copy was served at a greater age than this since the last time that this was asked."""
+        self.aged(now_ns)
+        oldest_ns, self._oldest_ns = self._oldest_ns, 0
+        return oldest_ns
 
     def close(self) -> None:
         """The stream is lost: nothing may be served until the next echo."""

@@ -25,6 +25,7 @@ from homenode.opening import Settings
 from homenode.reads import NO_DEFAULT, Reads
 from homenode.streams import OpenContext, Streamable, download, source_of
 from homenode.tools import Tools
+from homenode.usage import Meter
 from homenode.values import Meta, Stat, Value, VersionInfo, duration, encode, meta, name, policy
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
@@ -386,6 +387,7 @@ class Connecting:
         core = await opening.open_core(self._url, self._agent, self._settings)
         view = View(self._agent, self._count_tokens)
         views = {self._agent: view}
+        core.session.usage = Meter(views, core.cache.freshness).take
         if record := self._settings.record or os.environ.get("HOMENODE_RECORD", ""):
             return await _recorded(core, view, views, record)
         return Homenode(core, view, views, owner=True)

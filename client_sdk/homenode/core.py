@@ -147,6 +147,7 @@ class Core:
             if self.cache.may_show(key, artifact.version):
                 self.cache.saw(key, artifact.version)
                 return artifact
+        counters.stale += failure is None
         raise failure or Stale("the directory gave an older version than this session has seen")
 
     async def _fetch(

@@ -121,13 +121,15 @@ class Reads:
                 self._fail_closed(key, max_age_ms, failure)
                 raise
             self._check_steps(artifact)
+            hit = False
         else:
-            self._view.counters.hits += 1
+            self._view.hit(artifact)
+            hit = True
         if since is None:
-            self._view.show(artifact)
+            self._view.show(artifact, hit=hit)
             return artifact
         change = await self._change(artifact, since, timeout_ms)
-        self._view.show_change(artifact, change.tokens)
+        self._view.show_change(artifact, change)
         return artifact.with_change(change)
 
     def _allowed(self, key: str, max_age_ms: int | None, level: str | None = None) -> Artifact | None:
@@ -155,13 +157,14 @@ class Reads:
     def _serve(self, key: str) -> Artifact | None:
         artifact = self._allowed(key, None)
         if artifact is not None:
-            self._view.counters.hits += 1
-            self._view.show(artifact)
+            self._view.hit(artifact)
+            self._view.show(artifact, hit=True)
         return artifact
 
     def _fail_closed(self, key: str, max_age_ms: int | None, failure: HomenodeError) -> None:
         copy = self._core.cache.copy(key)
         if copy is not None:
+            self._view.counters.stale += 1
             age_ms = int(copy.age_ms)
             allowed = self._core.max_age_ms if max_age_ms is None else max_age_ms
             message = f"the copy of {key!r} may be {age_ms} ms old and the directory cannot be asked: {failure}"

@@ -37,6 +37,7 @@ from homenode_api.v1 import types_pb2 as t
 
 HOLDINGS_BYTES_MAX = 1 << 20
 ACK_KEYS_MAX = 1_024
+HELD_US_MAX = 2**32 - 1
 #: A session that was not confirmed for so long on a living stream attaches anew.
 UNCONFIRMED_MS_MIN = 10_000
 UNCONFIRMED_INTERVALS = 10
@@ -77,7 +78,8 @@ class Session(Requests):
         self._doubtful = 0  # the newest request whose outcome stays unknown
         self._settling_us = 0  # send time of the first ping that said that it is settled; 0: none yet
         self._fresh = asyncio.Event()
-        self._acks: dict[str, tuple[Version, int]] = {}
+        self.usage: Callable[[int, bool], pb.Usage | None] = lambda now_ns, last: None
+        self._acks: dict[str, tuple[Version, int, int]] = {}  # by key: version, fence, when the copy went
         self._backoff = Backoff(link.rng)
         self._recovery: asyncio.Task[None] | None = None
         self._renewing: dict[str, int] = {}
@@ -102,6 +104,7 @@ class Session(Requests):
         """End the session: its leases are released, what is under way fails."""
         if self.phase is Phase.CLOSED:
             return
+        self.ping(last=True)
         live, self.phase = self.phase is Phase.LIVE, Phase.CLOSED
         self.ready = False
         self._take_permissions()
@@ -196,14 +199,19 @@ class Session(Requests):
             self._connected_ns = now_ns
             self.link.restart()
 
-    def ping(self) -> None:
-        """Ask for a bookmark now."""
+    def ping(self, *, last: bool = False) -> None:
+        """Ask for a bookmark now; the `last` time, only to tell what was not told yet."""
         if not self.ready:
+            return
+        usage = self.usage(self.link.clock(), last)
+        if last and usage is None:
             return
         self._pinged_ns = self.link.clock()
         ping = pb.Ping(sent_at=self._pinged_ns // NS_PER_US, settled_below=self.settled_below)
         if self.cache.doubt and not self._settling_us and ping.settled_below > self._doubtful:
             self._settling_us = ping.sent_at
+        if usage is not None:
+            ping.usage.CopyFrom(usage)
         self.link.send(pb.Operation(session=self.number, ping=ping))
 
     def doubt(self, request_id: int = 0) -> None:
@@ -315,17 +323,20 @@ class Session(Requests):
             self.loop.call_soon(self._send_acks)
         elif not wanted and event.key not in self._acks:
             return  # else it goes with the next tick: nobody waits for it
-        self._acks[event.key] = max((version, event.fence), self._acks.get(event.key, (version, event.fence)))
+        ack = (version, event.fence, self.link.clock())
+        self._acks[event.key] = max(ack, self._acks.get(event.key, ack))
 
     def _send_acks(self) -> None:
         if self._acks and self.ready:  # else they go when the session is attached again
             # Who has read or written a newer version meanwhile is known to have given up the older ones.
             acks = [(key, ack) for key, ack in self._acks.items() if not self.cache.has(key, ack[0])]
             self._acks = {}
+            now_ns = self.link.clock()
             for start in range(0, len(acks), ACK_KEYS_MAX):
                 message = pb.Ack()
-                for key, (version, fence) in acks[start : start + ACK_KEYS_MAX]:
-                    acked = message.keys.add(key=key, fence=fence)
+                for key, (version, fence, gone_ns) in acks[start : start + ACK_KEYS_MAX]:
+                    held_us = min((now_ns - gone_ns) // NS_PER_US, HELD_US_MAX)
+                    acked = message.keys.add(key=key, fence=fence, held_us=held_us)
                     acked.version.incarnation, acked.version.n = version
                 self.link.send(pb.Operation(session=self.number, ack=message))
 
@@ -338,6 +349,7 @@ class Session(Requests):
         if self.ready and self._attached_ns // NS_PER_US <= event.echo <= self._pinged_ns // NS_PER_US:
             if event.lease_ms and 0 < self._settling_us <= event.echo:
                 self.cache.doubt, self._doubtful, self._settling_us = False, 0, 0
+            self.cache.freshness.aged(self.link.clock())
             self.cache.freshness.confirm(event.echo * NS_PER_US, event.lease_ms)
             self._fresh.set()
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from homenode.artifact import NEVER, NO_COPY, Artifact
-from homenode.change import TokenCounter
+from homenode.change import Change, ChangeKind, TokenCounter
 from homenode.versions import Version
 
 SHOWN_MAX = 65_536
@@ -19,7 +19,9 @@ class Counters:
     """Of one agent. Tokens as the connection's token counter counts.
 
     Attributes:
-        hits: reads served from the cache; misses: reads that asked the directory.
+        hits: reads served from the cache; misses: reads that asked the directory; stale: of these, those that were
+            refused because only a copy that was too old was at hand.
+        hit_bytes: bytes of contents that hits did not fetch.
         revalidated: misses that found the bytes at hand already.
         fetched_bytes: bytes of contents that came over the wire, patches included; patch_bytes: of patches alone.
         sent_bytes: bytes of contents that were sent.
@@ -27,19 +29,28 @@ class Counters:
         pushed_bytes: bytes of contents that came by themselves, to all agents of the connection (policy `push`).
         tokens_shown: of what reads gave this agent that it had not been shown in that version.
         tokens_saved: of what it did not have to be shown again: hits, unchanged versions, and changes instead of
-            whole texts.
+            whole texts; tokens_hit, tokens_unchanged, tokens_delta: each of them alone.
     """
 
     hits: int = 0
     misses: int = 0
+    stale: int = 0
+    hit_bytes: int = 0
     revalidated: int = 0
     fetched_bytes: int = 0
     patch_bytes: int = 0
     sent_bytes: int = 0
     tokens_shown: int = 0
-    tokens_saved: int = 0
+    tokens_hit: int = 0
+    tokens_delta: int = 0
+    tokens_unchanged: int = 0
     pushed_bytes: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def tokens_saved(self) -> int:
+        """See the class."""
+        return self.tokens_hit + self.tokens_delta + self.tokens_unchanged
 
     def refused(self, failure: Exception) -> None:
         """A write, lease or gate of this agent was refused, or failed."""
@@ -88,20 +99,31 @@ class View:
         self._busy: dict[str, int] = {}
         self._steps: deque[int] = deque(maxlen=STEPS_MAX)
 
-    def show(self, artifact: Artifact) -> None:
-        """The agent reads `artifact` in full."""
+    def hit(self, artifact: Artifact) -> None:
+        """A read is served from the cache by the long way."""
+        self.counters.hits += 1
+        self.counters.hit_bytes += len(artifact.bytes)
+
+    def show(self, artifact: Artifact, *, hit: bool = False) -> None:
+        """The agent reads `artifact` in full. `hit`: it came from the cache."""
         shown = self.shown.get(artifact.key)
         tokens = artifact.tokens(self.count_tokens)
-        if shown is not None and shown.version == artifact.version:
-            self.counters.tokens_saved += tokens
-        else:
+        if shown is None or shown.version != artifact.version:
             self.counters.tokens_shown += tokens
+        elif hit:
+            self.counters.tokens_hit += tokens
+        else:
+            self.counters.tokens_unchanged += tokens
         self._set(artifact, shown)
 
-    def show_change(self, artifact: Artifact, tokens: int) -> None:
-        """The agent, which has seen another version, is shown what changed: `tokens` of it."""
-        self.counters.tokens_shown += tokens
-        self.counters.tokens_saved += max(0, artifact.tokens(self.count_tokens) - tokens)
+    def show_change(self, artifact: Artifact, change: Change) -> None:
+        """The agent, which has seen some version, is shown what changed."""
+        self.counters.tokens_shown += change.tokens
+        saved = max(0, artifact.tokens(self.count_tokens) - change.tokens)
+        if change.kind is ChangeKind.UNCHANGED:
+            self.counters.tokens_unchanged += saved
+        else:
+            self.counters.tokens_delta += saved
         self._set(artifact, self.shown.get(artifact.key))
 
     def wrote(self, artifact: Artifact) -> None:
@@ -133,16 +155,21 @@ class View:
         """Count the hits that were only noted."""
         if shown.hits:
             shown.artifact.used = True
-        self.counters.hits += shown.hits
-        self.counters.tokens_saved += shown.hits * shown.artifact.tokens(self.count_tokens)
-        shown.hits = 0
+        hits, shown.hits = shown.hits, 0
+        self.counters.hits += hits
+        self.counters.hit_bytes += hits * len(shown.artifact.bytes)
+        self.counters.tokens_hit += hits * shown.artifact.tokens(self.count_tokens)
 
-    def totals(self) -> Counters:
-        """The counters, up to now."""
+    def folded(self) -> Counters:
+        """The counters themselves, up to now."""
         for shown in list(self.shown.values()):
             if shown.hits:
                 self._fold(shown)
-        return replace(self.counters, refusals=dict(self.counters.refusals))
+        return self.counters
+
+    def totals(self) -> Counters:
+        """A copy of the counters, up to now."""
+        return replace(self.folded(), refusals=dict(self.counters.refusals))
 
     def is_busy(self, key: str, now_ns: int) -> bool:
         """Whether others were found editing `key` too, not long ago."""

@@ -10,6 +10,7 @@ An event is made once, however many sessions are told of it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from homenode_directory.protocol.model import RESERVED, Cause, Push
 from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseLost, LeaseOffered, Resync, Sink
 from homenode_directory.store import fields
 from homenode_directory.store.fields import LogRecord
+
+ROUNDS_MAX = 1_024  # invalidations of a slice that sharers may still acknowledge, for measurements
 
 
 class Ping(NamedTuple):
@@ -98,6 +101,7 @@ class Audience:
         self._watching: dict[Member, None] = {}
         self._observer = observer
         self.pinged: dict[Member, Ping] = {}  # who waits for a bookmark
+        self.rounds: OrderedDict[tuple[str, int], int] = OrderedDict()  # (artifact, fence) -> when it was committed
 
     def add(self, member: Member) -> None:
         """A session joins."""
@@ -170,7 +174,12 @@ class Audience:
         for member in interested:
             member.sink.push(item)
         self._observer.delivered("invalidation", len(interested))
-        self._observer.fanout(len(interested))
+        others = len(interested) - (self.members.get(event.session) in interested)
+        self._observer.fanout(others)
+        if others:
+            self.rounds[record.artifact, event.fence] = record.at_ms
+            if len(self.rounds) > ROUNDS_MAX:
+                self.rounds.popitem(last=False)
 
     def to_push(self, record: LogRecord, event: Inv | Published) -> dict[Member, bool]:
         """To whom a version's content is sent by itself, each with whether it had a copy of what was replaced.

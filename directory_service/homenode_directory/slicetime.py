@@ -93,6 +93,11 @@ class SliceTime:
         """An upper bound of the logical time now, as long as clocks drift at most DRIFT."""
         return self._seen_ms + int((self.clock() - self._asked_at) * (1 + DRIFT)) + 1
 
+    @property
+    def believed_ms(self) -> float:
+        """The logical time now, for measurements: late by no more than a call to the store takes; 0: not known."""
+        return self._seen_ms + self.clock() - self._asked_at if self._seen_ms else 0.0
+
     def saw(self, now_ms: int, asked_at: float) -> None:
         """An answer to a call made at local time `asked_at` said that the slice's time was `now_ms`."""
         heard_at = self.clock()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate
-from homenode_directory.api.calls import Calls
+from homenode_directory.api.calls import Caller, Calls
 from homenode_directory.api.errors import rejected
 from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
@@ -66,6 +66,14 @@ class Parts:
                 return position
         except KeyError:
             raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has left this stream") from None
+
+    def measure_acks(self, caller: Caller, m: pb.Ack) -> None:
+        """Tell the observer how long after the commit each copy was gone: by slice time, less what the SDK waited."""
+        now_ms = self.directory.slice_of(caller.place).time.believed_ms
+        for acked in m.keys:
+            committed_ms = self.delivery.told_at_ms(caller.session, caller.prefix + acked.key, acked.fence)
+            if committed_ms and now_ms:
+                self.observer.acknowledged(max(0.0, (now_ms - committed_ms) / 1_000 - acked.held_us / 1_000_000))
 
     def wire_limits(self) -> pb.Limits:
         """The bounds that clients are told."""

@@ -350,6 +350,8 @@ class Stream:
         session = self._sessions[operation.session]
         settled = validate.exact(operation.ping.settled_below, "settled_below")
         session.ping = (operation.ping.sent_at, settled)
+        if operation.ping.HasField("usage"):
+            self._parts.observer.usage(validate.usage(operation.ping.usage))
         if not session.keeping_alive:
             session.keeping_alive = True
             self._spawn(self._keep_alive(session))
@@ -379,7 +381,9 @@ class Stream:
         return 0
 
     def _ack(self, operation: pb.Operation) -> None:
-        self._acks.add(self._sessions[operation.session].caller, operation.ack)
+        caller = self._sessions[operation.session].caller
+        self._acks.add(caller, operation.ack)
+        self._parts.measure_acks(caller, operation.ack)
 
     async def _watch(self, session: Carried, watch: int, m: pb.WatchRequest) -> pb.WatchAck:
         prefix, watch = validate.prefix(m.prefix), validate.request_id(watch)

@@ -15,6 +15,7 @@ from homenode_api.chunks import CONTENT_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api.errors import invalid, rejected
+from homenode_directory.observer import Usage
 from homenode_directory.place import Place, session_place
 
 KEY_BYTES_MAX = 512
@@ -32,6 +33,10 @@ HOLDINGS_MAX = 16_384
 RESOLVE_MAX = 1_024
 COMMIT_MANY_MAX = 64
 GATE_MAX = 256
+USAGE_READS_MAX = 10**9  # in one report
+USAGE_TOKENS_MAX = 10**12
+USAGE_BYTES_MAX = 10**15
+USAGE_AGE_MS_MAX = 86_400_000
 EXACT_MAX = 2**53  # numbers at and above this lose digits in a Lua number
 
 _WORKSPACE = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -69,6 +74,24 @@ def text(value: str, what: str, limit: int, *, empty: bool = False) -> str:
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI for c in value):
         raise invalid(f"{what} contains a control character")
     return value
+
+
+def usage(m: pb.Usage) -> Usage:
+    """What an SDK says that its agents have read, each number cut to what is possible."""
+    return Usage(
+        reads={
+            "hit": min(m.hits, USAGE_READS_MAX),
+            "miss": min(m.misses, USAGE_READS_MAX),
+            "stale": min(m.stale, USAGE_READS_MAX),
+        },
+        tokens_saved={
+            "hit": min(m.tokens_hit, USAGE_TOKENS_MAX),
+            "delta": min(m.tokens_delta, USAGE_TOKENS_MAX),
+            "unchanged": min(m.tokens_unchanged, USAGE_TOKENS_MAX),
+        },
+        bytes_saved=min(m.bytes_hit, USAGE_BYTES_MAX),
+        age_ms=min(m.age_ms, USAGE_AGE_MS_MAX) if m.HasField("age_ms") and m.hits else None,
+    )
 
 
 def key(value: str) -> str:
