@@ -251,17 +251,19 @@ class Directory:
         give_up_at = self._clock() + self.settings.resolve_wait_ms
         while True:
             prepared = await self._prepared_by(slice_, session)  # before the answers: it may be published meanwhile
-            (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
-            if fields.LIVE not in record:
+            record, results = await self.store_call(
+                self.store.load(slice_.number, [fields.session_key(session), fields.results_key(session)])
+            )
+            if not record:
                 return [(request, Gone.UNKNOWN) for request in requests]
-            if not any(request in prepared and fields.result_field(request) not in record for request in requests):
+            if not any(request in prepared and str(request) not in results for request in requests):
                 break
             if self._clock() >= give_up_at:
                 raise Unavailable("a commit of the session waits for copies to end, and will be published")
             await asyncio.sleep(RESOLVE_AGAIN_S)
         found: list[tuple[int, Stored | Gone]] = []
         for request in requests:
-            text = record.get(fields.result_field(request))
+            text = results.get(str(request))
             found.append((request, fields.decode_answer(session, request, text).answer if text else Gone.NEVER))
         return found
 
@@ -324,8 +326,8 @@ class Directory:
     async def stored(self, place: Place, session: str, request: int, digest: str) -> Reply | None:
         """The answer that a request already got, if it did."""
         slice_ = self.slice_of(place)
-        (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
-        text = record.get(fields.result_field(request))
+        (results,) = await self.store_call(self.store.load(slice_.number, [fields.results_key(session)]))
+        text = results.get(str(request))
         if text is None:
             return None
         result = fields.decode_answer(session, request, text)
@@ -450,12 +452,12 @@ class Directory:
         pause_s = FETCH_AGAIN_S
         while (session, request) in slice_.waiting:
             try:
-                (record,) = await self.store.load(slice_.number, [fields.session_key(session)])
+                (results,) = await self.store.load(slice_.number, [fields.results_key(session)])
             except StoreError:
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
                 continue
-            text = record.get(fields.result_field(request))
+            text = results.get(str(request))
             if text or sequence:
                 answer = fields.decode_answer(session, request, text).answer if text else SESSION_OVER
                 slice_.answer_waiting(session, request, answer, sequence)

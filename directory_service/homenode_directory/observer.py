@@ -51,6 +51,9 @@ class Observer(Protocol):
     def mistake(self, where: str) -> None:
         """An exception that nobody expected, in a loop that goes on."""
 
+    def clock_jumped(self) -> None:
+        """The store's clock was found to have jumped, and a slice went into quarantine."""
+
     def fanout(self, sessions: int) -> None:
         """So many sessions on this server were told that their copies are obsolete, by one commit."""
 
@@ -104,6 +107,9 @@ class Silent:
         """See `Observer`."""
 
     def mistake(self, where: str) -> None:
+        """See `Observer`."""
+
+    def clock_jumped(self) -> None:
         """See `Observer`."""
 
     def fanout(self, sessions: int) -> None:

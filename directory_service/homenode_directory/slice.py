@@ -137,7 +137,7 @@ class Slice:
         self.limits = limits
         self.default = default  # policy of artifacts that have none of their own
         self.weakness = ""  # why strict cannot be kept over the store; empty: it can
-        self.time = SliceTime(number, store, clock, terms)
+        self.time = SliceTime(number, store, clock, terms, observer)
         self.incarnation = Incarnation(0, "")
         self.floor = 0
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last

@@ -21,6 +21,7 @@ import logging
 from dataclasses import dataclass
 
 from homenode_directory.clock import DRIFT, Clock
+from homenode_directory.observer import Observer
 from homenode_directory.protocol.facts import SLACK_MS, Terms, outlasting
 from homenode_directory.store.base import META, OFFSET, Commit, Equals, Outcome, Put, Store, StoreError, Write
 from homenode_directory.store.fields import CALM, TICK
@@ -77,13 +78,14 @@ class _Anchor:
 class SliceTime:
     """What this process knows of a slice's logical time. `now_ms` is a lower bound, believed and rising."""
 
-    def __init__(self, number: int, store: Store, clock: Clock, terms: Terms) -> None:
+    def __init__(self, number: int, store: Store, clock: Clock, terms: Terms, observer: Observer) -> None:
         self.now_ms = 0
         self.clock = clock
         self.calm = Calm.of(None)
         self._number = number
         self._store = store
         self._terms = terms
+        self._observer = observer
         self._anchor = _Anchor(0, 0.0, 0.0)
         self._seen_ms, self._asked_at = 0, 0.0  # the latest time seen, and when it was asked for
         self._doubtful = False
@@ -173,7 +175,9 @@ class SliceTime:
         if not (await self._commit(token, Commit((Equals(META, CALM, stored),), tuple(writes)))).ok:
             return False
         self.calm = fresh
-        if not jumped:
+        if jumped:
+            self._observer.clock_jumped()
+        else:
             self._drop_anchor(to_ms, asked_at, heard_at)
         return True
 

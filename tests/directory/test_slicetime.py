@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from homenode_directory.observer import Silent
 from homenode_directory.protocol.effects import Done
 from homenode_directory.protocol.events import Base, Commit
 from homenode_directory.slicetime import STEP_MS, TICK_LIFE_MS, Calm
@@ -19,6 +20,15 @@ HOUR_MS = 3_600_000
 def calm(world: World) -> Calm:
     """The slice's quarantine, as it is stored."""
     return Calm.of(world.data.field(META, fields.CALM))
+
+
+class Jumps(Silent):
+    """Counts them."""
+
+    jumps = 0
+
+    def clock_jumped(self) -> None:
+        self.jumps += 1
 
 
 async def settled(world: World, process: Process) -> None:
@@ -57,16 +67,18 @@ async def test_deadlines_pass_when_they_should_though_the_clock_jumps(
 
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, 2 * STEP_MS, -2 * STEP_MS])
 async def test_a_jump_begins_a_quarantine(world: World, server: Process, jump_ms: int) -> None:
+    server.directory.observer = told = Jumps()
     await server.session()
     before = calm(world)
     world.later(TERMS.quiet_ms)
     await settled(world, server)
-    assert calm(world) == before
+    assert calm(world) == before and told.jumps == 0
     world.jump(jump_ms)
     await settled(world, server)
     after, now_ms = calm(world), server.directory.slice_of(PLACE).time.now_ms
     assert now_ms < after.until_ms <= now_ms + TERMS.quiet_ms
     assert abs(now_ms - world.ms) <= 2, "time goes on as if nothing had happened"
+    assert told.jumps == 1
 
 
 @pytest.mark.parametrize("step_ms", [STEP_MS - 10, 10 - STEP_MS])

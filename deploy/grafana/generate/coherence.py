@@ -215,14 +215,21 @@ SAVINGS: tuple[Panel, ...] = (
         [Query(total("homenode_bytes_saved_total", by="how"), "{{how}}")],
         "Bps",
         stacked=True,
-    ).wide(10),
+    ).wide(7),
     lines(
         "Bytes sent",
         "Bodies as they travel: patch, snapshot (whole), chunks, pushed; held ones cost nothing.",
         [Query(total("homenode_content_bytes_total", by="kind"), "{{kind}}")],
         "Bps",
         stacked=True,
-    ).wide(10),
+    ).wide(7),
+    lines(
+        "Bodies sent",
+        "How many of each kind. Mostly snapshots where patches are expected: readers come back after too many versions.",
+        [Query(total("homenode_content_bodies_total", by="kind"), "{{kind}}")],
+        "ops",
+        stacked=True,
+    ).wide(6),
 )
 
 COHERENCE = dashboard(

@@ -153,9 +153,18 @@ ROOM: tuple[Panel, ...] = (
         "short",
     ),
     lines(
-        "Incarnation changes",
-        "By directory that noticed; the same change is counted once for each slice.",
-        [Query(f"sum by (instance) (increase({of('homenode_incarnations_total')}[$__rate_interval]))", "{{instance}}")],
+        "Incarnation changes and clock jumps",
+        "By directory that noticed; the same change is counted once for each slice. Alert: HomenodeClockJumped.",
+        [
+            Query(
+                f"sum by (instance) (increase({of('homenode_incarnations_total')}[$__rate_interval]))",
+                "another memory, {{instance}}",
+            ),
+            Query(
+                f"sum by (instance) (increase({of('homenode_clock_jumps_total')}[$__rate_interval]))",
+                "clock jumped, {{instance}}",
+            ),
+        ],
         "short",
         stacked=True,
     ),

@@ -35,7 +35,7 @@ HEALTH: tuple[Panel, ...] = (
     stat(
         "Behind the log",
         "Entries of the log that a directory has seen and not delivered, in its worst slice. Alert: HomenodeDeliveryBehind.",
-        f"max({BEHIND})",
+        none(f"max({BEHIND})"),
         "short",
         worse_above(200, 1000),
     ),

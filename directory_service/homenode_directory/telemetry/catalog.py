@@ -16,6 +16,7 @@ LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 RESULTS = ("hit", "miss", "stale")
 HOW = ("hit", "delta", "unchanged")
+LOOPS = ("archive", "delivery", "hints", "sweeper")
 ENDS = ("released", "expired", "revoked", "session_lost", "handed_off")
 WRITES = frozenset({"commit", "commit_many", "acquire", "renew", "release", "handoff"})
 CONFLICTS = (
@@ -52,7 +53,9 @@ COUNTERS = {
     "homenode_commits": Described("Versions published."),
     "homenode_delivered": Described("Events sent to streams.", ("kind",)),
     "homenode_resyncs": Described("Sessions told that events were lost."),
-    "homenode_mistakes": Described("Unexpected exceptions in what goes on all the same; the log has them.", ("where",)),
+    "homenode_mistakes": Described(
+        "Unexpected exceptions in what goes on all the same; the log has them.", ("where",), LOOPS
+    ),
     "homenode_content_bodies": Described("Bodies sent.", ("kind",)),
     "homenode_content_bytes": Described("Bytes of bodies sent.", ("kind",)),
     "homenode_cache_reads": Described(
@@ -72,6 +75,7 @@ COUNTERS = {
     ),
     "homenode_lease_ends": Described("Write leases that ended, by the commits of this server.", ("cause",), ENDS),
     "homenode_store_failures": Described("Store calls that failed.", ("kind",), STORE_CALLS),
+    "homenode_clock_jumps": Described("Times that the store's clock was found to have jumped, for each slice in use."),
     "homenode_incarnations": Described("Times that a slice's store was found to have another memory."),
 }
 GAUGES = {

@@ -116,6 +116,10 @@ class Prometheus(Collector):
         """See `Observer`."""
         self._count("homenode_mistakes", (where,))
 
+    def clock_jumped(self) -> None:
+        """See `Observer`."""
+        self._count("homenode_clock_jumps", ())
+
     def fanout(self, sessions: int) -> None:
         """See `Observer`."""
         self._observe("homenode_fanout", (), sessions)
