@@ -251,19 +251,17 @@ class Directory:
         give_up_at = self._clock() + self.settings.resolve_wait_ms
         while True:
             prepared = await self._prepared_by(slice_, session)  # before the answers: it may be published meanwhile
-            record, results = await self.store_call(
-                self.store.load(slice_.number, [fields.session_key(session), fields.results_key(session)])
-            )
-            if not record:
+            (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+            if fields.LIVE not in record:
                 return [(request, Gone.UNKNOWN) for request in requests]
-            if not any(request in prepared and str(request) not in results for request in requests):
+            if not any(request in prepared and fields.result_field(request) not in record for request in requests):
                 break
             if self._clock() >= give_up_at:
                 raise Unavailable("a commit of the session waits for copies to end, and will be published")
             await asyncio.sleep(RESOLVE_AGAIN_S)
         found: list[tuple[int, Stored | Gone]] = []
         for request in requests:
-            text = results.get(str(request))
+            text = record.get(fields.result_field(request))
             found.append((request, fields.decode_answer(session, request, text).answer if text else Gone.NEVER))
         return found
 
@@ -326,8 +324,8 @@ class Directory:
     async def stored(self, place: Place, session: str, request: int, digest: str) -> Reply | None:
         """The answer that a request already got, if it did."""
         slice_ = self.slice_of(place)
-        (results,) = await self.store_call(self.store.load(slice_.number, [fields.results_key(session)]))
-        text = results.get(str(request))
+        (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+        text = record.get(fields.result_field(request))
         if text is None:
             return None
         result = fields.decode_answer(session, request, text)
@@ -452,12 +450,12 @@ class Directory:
         pause_s = FETCH_AGAIN_S
         while (session, request) in slice_.waiting:
             try:
-                (results,) = await self.store.load(slice_.number, [fields.results_key(session)])
+                (record,) = await self.store.load(slice_.number, [fields.session_key(session)])
             except StoreError:
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
                 continue
-            text = results.get(str(request))
+            text = record.get(fields.result_field(request))
             if text or sequence:
                 answer = fields.decode_answer(session, request, text).answer if text else SESSION_OVER
                 slice_.answer_waiting(session, request, answer, sequence)

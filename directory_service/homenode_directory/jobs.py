@@ -66,8 +66,7 @@ class _Awaited:
 
 def _learn(slice_: Slice, artifact: str, outcome: Outcome) -> Entry:
     """The entry that a refusal shows, which the slice knows from now on."""
-    shown = outcome.shown
-    entry = fields.decode_entry(shown.get(fields.entry_key(artifact)), shown.get(fields.sharers_key(artifact)))
+    entry = fields.decode_entry(outcome.shown.get(fields.entry_key(artifact)))
     slice_.keep(artifact, entry)
     return entry
 
@@ -183,7 +182,7 @@ class EventJob(_Awaited):
             return True
         if isinstance(guard, Equals):
             effect = self._effect
-            if effect is not None and guard.key == fields.results_key(effect[0]):
+            if effect is not None and guard.field == fields.result_field(effect[1]):
                 result = fields.decode_answer(*effect, outcome.found or "")
                 # It was true when it was stored, which may be long ago: position 0 lets nobody cache what it says.
                 self._answer(slice_, repeated(result.digest, self.digest, result.answer), 0)
@@ -244,7 +243,7 @@ class StatJob(_Awaited):
         key = fields.entry_key(self.artifact)
         rev = str(self.entry.rev) if self.entry.rev else None
         after = slice_.written.get(self.artifact, -1)
-        return Commit((Equals(key, "rev", rev),), after=after, show=(key, fields.sharers_key(self.artifact)))
+        return Commit((Equals(key, "rev", rev),), after=after, show=(key,))
 
     def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
         """What the store shows is as good as a confirmation."""

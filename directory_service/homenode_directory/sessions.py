@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from homenode_directory.slice import Slice
 from homenode_directory.store.base import Commit, Delete, Drop, Equals, Outcome, Put, Rank, Unrank, Write
-from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLED, held_key, results_key, session_key
+from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLED, held_key, result_field, session_key
 
 TTL = "ttl"
 NAME = "name"
@@ -44,7 +44,7 @@ def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int], settl
         guards.append(Equals(key, SETTLED, str(known) if known else None))
     if settled_below > known:
         mark = (Put(key, SETTLED, str(settled_below)),)
-    forget: tuple[Write, ...] = tuple(Drop(results_key(session), str(request)) for request in settled)
+    forget: tuple[Write, ...] = tuple(Drop(key, result_field(request)) for request in settled)
     return Commit(
         guards=tuple(guards),
         writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *mark, *forget),
@@ -115,7 +115,6 @@ def forgotten(slice_: Slice, session: str, live: str | None) -> Commit:
         guards=(Equals(key, LIVE, live),),
         writes=(
             Delete(key),
-            Delete(results_key(session)),
             Delete(held_key(session)),
             Unrank(DUE_SESSIONS, session),
         ),

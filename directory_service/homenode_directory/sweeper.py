@@ -199,7 +199,7 @@ class Sweeper:
     async def _forget_history(self, slice_: Slice, artifact: str, now_ms: int) -> None:
         """The history of a tombstone that is about to be dropped goes first, up to the deleted version."""
         (record,) = await self._store.load(slice_.number, [fields.entry_key(artifact)])
-        entry = fields.decode_entry(record, None)
+        entry = fields.decode_entry(record)
         if not 0 < entry.tombstone_ms <= now_ms:
             return
         (history,) = await self._store.load(slice_.number, [fields.versions_key(artifact)])

@@ -44,19 +44,19 @@ class Request:
     def guards(self, settled_below: int) -> tuple[Guard, ...]:
         """It has no answer yet, and the session's low-water mark is the one that it was judged on."""
         return (
-            Equals(fields.results_key(self.session), str(self.number), None),
+            Equals(fields.session_key(self.session), fields.result_field(self.number), None),
             Equals(fields.session_key(self.session), fields.SETTLED, str(settled_below) if settled_below else None),
         )
 
     def store(self, answer: DoneMany | Pinned | Denial) -> Write:
         """Keep its answer."""
         result = Result(self.session, self.number, self.digest, answer)
-        return Put(fields.results_key(self.session), str(self.number), fields.encode_answer(result))
+        return Put(fields.session_key(self.session), fields.result_field(self.number), fields.encode_answer(result))
 
 
 def entries_shown(artifacts: Sequence[str]) -> tuple[str, ...]:
-    """The keys that entries are made of."""
-    return tuple(key for a in artifacts for key in (fields.entry_key(a), fields.sharers_key(a)))
+    """The keys of entries."""
+    return tuple(fields.entry_key(artifact) for artifact in artifacts)
 
 
 @dataclass(slots=True)
@@ -117,10 +117,7 @@ class CutJob:
     def learn(self, slice_: Slice, outcome: Outcome) -> None:
         """The entries that a refusal shows, which the slice knows from now on."""
         shown = outcome.shown
-        self.entries = tuple(
-            fields.decode_entry(shown.get(fields.entry_key(artifact)), shown.get(fields.sharers_key(artifact)))
-            for artifact in self.artifacts
-        )
+        self.entries = tuple(fields.decode_entry(shown.get(fields.entry_key(artifact))) for artifact in self.artifacts)
         for artifact, entry in zip(self.artifacts, self.entries, strict=True):
             slice_.keep(artifact, entry)
 
@@ -197,7 +194,7 @@ class EffectJob(CutJob):
             if guard in self.unchanged:
                 self.resolve(None)
                 return True
-            if guard.key == fields.results_key(request.session):
+            if guard.field == fields.result_field(request.number):
                 result = fields.decode_answer(request.session, request.number, outcome.found or "")
                 answer = repeated(result.digest, request.digest, result.answer)
                 self.resolve(Reply(answer, Position(incarnation, 0)))

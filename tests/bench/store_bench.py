@@ -30,23 +30,23 @@ def commits_of(call: int, per_call: int, revs: dict[str, int], worker: int) -> l
         commits.append(
             Commit(
                 (
-                    Equals(f"r/{session}", f"{worker}-{call * per_call + i}", None),
+                    Equals(f"x/{session}", f"r/{worker}-{call * per_call + i}", None),
                     Equals(f"e/{name}", "rev", str(rev) if rev else None),
                     Equals(f"x/{session}", "live", "1"),
                     Before(1 << 45),
                     Exists("b/0"),
                 ),
                 (
-                    Put(f"r/{session}", f"{worker}-{call * per_call + i}", "result" * 5),
+                    Put(f"x/{session}", f"r/{worker}-{call * per_call + i}", "result" * 5),
                     Add("br/0", "refs", 1),
                     Put(f"e/{name}", "rev", str(rev + 1)),
                     Put(f"e/{name}", "body", BODY),
-                    Rank(f"s/{name}", session, rev),
+                    Put(f"e/{name}", f"s/{session}", str(rev)),
                     Rank("due/artifacts", name, 1_700_000_000_000 + rev),
                     Put(f"v/{name}", str(rev), BODY),
                 ),
                 (BODY.encode(),),
-                show=(f"e/{name}", f"s/{name}"),
+                show=(f"e/{name}",),
             )
         )
     return commits

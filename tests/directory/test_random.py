@@ -347,9 +347,7 @@ class Histories(RuleBasedStateMachine):
         data = self.world.data
         for key in KEYS:
             artifact = fields.artifact_of(PLACE, key)
-            entry = fields.decode_entry(
-                data.records.get(fields.entry_key(artifact)), data.ranks.get(fields.sharers_key(artifact))
-            )
+            entry = fields.decode_entry(data.records.get(fields.entry_key(artifact)))
             check(entry)
             listed = key in data.ranks.get(fields.index_key(PLACE), {})
             assert listed == entry.exists

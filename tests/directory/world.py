@@ -130,9 +130,7 @@ class World:
     def entry(self) -> Entry:
         """The entry of `k`, as the memory has it."""
         data, artifact = self.data, fields.artifact_of(PLACE, "k")
-        return fields.decode_entry(
-            data.records.get(fields.entry_key(artifact)), data.ranks.get(fields.sharers_key(artifact))
-        )
+        return fields.decode_entry(data.records.get(fields.entry_key(artifact)))
 
     @property
     def data(self):  # type: ignore[no-untyped-def]

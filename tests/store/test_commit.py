@@ -151,7 +151,11 @@ async def test_an_add_to_text_is_refused_whole(slice_: Slice) -> None:
     await slice_.write(Put("k", "text", "abc"))
     with pytest.raises(StoreError):
         await slice_.commit(Commit(writes=(Put("k", "a", "1"), Add("k", "text", 1), Put("k", "b", "1")), log=(b"x",)))
+    with pytest.raises(StoreError):
+        await slice_.commit(Commit(writes=(Add("o", "n", 3), Add("k", "text", 1), Put("o", "a", "1")), log=(b"x",)))
     assert await slice_.records("k") == [{"text": "abc"}]
+    assert (await slice_.records("o"))[0].get("n", "0") == "0"  # absent counts as 0
+    assert "a" not in (await slice_.records("o"))[0]
     (outcome,) = await slice_.commit(Commit(log=(b"y",)))
     assert outcome.head == 1
 

@@ -171,7 +171,7 @@ class SameAsMemory(RuleBasedStateMachine):
         states = []
         for store in self.stores:
             loaded = self.run(store.load(self.slice, RECORDS))
-            for name in ("number", "token", "identity", "head"):  # the store's own
+            for name in ("number", "token", "identity", "head", "kept"):  # the store's own
                 loaded[2] = {k: v for k, v in loaded[2].items() if k != name}
             states.append(
                 (

@@ -99,6 +99,17 @@ async def test_what_was_trimmed_or_is_to_come_is_named(store: Store, token: str)
     assert await store.read_log(0, 10, 10) == ([(11, b"11")], 11)
 
 
+async def test_a_trim_cuts_what_one_call_appended_and_never_goes_back(store: Store, token: str) -> None:
+    await store.commit(0, token, [Commit(log=tuple(str(n).encode() for n in range(1, 11)))])
+    await store.trim_log(0, 8)
+    await store.trim_log(0, 4)
+    with pytest.raises(LogTrimmed):
+        await store.read_log(0, 5, 2)
+    await store.commit(0, token, [Commit(log=(b"11",)), Commit(log=(b"12",))])
+    assert [n for n, _ in (await store.read_log(0, 7, 10))[0]] == [8, 9, 10, 11, 12]
+    assert [n for n, _ in (await store.read_log(0, 9, 2))[0]] == [10, 11]
+
+
 async def test_a_tail_notices_another_incarnations_log(store: Store, token: str) -> None:
     await store.commit(0, token, [Commit(log=(b"1",))])
     with pytest.raises(StoreChanged):

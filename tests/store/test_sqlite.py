@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from homenode_directory.store.base import Add, Commit, Delete, Equals, Put, StoreError, StoreFull, StoreLocked
-from homenode_directory.store.sqlite_file import RESERVE_BYTES
+from homenode_directory.store.sqlite_file import FORMAT, RESERVE_BYTES
 from homenode_directory.store.sqlite_store import SqliteStore
 
 KILLS = 8
@@ -132,7 +132,7 @@ async def test_other_files_are_refused_clearly(tmp_path: Path) -> None:
     with sqlite3.connect(newer) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match=r"format 99; this version of Homenode reads format 1"):
+    with pytest.raises(StoreError, match=rf"format 99; this version of Homenode reads format {FORMAT}"):
         await opened(newer)
     with pytest.raises(StoreError, match="cannot use"):
         await opened(Path("/proc/none/store.db"))

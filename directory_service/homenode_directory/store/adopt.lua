@@ -8,6 +8,7 @@ if meta[2] and meta[3] == ARGV[1] and number >= at_least then
 end
 if not meta[2] then -- without its head, a log is no log
   redis.call('UNLINK', KEYS[2])
+  redis.call('HDEL', KEYS[1], 'kept')
 end
 local time = redis.call('TIME')
 local text = string.format('%.0f', math.max(number + 1, at_least, time[1] * 1000 + math.floor(time[2] / 1000)))

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 META = "meta"
-"""The record that the store shares: number, token, identity and head are the store's fields, others the caller's."""
+"""The record that the store shares: number, token, identity, head and kept are its own fields, others the caller's."""
 
 OFFSET = "offset"
 """Field of `META`: milliseconds that the slice's time is ahead of the store's clock."""

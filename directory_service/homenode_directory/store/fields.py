@@ -4,13 +4,12 @@ The one place that knows both protocol types and store keys. Per slice:
 
   meta                          record: floor (of dropped versions and fences), calm and tick (`slicetime`); the store
                                 adds fields of its own
-  e/<artifact>                  record: rev, body
-  s/<artifact>                  ranked set: session -> version number that it was given
+  e/<artifact>                  record: rev, body, and for each sharer `s/<session>`: the version number that it got
   v/<artifact>                  record: version number -> what was committed
   i/<tenant>/<workspace>        ranked set: keys that exist
   ir/<tenant>/<workspace>       record: n, how often that set has changed
-  x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name, settled (mark)
-  r/<session>                   record: request id -> digest and answer
+  x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name, settled (mark),
+                                and `r/<request id>` for each answer that is kept: digest and answer
   h/<session>                   ranked set: artifacts that its end must reach: copies, leases, places in queues
   due/artifacts, due/sessions   ranked sets: -> when to look again, on the store's clock
   due/histories                 the same, for artifacts with versions that will be too old (retention by age only)
@@ -56,6 +55,8 @@ FLOOR = "floor"
 LIVE = "live"
 DEADLINE = "deadline"
 SETTLED = "settled"
+SHARER = "s/"  # before a session
+RESULT = "r/"  # before a request id
 CALM = "calm"
 TICK = "tick"
 AGREED = "agreed"
@@ -128,11 +129,6 @@ def entry_key(artifact: str) -> str:
     return "e/" + artifact
 
 
-def sharers_key(artifact: str) -> str:
-    """Ranked set of the sharers."""
-    return "s/" + artifact
-
-
 def versions_key(artifact: str) -> str:
     """Record of the retained versions."""
     return "v/" + artifact
@@ -158,9 +154,9 @@ def session_of(key: str) -> str:
     return key.removeprefix("x/")
 
 
-def results_key(session: str) -> str:
-    """Record of a session's stored answers."""
-    return "r/" + session
+def result_field(request: int) -> str:
+    """Field of a session's record with a stored answer."""
+    return f"{RESULT}{request}"
 
 
 def held_key(session: str) -> str:
@@ -178,11 +174,12 @@ def references_key(hash_: str) -> str:
     return "br/" + hash_
 
 
-def decode_entry(record: Mapping[str, str | int] | None, sharers: Mapping[str, str | int] | None) -> Entry:
-    """The entry that a record and a ranked set hold; `ABSENT_ENTRY` where there is no record."""
+def decode_entry(record: Mapping[str, str | int] | None) -> Entry:
+    """The entry that a record holds; `ABSENT_ENTRY` where there is none."""
     if not record:
         return ABSENT_ENTRY
-    held = MappingProxyType({session: int(n) for session, n in (sharers or {}).items()})
+    at = len(SHARER)
+    held = MappingProxyType({name[at:]: int(n) for name, n in record.items() if name.startswith(SHARER)})
     entry: Entry = _unpack_body(loads(str(record["body"])), rev=int(record["rev"]), sharers=held)
     return entry
 
@@ -256,7 +253,7 @@ def encode_decision(
     if decision.guards.calm:
         guards.append(Equals(META, CALM, calm))
     writes = _writes(artifact, entry, old, decision)
-    show = (entry, sharers_key(artifact))
+    show = (entry,)
     if not decision.log:
         return Commit(guards, writes, (), after, show)
     rev = decision.entry.rev if decision.entry is not None else old.rev + 1
@@ -276,8 +273,9 @@ def _guards(
     wanted = decision.guards
     guards: list[Guard] = []
     if request is not None:
-        guards.append(Equals(results_key(request[0]), str(request[1]), None))
-        guards.append(Equals(session_key(request[0]), SETTLED, str(settled_below) if settled_below else None))
+        session = session_key(request[0])
+        guards.append(Equals(session, result_field(request[1]), None))
+        guards.append(Equals(session, SETTLED, str(settled_below) if settled_below else None))
     for session in wanted.live:
         guards.append(Equals(session_key(session), LIVE, token))
     guards.append(Equals(entry, "rev", str(old.rev) if old.rev else None))
@@ -294,7 +292,8 @@ def _guards(
 def _writes(artifact: str, entry: str, old: Entry, decision: Decision) -> list[Write]:
     new = decision.entry
     writes: list[Write] = [
-        Put(results_key(result.session), str(result.request), encode_answer(result)) for result in decision.results
+        Put(session_key(result.session), result_field(result.request), encode_answer(result))
+        for result in decision.results
     ]
     if new is None:
         writes += _drop(artifact, old, decision.floor)
@@ -307,7 +306,7 @@ def _writes(artifact: str, entry: str, old: Entry, decision: Decision) -> list[W
     if old.rev == 0 or _body_of(new) != _body_of(old):
         writes.append(Put(entry, "body", dumps(_pack_body(new))))
     if new.sharers is not old.sharers:
-        writes += _sharer_writes(artifact, old, new)
+        writes += _sharer_writes(entry, old, new)
     writes += _held_writes(artifact, old, new)
     due = due_ms(new)
     if due != due_ms(old):
@@ -333,19 +332,18 @@ def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
     for session in sorted(_concerned(old)):
         yield Unrank(held_key(session), artifact)
     yield Delete(entry_key(artifact))
-    yield Delete(sharers_key(artifact))
     yield Unrank(DUE_ARTIFACTS, artifact)
     yield Put(META, FLOOR, str(floor))
 
 
-def _sharer_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
-    key, before, after = sharers_key(artifact), old.sharers, new.sharers
+def _sharer_writes(key: str, old: Entry, new: Entry) -> Iterator[Write]:
+    before, after = old.sharers, new.sharers
     for session, n in after.items():
         if before.get(session) != n:
-            yield Rank(key, session, n)
+            yield Put(key, SHARER + session, str(n))
     for session in before:
         if session not in after:
-            yield Unrank(key, session)
+            yield Drop(key, SHARER + session)
 
 
 def _concerned(entry: Entry) -> set[str]:

@@ -1,16 +1,17 @@
 """The arguments and the reply of `commit.lua`.
 
 ARGV: run_id, token, what a hint says before the head, hint channel, log length to keep, the commits as MessagePack, and
-all their log entries in order. Of each commit: [1-based position of the commit that it comes after or 0, guards,
-writes, number of log entries, keys to show]. Guards and writes are flat lists:
+all their log entries in a row. Of each commit: [1-based position of the commit that it comes after or 0, guards, adds,
+writes, lengths of its log entries, keys to show]. Guards, adds and writes are flat lists:
 
   guards   e KEY n, n fields, n texts     fields equal texts, or are absent where the text is 0 (neighbouring guards on
                                           one record are packed together)
            x KEY 0                        the key exists
            b 0 ms                         now is before
            f KEY field                    now is before the time in the field
-           n KEY field                    the field is a number or absent; added for each `Add`, after all others
-  writes   OP KEY n, n words              s HSET, d HDEL, i HINCRBY, z ZADD, y ZREM, k UNLINK (neighbours are packed)
+           n KEY field                    the field is a number or absent; for an `Add` among the writes
+  adds     KEY field amount               an `Add` to a record that no earlier write of the commit has changed
+  writes   COMMAND KEY n, n words         HSET, HDEL, HINCRBY, ZADD, ZREM, UNLINK (neighbours are packed)
 
 KEY is an index into KEYS. The reply: now, then per commit its head on success, else [head, failed, found, shown].
 """
@@ -45,9 +46,13 @@ BODY = (Path(__file__).parent / "commit.lua").read_text("utf-8")
 COMMIT = "#!lua\n" + BODY
 RELIEF = "#!lua flags=allow-oom\n" + BODY
 ADOPT = (Path(__file__).parent / "adopt.lua").read_text("utf-8")
+TRIM = (Path(__file__).parent / "trim.lua").read_text("utf-8")
 
 NOT_A_NUMBER = -3
-_OPS: dict[type[Write], str] = {Put: "s", Drop: "d", Add: "i", Rank: "z", Unrank: "y", Delete: "k"}
+_COMMANDS: dict[type[Write], str] = {
+    Put: "HSET", Drop: "HDEL", Add: "HINCRBY", Rank: "ZADD", Unrank: "ZREM", Delete: "UNLINK"
+}  # fmt: skip
+_ALONE = frozenset({Add, Delete})
 _pack = msgspec.msgpack.Encoder().encode
 PACK_MAX = 256
 
@@ -75,17 +80,17 @@ class Call:
         prefix = self.prefix
         return [*self.names[:2], *(prefix + name for name in self.names[2:])]
 
-    def packed(self, commits: Sequence[Commit]) -> list[bytes]:
+    def packed(self, commits: Sequence[Commit]) -> tuple[bytes, bytes]:
         """The commits as the script takes them, and their log entries."""
-        rows: list[tuple[int, list[Word], list[Word], int, list[int]]] = []
+        rows: list[tuple[int, list[Word], list[Word], list[Word], list[int], list[int]]] = []
         entries: list[bytes] = []
         for commit in commits:
             guards = self._guards(commit.guards)
-            writes = self._writes(commit.writes, guards)
+            adds, writes = self._writes(commit.writes, guards) if commit.writes else ([], [])
             show = [self.key(name) for name in commit.show]
-            rows.append((commit.after + 1, guards, writes, len(commit.log), show))
+            rows.append((commit.after + 1, guards, adds, writes, [len(entry) for entry in commit.log], show))
             entries += commit.log
-        return [_pack(rows), *entries]
+        return _pack(rows), b"".join(entries)
 
     def _guards(self, guards: Sequence[Guard]) -> list[Word]:
         words: list[Word] = []
@@ -117,16 +122,22 @@ class Call:
                 raise TypeError(f"not a guard: {guard!r}")
         return words
 
-    def _writes(self, writes: Sequence[Write], guards: list[Word]) -> list[Word]:
+    def _writes(self, writes: Sequence[Write], guards: list[Word]) -> tuple[list[Word], list[Word]]:
+        adds: list[Word] = []
         words: list[Word] = []
-        last_op, last_key, length_at = "", "", 0
+        changed: set[str] = set()
+        last: tuple[type[Write] | None, str] = None, ""
+        length_at = 0
         for write in writes:
             kind, key = type(write), write.key
-            op = _OPS[kind]
-            if op != last_op or key != last_key or op == "k" or op == "i" or words[length_at] >= PACK_MAX:  # type: ignore[operator]
-                words += (op, self.key(key), 0)
+            if kind is Add and key not in changed:
+                adds += (self.key(key), write.field, write.amount)  # type: ignore[union-attr]
+                continue
+            changed.add(key)
+            if (kind, key) != last or kind in _ALONE or words[length_at] >= PACK_MAX:  # type: ignore[operator]
+                words += (_COMMANDS[kind], self.key(key), 0)
                 length_at = len(words) - 1
-                last_op, last_key = op, key
+                last = kind, key
             if kind is Put:
                 words += (write.field, write.value)  # type: ignore[union-attr]
                 words[length_at] += 2  # type: ignore[operator]
@@ -143,7 +154,7 @@ class Call:
             elif kind is Drop:
                 words.append(write.field)  # type: ignore[union-attr]
                 words[length_at] += 1  # type: ignore[operator]
-        return words
+        return adds, words
 
     def outcomes(self, reply: Sequence[Any]) -> list[Outcome]:
         """The reply in the caller's terms."""

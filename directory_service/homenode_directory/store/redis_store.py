@@ -3,8 +3,10 @@
 Layout, for a store named `hn` and slice 3; the hash tag keeps a slice on one shard of a cluster:
 
   hn#store        hash: format, slices
-  {hn:3}#log      stream: one entry per log entry, id `sequence-0`, field `d`
-  {hn:3}:meta     hash: number, token, identity (the adopted process's run_id), head, offset
+  {hn:3}#log      stream: one entry for each call that appended, id `sequence-0` of its last log entry; fields: `n`, the
+                  log entries' lengths, and `d`, their bytes in a row
+  {hn:3}:meta     hash: number, token, identity (the adopted process's run_id), head, offset, kept (least sequence that
+                  a trim has left)
   {hn:3}:KEY      hash for a record, sorted set for a ranked set, string for a blob
   {hn:3}#touch    string: written before each WAIT
   hn#hint         pub/sub channel: `origin slice head` after each call that appended; origin: the client that called
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from redis.exceptions import NoScriptError, OutOfMemoryError
@@ -36,9 +39,10 @@ from homenode_directory.store.base import (
 )
 from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICES
 from homenode_directory.store.redis_link import Command, Links, raise_errors
-from homenode_directory.store.redis_script import ADOPT, COMMIT, RELIEF, Call, whole
+from homenode_directory.store.redis_script import ADOPT, COMMIT, RELIEF, TRIM, Call, whole
 
-FORMAT = "1"
+FORMAT = "2"
+ROW_ENTRIES = 8  # how many log entries a call is expected to append, when a part of the log is read
 WAIT_MS = 1_000  # for replicas
 TOUCH_S = 10**9
 LEAST_VERSION = (7, 0)
@@ -93,6 +97,7 @@ class RedisStore:
         self._commit = Script(COMMIT)
         self._relief = Script(RELIEF)
         self._adopt = Script(ADOPT)
+        self._trim = Script(TRIM)
 
     async def open(self) -> None:
         """See `Store.open`. Also refuses a Redis that is too old, evicts, or holds another format."""
@@ -107,7 +112,7 @@ class RedisStore:
         if version < LEAST_VERSION:
             raise StoreError(f"Redis {version[0]}.{version[1]} is too old: 7.0 or later is needed")
         self._check_policy(memory)
-        for script in (self._commit, self._relief, self._adopt):
+        for script in (self._commit, self._relief, self._adopt, self._trim):
             script.digest = (await self._links.call(("SCRIPT", "LOAD", script.source)))[0].decode()
 
     async def join(self) -> None:
@@ -190,30 +195,45 @@ class RedisStore:
         self, slice_: int, after: int, limit: int, *, incarnation: str | None = None
     ) -> tuple[list[tuple[int, bytes]], int]:
         """See `Store.read_log`."""
+        entries: list[tuple[int, bytes]] = []
+        head = after
+        while len(entries) < limit:
+            count = max(1, (limit - len(entries)) // ROW_ENTRIES)
+            found, rows, stored = await self._read_rows(slice_, after + len(entries), count, incarnation)
+            head = head if entries else stored
+            entries += found
+            if rows < count:
+                break
+        # A stream hides what was trimmed from it; sequences are dense, so a gap shows.
+        dense = all(sequence == after + 1 + i for i, (sequence, _) in enumerate(entries))
+        if after > head or not dense or len(entries) < min(limit, head - after):
+            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}", head)
+        return entries[:limit], head
+
+    async def _read_rows(
+        self, slice_: int, after: int, count: int, incarnation: str | None
+    ) -> tuple[list[tuple[int, bytes]], int, int]:
+        """Log entries above a sequence, of up to `count` calls; how many calls that were; and the head before."""
         link = await self._links.take()
         run_id, meta = link.run_id, self._key(slice_, META)
         replies = await self._links.run(
             link,
             [
-                ("HMGET", meta, "token", "identity", "head"),
-                ("XRANGE", self._log_key(slice_), f"{after + 1}-0", "+", "COUNT", limit),
+                ("HMGET", meta, "token", "identity", "head", "kept"),
+                ("XRANGE", self._log_key(slice_), f"{after + 1}-0", "+", "COUNT", count),
                 ("HGET", meta, "token"),
             ],
         )
-        (token, identity, stored_head), rows, token_after = raise_errors(replies)
+        (token, identity, head, kept), rows, token_after = raise_errors(replies)
         # Tokens are never used again, so the same one before and after vouches for the entries in between. (MULTI would
         # do as well, but is refused, reads and all, when Redis is out of memory.)
         if incarnation is not None and not (
             token == token_after == incarnation.encode() and identity == run_id.encode()
         ):
             raise StoreChanged("the slice's memory is not the one that was adopted")
-        head = int(stored_head or 0)
-        entries = [(int(row_id.split(b"-")[0]), fields[1]) for row_id, fields in rows]
-        # A stream hides what was trimmed from it; sequences are dense, so a gap shows.
-        dense = all(sequence == after + 1 + i for i, (sequence, _) in enumerate(entries))
-        if after > head or not dense or len(entries) < min(limit, head - after):
-            raise LogTrimmed(f"slice {slice_} does not keep all that follows {after}; its head is {head}", head)
-        return entries, head
+        least = max(after + 1, int(kept or 0))
+        entries = [entry for row_id, fields in rows for entry in _unpacked(row_id, fields) if entry[0] >= least]
+        return entries, len(rows), int(head or 0)
 
     async def heads(self, slices: Mapping[int, str]) -> Mapping[int, int | None]:
         """See `Store.heads`."""
@@ -231,7 +251,7 @@ class RedisStore:
 
     async def trim_log(self, slice_: int, keep_from: int) -> None:
         """See `Store.trim_log`."""
-        await self._links.call(("XTRIM", self._log_key(slice_), "MINID", f"{keep_from}-0"))
+        await self._eval(slice_, self._trim, (self._key(slice_, META), self._log_key(slice_)), (keep_from,))
 
     async def put_blobs(self, slice_: int, blobs: Sequence[tuple[str, bytes]]) -> None:
         """See `Store.put_blobs`."""
@@ -365,6 +385,15 @@ class RedisStore:
 
     def _log_key(self, slice_: int) -> str:
         return f"{self._tag(slice_)}#log"
+
+
+def _unpacked(row_id: bytes, fields: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """The log entries of one call, with their sequences."""
+    last, (_, lengths, _, data) = int(row_id.partition(b"-")[0]), fields
+    ends = list(accumulate(map(int, lengths.split())))
+    starts = [0, *ends[:-1]]
+    first = last - len(ends) + 1
+    return [(first + i, data[start:end]) for i, (start, end) in enumerate(zip(starts, ends, strict=True))]
 
 
 def _ms(time: Sequence[bytes]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from homenode_directory.store.base import StoreError, StoreLocked
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x486F4E6F  # "HoNo"
 LOG_FILE_PAGES = 1_000
 RESERVE_BYTES = 8 << 20
