@@ -336,6 +336,33 @@ async def test_nobody_hears_hints_of_what_it_appends_itself(redis_url: str, open
     await asyncio.gather(*listeners, return_exceptions=True)
 
 
+async def test_nothing_is_published_where_nobody_else_listens(redis_factory: RedisFactory, opened: Opener) -> None:
+    server = redis_factory()
+    store, other = await opened(server.url), await opened(server.url)
+    token = (await store.adopt(0, 0)).token
+    heard: list[tuple[int, int]] = []
+
+    async def listen() -> None:
+        async for hint in store.hints():
+            heard.append(hint)
+
+    listener = asyncio.create_task(listen())
+
+    async def heard_other() -> bool:
+        await other.commit(0, token, [Commit(log=(b"x",))])
+        return bool(heard)
+
+    await wait_until_async(heard_other)
+    with server.client() as admin:
+        admin.config_resetstat()
+        (outcome,) = await store.commit(0, token, [Commit(log=(b"x",))])
+        assert outcome.ok and "cmdstat_publish" not in admin.info("commandstats")
+        await other.commit(0, token, [Commit(log=(b"x",))])
+        assert admin.info("commandstats")["cmdstat_publish"]["calls"] == 1
+    listener.cancel()
+    await asyncio.gather(listener, return_exceptions=True)
+
+
 async def test_hints_tell_of_every_clients_appends(redis_url: str, opened: Opener) -> None:
     store, other = await opened(redis_url), await opened(redis_url)
     token = (await store.adopt(5, 0)).token

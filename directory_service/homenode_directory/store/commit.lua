@@ -82,7 +82,7 @@ end
 
 local function run()
   local done, at = {}, 1
-  local commits, said = cmsgpack.unpack(ARGV[6]), ARGV[7]
+  local commits, said = cmsgpack.unpack(ARGV[7]), ARGV[8]
   for c = 1, #commits do
     local commit = commits[c]
     local after, sizes = commit[1], commit[5]
@@ -113,10 +113,10 @@ end
 -- A command that fails on a key of the wrong shape must not leave the log behind what was applied before it.
 local fine, failure = pcall(run)
 if head > first then
-  call('XADD', keys[2], 'MINID', '~', math.max(0, head - ARGV[5]) .. '-0', head .. '-0',
+  call('XADD', keys[2], 'MINID', '~', math.max(0, head - ARGV[6]) .. '-0', head .. '-0',
     'n', table.concat(lengths, ' '), 'd', table.concat(entries))
   call('HSET', keys[1], 'head', head)
-  call('PUBLISH', ARGV[4], ARGV[3] .. ' ' .. head)
+  if call('PUBSUB', 'NUMSUB', ARGV[4])[2] > tonumber(ARGV[5]) then call('PUBLISH', ARGV[4], ARGV[3] .. ' ' .. head) end
 end
 if not fine then return redis.error_reply('FAULT ' .. tostring(type(failure) == 'table' and failure.err or failure)) end
 return results

@@ -179,7 +179,8 @@ class ClusterStore:
             host, port = address
             netloc = f"{self._user}{self._at_sign}{f'[{host}]' if ':' in host else host}:{port}"
             scheme = self._parts.scheme.removesuffix(CLUSTER)
-            node = _Node(urlunsplit(self._parts._replace(scheme=scheme, netloc=netloc, path="")), **self._options)
+            url = urlunsplit(self._parts._replace(scheme=scheme, netloc=netloc, path=""))
+            node = _Node(url, always_hint=True, **self._options)
             node.origin, node.slices = self._origin, self.slices
             self._nodes[address] = node
         return node

@@ -144,8 +144,8 @@ class Link:
         assert self._pipe is not None
         return await self._pipe.exchange(commands)
 
-    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
-        """What is published on a channel from now on; the link is of no other use then. Ends with StoreError.
+    async def subscribe(self, channel: str) -> AsyncIterator[bytes | None]:
+        """None, then what is published on a channel from now on; the link is of no other use. Ends with StoreError.
 
         A silent connection is asked for a sign of life: a process that is gone without a word must not be listened to.
         """
@@ -166,7 +166,9 @@ class Link:
                 break
             if isinstance(reply, RedisError):
                 raise StoreError(f"Redis refused a subscription: {reply}") from reply
-            if reply[0] == b"message":
+            if reply[0] == b"subscribe":
+                yield None
+            elif reply[0] == b"message":
                 yield reply[2]
         raise StoreError("the Redis subscription ended")
 

@@ -1,8 +1,9 @@
 """The arguments and the reply of `commit.lua`.
 
-ARGV: run_id, token, what a hint says before the head, hint channel, log length to keep, the commits as MessagePack, and
-all their log entries in a row. Of each commit: [1-based position of the commit that it comes after or 0, guards, adds,
-writes, lengths of its log entries, keys to show]. Guards, adds and writes are flat lists:
+ARGV: run_id, token, what a hint says before the head, hint channel, how many subscriptions to it are the caller's own,
+log length to keep, the commits as MessagePack, and all their log entries in a row. Of each commit: [1-based position of
+the commit that it comes after or 0, guards, adds, writes, lengths of its log entries, keys to show]. Guards, adds and
+writes are flat lists:
 
   guards   e KEY n, n fields, n texts     fields equal texts, or are absent where the text is 0 (neighbouring guards on
                                           one record are packed together)

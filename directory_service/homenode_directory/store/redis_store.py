@@ -9,7 +9,8 @@ Layout, for a store named `hn` and slice 3; the hash tag keeps a slice on one sh
                   a trim has left)
   {hn:3}:KEY      hash for a record, sorted set for a ranked set, string for a blob
   {hn:3}#touch    string: written before each WAIT
-  hn#hint         pub/sub channel: `origin slice head` after each call that appended; origin: the client that called
+  hn#hint         pub/sub channel: `origin slice head` after each call that appended, if anybody but the client that
+                  called, which is the origin, has subscribed
 
 A commit is one call of `commit.lua`. It carries the adopted incarnation's token and the `run_id` of the process that
 its connection reaches; the script compares both with the meta record. So FLUSHALL (no meta record), an empty or older
@@ -79,13 +80,17 @@ class RedisStore:
         blob_timeout_ms: int = 20_000,
         allow_eviction: bool = False,
         wait_replicas: int = 0,
+        always_hint: bool = False,
         ids: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
+        """`always_hint`: subscribers may be where this server does not see them, at other nodes of a cluster."""
         self.slices = slices
         self._name = name
         self._log_max = log_max
         self._ids = ids
         self.origin = ids()
+        self._always_hint = always_hint
+        self._own_hints = 0  # subscriptions; where there are more, others listen
         self._allow_eviction = allow_eviction
         self._wait_replicas = wait_replicas
         self._links = Links(
@@ -149,7 +154,8 @@ class RedisStore:
         """See `Store.commit`."""
         call = Call(f"{self._tag(slice_)}:", self._key(slice_, META), self._log_key(slice_))
         words: list[str | bytes | int] = [
-            incarnation, f"{self.origin} {slice_}", self._channel, self._log_max, *call.packed(commits),
+            incarnation, f"{self.origin} {slice_}", self._channel, -1 if self._always_hint else self._own_hints,
+            self._log_max, *call.packed(commits),
         ]  # fmt: skip
         first: list[Command] = [("SET", self._key(slice_, key), data, "NX") for key, data in blobs]
         large = sum(len(data) for _, data in blobs) > SMALL_CALL_BYTES
@@ -281,13 +287,18 @@ class RedisStore:
 
     async def hints(self) -> AsyncIterator[tuple[int, int]]:
         """See `Store.hints`."""
-        link = await self._links.take()
+        link, counted = await self._links.take(), 0
         try:
             async for message in link.subscribe(self._channel):
+                if message is None:
+                    counted = 1
+                    self._own_hints += 1
+                    continue
                 origin, slice_, head = message.decode().split()
                 if origin != self.origin:
                     yield int(slice_), int(head)
         finally:
+            self._own_hints -= counted
             await self._links.drop(link)
 
     async def _eval(
