@@ -57,10 +57,10 @@ class Endpoint:
         for method, (name, kind) in _OPERATIONS.items():
             self.unary[method] = kind, self._counted(name, self._operation(name))
 
-    def open_stream(self) -> Stream:
-        """A new Session stream. Raises Rejected."""
+    def open_stream(self, ready: Callable[[], None] | None = None) -> Stream:
+        """A new Session stream; `ready` is called when it has something to send. Raises Rejected."""
         self._take_streams()
-        return Stream(self.parts)
+        return Stream(self.parts, ready)
 
     def watch(self, m: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
         """Changes under a prefix. Raises Rejected."""

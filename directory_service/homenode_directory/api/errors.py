@@ -66,6 +66,11 @@ def invalid(message: str) -> Rejected:
     return Rejected(t.Error(reason=t.ERROR_REASON_INVALID_ARGUMENT, message=message))
 
 
+def malformed() -> Rejected:
+    """A message whose bytes are not one of its type: not protobuf, or text that is not UTF-8."""
+    return invalid("the message is malformed or has text that is no UTF-8")
+
+
 def rejected(reason: int, message: str, *, retry_after_ms: int = 0) -> Rejected:
     """Any other refusal of the api layer itself. `reason` is a value of the ErrorReason enum."""
     return Rejected(t.Error(reason=reason, message=message, retry_after_ms=retry_after_ms))  # type: ignore[arg-type]

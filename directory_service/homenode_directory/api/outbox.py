@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from homenode_directory.api import frames
@@ -46,15 +47,16 @@ _NOTICE = 3  # never discarded: the end of a session, the stream's own
 
 
 class Outbox:
-    """A queue with one consumer, `next_frame`. Not thread-safe; lives in one event loop."""
+    """A queue with one consumer: `next_frame`, or `next_now` whenever it is `ready`. Lives in one event loop."""
 
-    def __init__(self, bounds: QueueBounds, observer: Observer) -> None:
+    def __init__(self, bounds: QueueBounds, observer: Observer, ready: Callable[[], None] | None = None) -> None:
         self._bounds = bounds
         self._observer = observer
         self._queue: deque[tuple[int, int, bytes]] = deque()  # (session number, kind, piece)
         self._loads: dict[int, _Load] = {}
         self._total = _Load()
         self._wake = asyncio.Event()
+        self._ready = ready or self._wake.set
         self._closed = False
         self._frames = 0
         self._room = asyncio.Event()
@@ -77,13 +79,13 @@ class Outbox:
             self._queue.append((number, _ANSWER, piece))
             self.answers += 1
             self._answer_bytes += len(piece)
-            self._wake.set()
+            self._ready()
 
     def notice(self, piece: bytes) -> None:
         """Queue something about the stream itself."""
         if not self._closed:
             self._queue.append((0, _NOTICE, piece))
-            self._wake.set()
+            self._ready()
 
     def event(self, number: int, event: DeliveryEvent, place: Position) -> None:
         """Queue an event of a session; `place` is where the log stands with it. Never blocks, never raises."""
@@ -103,7 +105,7 @@ class Outbox:
             self._queue.append((number, _EVENT, piece))
             self._count(load, len(piece))
             self._bound(number, load)
-        self._wake.set()
+        self._ready()
 
     def _has_room(self, load: _Load, size: int) -> bool:
         """Whether a piece fits into the first half of the queues."""
@@ -151,7 +153,7 @@ class Outbox:
     def close(self) -> None:
         """Nothing more comes: `next_frame` gives what is queued, then None."""
         self._closed = True
-        self._wake.set()
+        self._ready()
         self._room.set()
 
     @property
@@ -159,9 +161,13 @@ class Outbox:
         """Whether so many bytes of answers wait that the client must take some before it asks for more."""
         return self._answer_bytes > self._bounds.answer_bytes
 
+    def has_room(self, answers_max: int) -> bool:
+        """Whether at most `answers_max` answers are queued, and they are not too large."""
+        return self.answers <= answers_max and not self.full
+
     async def room(self, answers_max: int) -> None:
         """Wait until at most `answers_max` answers are queued and they are not too large, or the stream is closed."""
-        while (self.answers > answers_max or self.full) and not self._closed:
+        while not (self.has_room(answers_max) or self._closed):
             self._room.clear()
             await self._room.wait()
 
@@ -173,6 +179,15 @@ class Outbox:
             self._wake.clear()
             await self._wake.wait()
         return self._take()
+
+    def next_now(self) -> bytes | None:
+        """The next frame; None where nothing is queued."""
+        return self._take() if self._queue else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is queued, and nothing will be."""
+        return self._closed and not self._queue
 
     def _take(self) -> bytes:
         pieces: list[bytes] = []

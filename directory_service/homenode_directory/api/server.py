@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from homenode_api.http2.connection import Bounds
 from homenode_directory.api.endpoint import Endpoint
-from homenode_directory.api.interceptors import Guard
+from homenode_directory.api.http2.link import Times
+from homenode_directory.api.http2.server import Http2Server
 from homenode_directory.api.servicer import SERVICE, handlers
 from homenode_directory.errors import ConfigError
-
-LOG = logging.getLogger("homenode.api")
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -33,6 +32,7 @@ class Listen:
     connection_streams: int = 1_024
     connection_age_s: int = 4 * 3_600
     calls_max: int = 16_384
+    connections_max: int = 16_384
     share_port: bool = False  # several processes listen on the address
 
 
@@ -66,39 +66,31 @@ def require_safe(address: str, what: str, *, secure: bool, insecure_wanted: bool
         )
 
 
-def _options(listen: Listen) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", int(listen.share_port)),  # else a second server on the port is a mistake
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.max_concurrent_streams", listen.connection_streams),
-        ("grpc.max_connection_age_ms", listen.connection_age_s * 1_000),
-        ("grpc.max_connection_age_grace_ms", 60_000),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 4),
-        # One stalled stream may hold so much in gRPC, beside the one frame that waits to be taken.
-        ("grpc.http2.write_buffer_size", 64 * 1024),
-    ]
-
-
-def _credentials(listen: Listen) -> grpc.ServerCredentials | None:
+def _tls(listen: Listen) -> ssl.SSLContext | None:
     if not (listen.tls_cert or listen.tls_key or listen.tls_client_ca):
         return None
     if not (listen.tls_cert and listen.tls_key):
         raise ConfigError("TLS needs both --tls-cert and --tls-key")
-
-    def content(path: str) -> bytes:
+    for path in filter(None, (listen.tls_cert, listen.tls_key, listen.tls_client_ca)):
         try:
-            return Path(path).read_bytes()
+            Path(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(listen.tls_cert, listen.tls_key, password=_no_password)
+        if listen.tls_client_ca:
+            context.load_verify_locations(listen.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"the TLS files cannot be used: {getattr(error, 'reason', None) or error}") from None
+    return context
 
-    roots = content(listen.tls_client_ca) if listen.tls_client_ca else None
-    pair = (content(listen.tls_key), content(listen.tls_cert))
-    return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=roots is not None)
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")
 
 
 class ApiServer:
@@ -108,30 +100,33 @@ class ApiServer:
         """Raises ConfigError for an address or TLS files that cannot serve."""
         self._endpoint = endpoint
         self._listen = listen
-        credentials = _credentials(listen)
-        require_safe(listen.address, "the address", secure=credentials is not None, insecure_wanted=listen.insecure)
-        self._server = grpc.aio.server(
-            interceptors=[Guard()], options=_options(listen), maximum_concurrent_rpcs=listen.calls_max
+        tls = _tls(listen)
+        require_safe(listen.address, "the address", secure=tls is not None, insecure_wanted=listen.insecure)
+        self._server = Http2Server(
+            Bounds(streams=listen.connection_streams, message_bytes=MESSAGE_BYTES_MAX),
+            Times(age=listen.connection_age_s),
+            calls_max=listen.calls_max,
+            connections_max=listen.connections_max,
+            tls=tls,
         )
         self._server.add_generic_rpc_handlers((handlers(endpoint),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
-        self.port = self._bind(credentials)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), self._server
+        )
+        self.port = self._bind()
 
-    def _bind(self, credentials: grpc.ServerCredentials | None) -> int:
+    def _bind(self) -> int:
         address = self._listen.address
+        kind, _, path = address.partition(":")
         try:
-            if credentials is not None:
-                port = self._server.add_secure_port(address, credentials)
-            else:
-                port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise ConfigError(f"cannot listen on {address}: it is in use, or no address of this machine")
-        return port
+            if kind in ("unix", "unix-abstract"):
+                return self._server.bind_unix("@" + path if kind == "unix-abstract" else path)
+            return self._server.bind(*split_address(address), share_port=self._listen.share_port)
+        except OSError:
+            raise ConfigError(f"cannot listen on {address}: it is in use, or no address of this machine") from None
 
     async def start(self) -> None:
         """Serve from now on."""
@@ -147,4 +142,4 @@ class ApiServer:
 
     async def stop(self) -> None:
         """Stop now."""
-        await self._server.stop(None)
+        await self._server.stop(0)

@@ -1,14 +1,11 @@
-"""DirectoryService over grpc.aio: a table of handlers, each a few lines around what `calls`, `stream` and others do.
-
-Messages are decoded here and not by gRPC, because bytes that are not a message of the type would otherwise end as an
-INTERNAL error with the decoder's text.
-"""
+"""DirectoryService over gRPC: a table of handlers, each a few lines around what `calls`, `stream` and others do."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -16,12 +13,11 @@ from google.protobuf.message import DecodeError, Message
 
 from homenode_api.chunks import ChunkMessage, chunk_message
 from homenode_api.v1 import directory_pb2 as pb
-from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import transfers
 from homenode_directory.api.endpoint import Endpoint
-from homenode_directory.api.errors import rejected
-from homenode_directory.api.interceptors import malformed
-from homenode_directory.api.stream import Stream
+from homenode_directory.api.errors import malformed
+from homenode_directory.api.http2.call import Call, Direct
+from homenode_directory.api.session_call import SessionCall
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 CALL_LIMIT_S = 30.0  # for a unary call, beside what it asks to wait
@@ -37,7 +33,7 @@ def _decoded(kind: type[M], data: bytes) -> M:
 
 
 def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]], wait_ms: int = 0) -> grpc.RpcMethodHandler:
-    async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def handle(data: bytes, context: Call) -> bytes:
         message = _decoded(kind, data)
         limit_s = CALL_LIMIT_S + (getattr(message, "wait_ms", 0) + wait_ms) / 1_000
         async with asyncio.timeout(limit_s):
@@ -47,7 +43,7 @@ def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]], wait_ms: 
 
 
 def _server_stream(kind: type[Any], call: Callable[[Any], AsyncIterator[Message]]) -> grpc.RpcMethodHandler:
-    async def handle(data: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def handle(data: bytes, context: Call) -> AsyncIterator[bytes]:
         async for message in call(_decoded(kind, data)):
             yield message.SerializeToString()
 
@@ -55,7 +51,7 @@ def _server_stream(kind: type[Any], call: Callable[[Any], AsyncIterator[Message]
 
 
 def _read_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
-    async def handle(data: bytes, context: grpc.aio.ServicerContext) -> None:
+    async def handle(data: bytes, context: Call) -> None:
         """A reader has to take each message in time: until then the transfer holds a part of the budget."""
         request = _decoded(pb.ReadContentRequest, data)
         async with (
@@ -70,11 +66,8 @@ def _read_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
                     if message.HasField("header"):
                         ends = asyncio.get_running_loop().time() + transfers.limit_s(message.header.size)
                         whole.reschedule(ends)
-                try:
-                    async with asyncio.timeout(transfers.STALL_S):
-                        await context.write(encoded)
-                except grpc.aio.BaseError:
-                    raise asyncio.CancelledError from None  # there is nobody to write to any more
+                async with asyncio.timeout(transfers.STALL_S):
+                    await context.write(encoded)
 
     return grpc.unary_stream_rpc_method_handler(handle)
 
@@ -89,7 +82,7 @@ def _incoming(data: bytes) -> transfers.Incoming:
 
 
 def _write_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
-    async def handle(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
+    async def handle(received: AsyncIterator[bytes], context: Call) -> bytes:
         left = True
 
         async def messages() -> AsyncIterator[transfers.Incoming]:
@@ -113,67 +106,25 @@ def _write_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:
     return grpc.stream_unary_rpc_method_handler(handle)
 
 
-async def _drain(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+async def _drain(received: AsyncIterator[bytes], context: Call) -> None:
     """The answer is known before everything has come. A client that is cut while it sends would not see it, so it is
     told to stop, by the initial metadata, and gets some time to."""
-    try:
-        await context.send_initial_metadata(())
+    await context.send_initial_metadata()
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(transfers.DRAIN_S):
             async for _ in received:
                 pass
-    except (TimeoutError, grpc.aio.BaseError):
-        pass
 
 
 def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     """The service's methods."""
 
-    async def session(frames: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-        async for frame in _session(endpoint, frames):
-            yield frame
-
-    table: dict[str, grpc.RpcMethodHandler] = {
+    table: dict[str, grpc.RpcMethodHandler | Direct] = {
         name: _unary(kind, call, 2 * endpoint.parts.bounds.term_ms if name in WAIT_FOR_COPIES else 0)
         for name, (kind, call) in endpoint.unary.items()
     }
-    table["Session"] = grpc.stream_stream_rpc_method_handler(session)
+    table["Session"] = Direct(partial(SessionCall, endpoint))
     table["Watch"] = _server_stream(pb.WatchRequest, endpoint.watch)
     table["ReadContent"] = _read_content(endpoint)
     table["WriteContent"] = _write_content(endpoint)
     return grpc.method_handlers_generic_handler(SERVICE, table)
-
-
-async def _session(endpoint: Endpoint, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Run one stream. The next frame is made when gRPC has taken the one before, so a stalled client costs one frame
-    beyond the bounded queue."""
-    stream = endpoint.open_stream()
-    ends: list[BaseException] = []
-    reader = asyncio.create_task(_read(stream, frames, ends))
-    try:
-        while (frame := await stream.outbox.next_frame()) is not None:
-            yield frame
-        if ends:
-            raise ends[0]
-    finally:
-        stream.close()
-        reader.cancel()
-
-
-async def _read(stream: Stream, frames: AsyncIterator[bytes], ends: list[BaseException]) -> None:
-    """Feed the stream until the client stops sending or breaks the rules; `ends` then says how it broke them."""
-    idle_s = stream.idle_limit_s
-    try:
-        while True:
-            try:
-                frame = await asyncio.wait_for(anext(frames), idle_s) if stream.idle else await anext(frames)
-            except TimeoutError:
-                raise rejected(t.ERROR_REASON_DEADLINE_EXCEEDED, "no session was attached to the stream") from None
-            stream.receive(_decoded(pb.SessionRequest, frame))
-            await stream.room()
-    except StopAsyncIteration:
-        stream.finish()
-    except asyncio.CancelledError:
-        raise
-    except BaseException as failure:
-        ends.append(failure)
-        stream.outbox.close()

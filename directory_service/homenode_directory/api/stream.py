@@ -76,12 +76,12 @@ def _as_is(message: Any) -> Any:
 
 
 class Stream:
-    """The server's end of one stream. `receive` takes frames, `outbox.next_frame` gives them."""
+    """The server's end of one stream. `receive` takes frames, `outbox` gives them (`ready`: see there)."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, ready: Callable[[], None] | None = None) -> None:
         self._parts = parts
         self._limits = parts.limits
-        self.outbox = Outbox(parts.queues, parts.observer)
+        self.outbox = Outbox(parts.queues, parts.observer, ready)
         self._sessions: dict[int, Carried] = {}
         self._numbers: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -120,6 +120,11 @@ class Stream:
     async def room(self) -> None:
         """Wait until another frame should be read: a client has to take its answers first."""
         await self.outbox.room(2 * self._limits.in_flight)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another frame should be read; see `room`."""
+        return self.outbox.has_room(2 * self._limits.in_flight)
 
     @property
     def idle_limit_s(self) -> float:
