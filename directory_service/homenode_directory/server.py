@@ -66,6 +66,7 @@ COLLECT_IDLE_MS = 3_600_000
 COLLECT_MAX = 256
 RESOLVE_MARGIN_MS = 5_000
 LOOP_LOOK_S = 0.25
+STORE_LOOK_S = 10.0
 RETRY_WINDOW_MS = 60_000  # a deleted artifact is remembered for a lease term and this
 
 
@@ -350,8 +351,8 @@ async def run_server(
             hub.measure()
             observer.gauge("leases", server.directory.leases())
 
-        lags = asyncio.ensure_future(_watch_loop(observer))
-        cleanup.callback(lags.cancel)
+        for watcher in (_watch_loop(observer), _ask_store(server.store, observer)):
+            cleanup.callback(asyncio.ensure_future(watcher).cancel)
         metrics = MetricsServer(observer.registry, lambda: not hub.draining, refresh)
         metrics_port = await _start_metrics(metrics, settings, split_address) if settings.metrics != OFF else 0
         cleanup.push_async_callback(metrics.close)
@@ -365,6 +366,18 @@ async def run_server(
     LOG.info("stopped")
     if differing:
         raise differing[0]
+
+
+async def _ask_store(store: Store, observer: Prometheus) -> None:
+    """Ask the store for its condition now and then; what it said last stands while it does not answer."""
+    while True:
+        with contextlib.suppress(StoreError):
+            found = await store.condition()
+            observer.gauge("store_memory_bytes", found.memory_bytes)
+            observer.gauge("store_memory_limit_bytes", found.memory_limit_bytes)
+            observer.gauge("store_persistence_ok", found.persistence_ok)
+            observer.gauge("store_replicas", found.replicas)
+        await asyncio.sleep(STORE_LOOK_S)
 
 
 async def _watch_loop(observer: Prometheus) -> None:

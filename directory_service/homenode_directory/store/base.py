@@ -188,6 +188,17 @@ class StoreLocked(StoreError):
     """Another process has this embedded store open; it should be reached through `homenode serve`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A store's own state: memory in use (of SQLite, its file) and the most that it may use (0: no limit is set),
+    whether its last write to disk went well, and how many replicas are connected."""
+
+    memory_bytes: int = 0
+    memory_limit_bytes: int = 0
+    persistence_ok: bool = True
+    replicas: int = 0
+
+
 class Store(Protocol):
     """What the directory needs of a store. `shared`: several processes may have it open at once."""
 
@@ -274,6 +285,9 @@ class Store(Protocol):
 
     async def weakness(self) -> str:
         """How what it has acknowledged might be lost without a new incarnation; empty: it cannot."""
+
+    async def condition(self) -> Condition:
+        """What it says of its own state, for metrics."""
 
 
 class LogTrimmed(StoreError):

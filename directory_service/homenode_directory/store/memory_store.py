@@ -20,6 +20,7 @@ from homenode_directory.store.base import (
     META,
     OFFSET,
     Commit,
+    Condition,
     Incarnation,
     LogTrimmed,
     Outcome,
@@ -242,6 +243,10 @@ class MemoryStore:
     async def weakness(self) -> str:
         """See `Store.weakness`."""
         return ""
+
+    async def condition(self) -> Condition:
+        """See `Store.condition`."""
+        return Condition()
 
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""

@@ -19,6 +19,7 @@ from redis.crc import key_slot
 
 from homenode_directory.store.base import (
     Commit,
+    Condition,
     Incarnation,
     LogTrimmed,
     Outcome,
@@ -162,6 +163,17 @@ class ClusterStore:
             if weak:
                 return weak
         return ""
+
+    async def condition(self) -> Condition:
+        """See `Store.condition`: of all primaries together. There is a limit where each has one."""
+        found = [await (await self._ready(address)).condition() for address in self._primaries]
+        limits = [one.memory_limit_bytes for one in found]
+        return Condition(
+            sum(one.memory_bytes for one in found),
+            sum(limits) if all(limits) else 0,
+            all(one.persistence_ok for one in found),
+            sum(one.replicas for one in found),
+        )
 
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""

@@ -31,6 +31,7 @@ from homenode_directory.store.base import (
     META,
     OFFSET,
     Commit,
+    Condition,
     Incarnation,
     LogTrimmed,
     Outcome,
@@ -280,6 +281,17 @@ class RedisStore:
         if replicas > self._wait_replicas:
             return f"Redis has {replicas} replicas, and commits wait for {self._wait_replicas} of them"
         return ""
+
+    async def condition(self) -> Condition:
+        """See `Store.condition`."""
+        info = (await self._links.call(("INFO", "memory", "persistence", "replication")))[0].decode()
+        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        return Condition(
+            int(fields.get("used_memory", 0)),
+            int(fields.get("maxmemory", 0)),
+            all(fields.get(name, "ok") == "ok" for name in ("aof_last_write_status", "rdb_last_bgsave_status")),
+            int(fields.get("connected_slaves", 0)),
+        )
 
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""

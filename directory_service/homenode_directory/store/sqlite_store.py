@@ -26,6 +26,7 @@ from homenode_directory.store.base import (
     META,
     OFFSET,
     Commit,
+    Condition,
     Incarnation,
     LogTrimmed,
     Outcome,
@@ -36,6 +37,7 @@ from homenode_directory.store.memory_store import DEFAULT_LOG_MAX, DEFAULT_SLICE
 from homenode_directory.store.sqlite_overlay import Meta, Overlay
 from homenode_directory.store.sqlite_writer import Writer
 
+SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 T = TypeVar("T")
 
 FIRST_SURROGATE, FIRST_AFTER_SURROGATES = 0xD800, 0xE000
@@ -221,6 +223,10 @@ class SqliteStore:
     async def weakness(self) -> str:
         """See `Store.weakness`. Commits are synchronous, and each open is a new incarnation."""
         return ""
+
+    async def condition(self) -> Condition:
+        """See `Store.condition`. A commit that cannot be written fails; nothing is written later."""
+        return await self._read(lambda: Condition(self._reader.execute(SIZE).fetchone()[0]))
 
     async def now_ms(self) -> int:
         """See `Store.now_ms`."""

@@ -8,7 +8,16 @@ from typing import TypeVar
 
 from homenode_directory.clock import Clock
 from homenode_directory.observer import Observer
-from homenode_directory.store.base import Commit, Incarnation, LogTrimmed, Outcome, Store, StoreChanged, StoreError
+from homenode_directory.store.base import (
+    Commit,
+    Condition,
+    Incarnation,
+    LogTrimmed,
+    Outcome,
+    Store,
+    StoreChanged,
+    StoreError,
+)
 
 TEXT_MAX = 200
 QUIET_MS = 5_000.0
@@ -129,6 +138,10 @@ class TimedStore:
     async def weakness(self) -> str:
         """See `Store`."""
         return await self._timed("weakness", self._store.weakness())
+
+    async def condition(self) -> Condition:
+        """See `Store`."""
+        return await self._timed("condition", self._store.condition())
 
     async def now_ms(self) -> int:
         """See `Store`."""
