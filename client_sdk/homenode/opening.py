@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homenode.cache import Cache
 from homenode.clock import Clock, boot_clock
@@ -17,6 +18,9 @@ from homenode.link import Link
 from homenode.requests import Phase
 from homenode.session import Session
 from homenode.transport import Target, Transport, parse
+
+if TYPE_CHECKING:
+    from homenode.traces import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Settings:
         transport: a way to the directory of the caller's own; the address then only names the workspace.
         clock: nanoseconds; see `clock`.
         seed: of the jitter; None: from the system.
+        otlp_endpoint: collector that gets spans of what this process asks (see `traces`), http://host:4317;
+            "": HOMENODE_OTLP_ENDPOINT's. An application with OpenTelemetry set up needs none.
         record: a file, or a folder, in which every operation is written down (see `history`); "": HOMENODE_RECORD's.
     """
 
@@ -42,6 +48,7 @@ class Settings:
     clock: Clock | None = None
     seed: int | None = None
     record: str = ""
+    otlp_endpoint: str = ""
 
 
 AGENT_BYTES_MAX = 128
@@ -70,6 +77,7 @@ async def open_core(url: str, agent: str, settings: Settings) -> Core:
             ttl_ms=settings.session_ttl_ms,
             timeout_ms=settings.timeout_ms,
         )
+        session.spans = _spans(settings.otlp_endpoint)
         core = Core(session, cache)
         core.link_key = key
         _live.add(core)
@@ -78,6 +86,15 @@ async def open_core(url: str, agent: str, settings: Settings) -> Core:
         await _leave(link, key)
         raise
     return core
+
+
+def _spans(endpoint: str) -> Spans | None:
+    """Where nobody wants traces, nothing of them is even loaded."""
+    if endpoint or os.environ.get("HOMENODE_OTLP_ENDPOINT") or "opentelemetry.sdk.trace" in sys.modules:
+        from homenode.traces import spans
+
+        return spans(endpoint)
+    return None
 
 
 async def close_core(core: Core) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable, Unknown
+
+if TYPE_CHECKING:
+    from homenode.traces import Span
 
 #: Called in stream order with the answer's message, before whoever waits runs.
 OnAnswer = Callable[[Any, "Pending"], None]
@@ -26,12 +29,13 @@ class Pending:
         session_id: under which session it was sent last; attach_id: under which of its attaches.
         deadline_ns: when it is given up.
         failure: the last transient refusal, to be told if time runs out.
+        span: records it, where somebody wants that.
         waited: whether it takes a place among the link's operations under way.
     """
 
     __slots__ = (
         "attach_id", "deadline_ns", "effect", "failure", "future", "kind", "message", "on_answer", "on_error",
-        "request_id", "resent", "sent_ns", "session_id", "tries", "waited",
+        "request_id", "resent", "sent_ns", "session_id", "span", "tries", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +64,7 @@ class Pending:
         self.failure: HomenodeError | None = None
         self.tries = 0
         self.waited = future is not None
+        self.span: Span | None = None
 
     @property
     def abandoned(self) -> bool:
@@ -68,6 +73,8 @@ class Pending:
 
     def answer(self, message: Any) -> None:
         """It has been answered."""
+        if self.span is not None:
+            self.span.end()
         if self.on_answer is not None:
             self.on_answer(message, self)
         future, self.future = self.future, None  # which has this object in its result
@@ -76,6 +83,8 @@ class Pending:
 
     def fail(self, failure: HomenodeError) -> None:
         """It has failed for good."""
+        if self.span is not None:
+            self.span.end(type(failure).__name__)
         if self.on_error is not None:
             self.on_error(failure)
         if self.future is not None and not self.future.done():

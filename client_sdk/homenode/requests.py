@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homenode.clock import NS_PER_MS
 from homenode.errors import HomenodeError, Unavailable, from_wire
@@ -14,6 +14,9 @@ from homenode.link import Link
 from homenode.pending import OnAnswer, OnError, Pending
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
+
+if TYPE_CHECKING:
+    from homenode.traces import Spans
 
 OVERLOADED_TRIES = 5
 ORPHANS_MAX = 256
@@ -38,6 +41,7 @@ class Requests:
         pending: requests without an answer, by id, oldest first.
         ready: whether the session is attached to the current stream: only then anything is sent.
         attach_id: names the last attach.
+        spans: makes spans of requests, where somebody wants them.
     """
 
     def __init__(self, link: Link, timeout_ms: int) -> None:
@@ -50,6 +54,7 @@ class Requests:
         self.pending: dict[int, Pending] = {}
         self.ready = False
         self.attach_id = 0
+        self.spans: Spans | None = None
         self._request_id = 0
         self._orphans: OrderedDict[int, tuple[str, str]] = OrderedDict()
 
@@ -105,7 +110,10 @@ class Requests:
         """Send a request that has its place among those under way; `finish` gives the place back."""
         future: asyncio.Future[tuple[Any, Pending]] = self.loop.create_future()
         deadline_ns = self.link.clock() + (self.timeout_ms if timeout_ms is None else timeout_ms) * NS_PER_MS
-        self._register(Pending(self.next_id(), kind, message, effect, deadline_ns, future, on_answer, on_error))
+        pending = Pending(self.next_id(), kind, message, effect, deadline_ns, future, on_answer, on_error)
+        if self.spans is not None:
+            pending.span = self.spans.request(kind)
+        self._register(pending)
         return future
 
     def background(
@@ -145,9 +153,10 @@ class Requests:
         elif pending.session_id:
             pending.resent = True
         pending.session_id, pending.attach_id = self.id, self.attach_id
-        self.link.send(
-            pb.Operation(session=self.number, request_id=pending.request_id, **{pending.kind: pending.message})
-        )
+        operation = pb.Operation(session=self.number, request_id=pending.request_id, **{pending.kind: pending.message})
+        if pending.span is not None:
+            operation.traceparent = pending.span.traceparent
+        self.link.send(operation)
 
     def finish(self, pending: Pending) -> Pending:
         """Take a request off the list; its place among those under way is free."""

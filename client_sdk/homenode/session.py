@@ -316,6 +316,8 @@ class Session(Requests):
         version = version_of(event.version)
         self.cache.invalidate(event.key, version)
         self._advance(Position(self.position.incarnation, event.sequence - 1))
+        if self.spans is not None and event.traceparent and event.by != self.id:
+            self.spans.invalidated(event.traceparent, deleted=event.deleted)
         if event.by == self.id and not event.prepared:
             return  # the directory knows that the committer has the new version
         wanted = self.cache.must_acknowledge(event.key)

@@ -89,7 +89,8 @@ def invalidation(record: LogRecord, event: Inv, sequence: int) -> Invalidation:
     """What every session with interest in the artifact is told, the same object for all."""
     key = fields.key_of(record.artifact)
     deleted = event.content is None
-    return Invalidation(key, event.version, event.fence, sequence, event.session, deleted, event.prepared)
+    trace = record.trace
+    return Invalidation(key, event.version, event.fence, sequence, event.session, deleted, event.prepared, trace=trace)
 
 
 class Audience:

@@ -75,6 +75,9 @@ class Settings:
     log_keep_ms: int = _setting(86_400_000, "how long they are kept; 0: only their number counts", 0, 1 << 40)
     log_archive: str = _setting("", "file.jsonl or folder to which the log is exported before it is trimmed")
     drain_ms: int = _setting(5_000, "how long clients have to go after SIGTERM", 0, 600_000)
+    otlp_endpoint: str = _setting("", "OTLP collector that gets traces, http://host:4317; empty: no traces")
+    trace_ratio: float = _setting(0.01, "part of the operations without a trace context that is traced", 0, 1)
+    trace_keys: bool = _setting(False, "name artifacts in traces")
     log_level: str = _setting("info", "least severe log lines written", choices="debug info warning error")
     log_format: str = _setting("json", "form of log lines", choices="json text")
 
@@ -92,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(f.default, bool):
             parser.add_argument(flag, action="store_true", default=None, help=f.metadata["help"])
         else:
-            metavar = "|".join(f.metadata["choices"]) or {int: "N", str: "TEXT"}[type(f.default)]
+            metavar = "|".join(f.metadata["choices"]) or {int: "N", float: "RATIO", str: "TEXT"}[type(f.default)]
             text = f"{f.metadata['help']} (default {f.default})" if f.default != "" else f.metadata["help"]
             parser.add_argument(flag, metavar=metavar, default=None, help=text.replace("%", "%%"))
 
@@ -143,6 +146,8 @@ def _value(name: str, value: Any, source: str) -> Any:
     kind: type[Any] = type(f.default)
     if kind is bool:
         return _bool(value, source)
+    if kind is float:
+        return _ratio(value, source, f.metadata["low"], f.metadata["high"])
     if kind is int:
         return _int(value, source, f.metadata["low"], f.metadata["high"])
     if not isinstance(value, str):
@@ -170,6 +175,16 @@ def _int(value: Any, source: str, low: int, high: int) -> int:
         raise ConfigError(f"{source} must be a whole number, not {value!r}")
     if not low <= number <= high:
         raise ConfigError(f"{source} must be {low} to {high}, not {number}")
+    return number
+
+
+def _ratio(value: Any, source: str, low: int, high: int) -> float:
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not low <= number <= high:
+        raise ConfigError(f"{source} must be a number from {low} to {high}, not {value!r}")
     return number
 
 
@@ -225,10 +240,10 @@ def hide_password(url: str) -> str:
     return f"{scheme}{separator}{name}:***@{host}{slash}{path}" if at and colon else url
 
 
-def _toml(value: bool | int | str) -> str:
+def _toml(value: bool | int | float | str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return str(value)
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

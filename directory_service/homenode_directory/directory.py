@@ -29,6 +29,7 @@ from homenode_directory.slice import ROUNDS_MAX, Deliver, Heard, Job, Limits, Re
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Equals, Incarnation, Outcome, Store, StoreError
 from homenode_directory.store.fields import VersionRecord
+from homenode_directory.tracing import Tracer
 
 T = TypeVar("T")
 
@@ -113,11 +114,13 @@ class Directory:
         follow: Callable[[int, int, int], None] = lambda slice_, incarnation, head: None,
         settings: Settings | None = None,
         observer: Observer = SILENT,
+        tracer: Tracer | None = None,
     ) -> None:
         self.store = store
         self.incarnations = incarnations
         self.settings = settings or Settings()
         self.observer = observer
+        self.tracer = tracer
         self._clock = clock
         self._ids = ids
         self._deliver = deliver
@@ -145,7 +148,7 @@ class Directory:
             settings = self.settings
             slice_ = self._slices[number] = Slice(
                 number, self.store, self.incarnations, self._clock, settings.terms, settings.limits, self.observer,
-                self._deliver, settings.default,
+                self._deliver, settings.default, self.tracer,
             )  # fmt: skip
             slice_.weakness = self.weakness
             slice_.on_wait = partial(self._follow, number)

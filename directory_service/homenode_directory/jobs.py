@@ -48,7 +48,7 @@ UNHEARD: Heard = _Unheard()
 class _Awaited:
     """What jobs share: somebody hears of their end."""
 
-    __slots__ = ("rounds", "since")
+    __slots__ = ("rounds", "since", "trace")
     heard: Heard
 
     body = b""
@@ -57,6 +57,7 @@ class _Awaited:
     def __init__(self) -> None:
         self.since = 0.0
         self.rounds = 0
+        self.trace = ""
 
     def fail(self, error: Exception) -> None:
         """End without a confirmed outcome."""

@@ -30,8 +30,11 @@ class Usage:
 class Observer(Protocol):
     """Receives measurements. Calls are cheap, never block and never raise."""
 
-    def request(self, operation: str, outcome: str, seconds: float) -> None:
-        """An operation was answered; `outcome` is "ok" or the reason of the refusal, in lower case."""
+    def request(self, operation: str, outcome: str, seconds: float, trace_id: str = "") -> None:
+        """An operation was answered; `outcome` is "ok" or the reason of the refusal, in lower case.
+
+        `trace_id` is that of its trace, where it is recorded.
+        """
 
     def batch(self, size: int, seconds: float) -> None:
         """One group commit of `size` transitions took so long."""
@@ -88,7 +91,7 @@ class Observer(Protocol):
 class Silent:
     """Ignores everything."""
 
-    def request(self, operation: str, outcome: str, seconds: float) -> None:
+    def request(self, operation: str, outcome: str, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
 
     def batch(self, size: int, seconds: float) -> None:

@@ -13,7 +13,7 @@ import secrets
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,9 +55,11 @@ from homenode_directory.store.fields import LogRecord
 from homenode_directory.store.open import open_store
 from homenode_directory.sweeper import Rounds, Sweeper
 from homenode_directory.together import Joint
+from homenode_directory.tracing import Tracer
 
 if TYPE_CHECKING:
     from homenode_directory.telemetry.metrics import Prometheus
+    from homenode_directory.telemetry.traces import Spans
 
 LOG = logging.getLogger("homenode.server")
 
@@ -145,6 +147,7 @@ def build(
     *,
     store: Store | None = None,
     observer: Observer = SILENT,
+    tracer: Tracer | None = None,
     clock: Clock = monotonic_ms,
     ids: Callable[[], str] = lambda: secrets.token_urlsafe(12),
     threads: int = 2,
@@ -154,6 +157,7 @@ def build(
 
     Args:
         store: instead of the one that the settings name.
+        tracer: records operations; None: nobody asks for that.
         clock: local milliseconds that never go back.
         ids: makes unguessable ids of [A-Za-z0-9_-].
         threads: for work on contents; 0: in place, which keeps simulations deterministic.
@@ -201,6 +205,7 @@ def build(
             limits=limits,
         ),
         observer=observer,
+        tracer=tracer,
     )
     delivery.answered, delivery.unheard = directory.answered, directory.unheard
     delivery.tail.awaited = directory.awaited
@@ -214,7 +219,7 @@ def build(
         rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms), retention=retention_of(settings)),
         exported=exporter.exported if exporter is not None else lambda slice_: None,
     )
-    parts = _parts(settings, store, directory, delivery, content, large, observer, clock, pins)
+    parts = replace(_parts(settings, store, directory, delivery, content, large, observer, clock, pins), tracer=tracer)
     pusher = Pusher(parts.calls, Bodies(content, store, parts.bounds, observer), observer)
     delivery.pushing = pusher.push
     agreed = {name: getattr(settings, name) for name in AGREED}
@@ -330,7 +335,9 @@ async def run_server(
     if settings.metrics != OFF:
         require_safe(settings.metrics, "the metrics address", secure=False, insecure_wanted=settings.insecure_listen)
     observer = Prometheus(installed_version())
-    server = build(settings, store=TimedStore(store_of(settings), observer, monotonic_ms), observer=observer)
+    tracer = _tracer(settings)
+    store = TimedStore(store_of(settings), observer, monotonic_ms)
+    server = build(settings, store=store, observer=observer, tracer=tracer)
     hub = server.endpoint.parts.hub
     listen = Listen(
         settings.listen,
@@ -341,6 +348,8 @@ async def run_server(
         share_port=settings.workers > 1,
     )
     async with contextlib.AsyncExitStack() as cleanup:
+        if tracer is not None:
+            cleanup.push_async_callback(asyncio.to_thread, tracer.close)
         api = ApiServer(server.endpoint, listen)
         cleanup.push_async_callback(api.stop)
         await server.start(agree=True)
@@ -387,6 +396,22 @@ async def _watch_loop(observer: Prometheus) -> None:
         due = loop.time() + LOOP_LOOK_S
         await asyncio.sleep(LOOP_LOOK_S)
         observer.loop_lag(max(0.0, loop.time() - due))
+
+
+def _tracer(settings: Settings) -> Spans | None:
+    """What makes spans, where they are asked for and OpenTelemetry is installed. Raises ConfigError."""
+    if not settings.otlp_endpoint:
+        return None
+    from homenode_api.traces import TracesMissing
+    from homenode_directory.telemetry.traces import Spans
+
+    try:
+        return Spans(settings.otlp_endpoint, settings.trace_ratio, settings.trace_keys, installed_version())
+    except TracesMissing as missing:
+        LOG.warning("%s", missing)
+        return None
+    except ValueError as error:
+        raise ConfigError(f"otlp_endpoint: {error}") from None
 
 
 async def _start_metrics(metrics: object, settings: Settings, split: Callable[[str], tuple[str, int]]) -> int:

@@ -12,7 +12,8 @@ from homenode_directory.protocol.model import Cause, Version
 
 @dataclass(slots=True)
 class Invalidation:
-    """Copies of `key` below `version` are obsolete; `prepared`: that version is not published yet.
+    """Copies of `key` below `version` are obsolete; `prepared`: that version is not published yet. `trace` is the trace
+    context of the commit, where that is recorded.
 
     One object goes to many sessions; only `body` is ever set.
     """
@@ -24,6 +25,7 @@ class Invalidation:
     by: str
     deleted: bool
     prepared: bool = False
+    trace: str = ""
     body: bytes = b""  # its encoded form, once somebody has made it
 
 

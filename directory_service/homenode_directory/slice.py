@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ from homenode_directory.store.base import (
     StoreFull,
 )
 from homenode_directory.store.fields import LogRecord
+from homenode_directory.tracing import CURRENT, Span, Tracer
 
 ROUNDS_MAX = 8
 RETRY_PAUSE_S = 0.05
@@ -65,12 +67,14 @@ class Heard(Protocol):
 class Job(Protocol):
     """One thing to commit. `build` judges, `settle` hears what the store said, `fail` ends it.
 
-    The slice notes in it since when it waits (local milliseconds) and how often it was refused. `body` is content that
-    the call is to keep, if the job comes to it; `artifacts` are those that it looks at or changes.
+    The slice notes in it since when it waits (local milliseconds), how often it was refused and, with a tracer, for
+    which recorded operation it works. `body` is content that the call is to keep, if the job comes to it; `artifacts`
+    are those that it looks at or changes.
     """
 
     since: float
     rounds: int
+    trace: str
     body: bytes
     artifacts: tuple[str, ...]
 
@@ -131,6 +135,7 @@ class Slice:
         observer: Observer,
         deliver: Deliver,
         default: Policy = DEFAULT,
+        tracer: Tracer | None = None,
     ) -> None:
         self.number = number
         self.terms = terms
@@ -162,6 +167,7 @@ class Slice:
         self._clock = clock
         self._observer = observer
         self._deliver = deliver
+        self._tracer = tracer
         self._queue: deque[Job] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -181,11 +187,15 @@ class Slice:
                 raise Overloaded("the contents in the slice's queue are too large")
             self._queued_bytes += len(job.body)
         job.since = self._clock()
+        if self._tracer is not None:
+            job.trace = CURRENT.get()
         self._queue.append(job)
         self.used |= use
         self._wake.set()
         if not self._workers:
-            self._workers = [asyncio.ensure_future(self._run()) for _ in range(WORKERS)]
+            # In no context of whoever asks first: they work for all.
+            make = asyncio.get_running_loop().create_task
+            self._workers = [make(self._run(), context=Context()) for _ in range(WORKERS)]
 
     async def close(self) -> None:
         """Finish what is queued, then stop."""
@@ -411,8 +421,17 @@ class Slice:
         if self.bodies:
             blobs = [(fields.content_key(hash_), body) for hash_, body in self.bodies.items()]
             commits.append(fields.touch_contents(self.bodies, self.time.now_ms))
+        span = self._traced(batch, commits) if self._tracer is not None else None
         asked = self._clock()
-        outcomes = await self._store.commit(self.number, self.incarnation.token, commits, relief=relief, blobs=blobs)
+        try:
+            call = self._store.commit(self.number, self.incarnation.token, commits, relief=relief, blobs=blobs)
+            outcomes = await call
+        except BaseException:
+            if span is not None:
+                span.end("failed")
+            raise
+        if span is not None:
+            span.end()
         self._observer.batch(len(batch), (self._clock() - asked) / 1_000)
         self.time.saw(outcomes[-1].now_ms, asked)
         again: list[Job] = []
@@ -432,6 +451,17 @@ class Slice:
         if logged:
             self._deliver(self.number, self.incarnation.number, logged)
         return [job for job in again if self._patient(job)]
+
+    def _traced(self, batch: list[Job], commits: list[Commit]) -> Span | None:
+        """Say in the log for which recorded operations it is, and begin their span."""
+        assert self._tracer is not None
+        waiting = []
+        for job, commit in zip(batch, commits, strict=False):
+            if job.trace:
+                waiting.append(job.trace)
+                if commit.log:
+                    fields.traced(commit, job.trace)
+        return self._tracer.batch(waiting, self.number, len(batch)) if waiting else None
 
     def _patient(self, job: Job) -> bool:
         if job.rounds >= ROUNDS_MAX:

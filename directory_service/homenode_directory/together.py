@@ -74,6 +74,7 @@ class CutJob:
     relief: bool = True
     since: float = 0.0
     rounds: int = 0
+    trace: str = ""
     body: bytes = b""
     entries: tuple[Entry, ...] = ()
 

@@ -17,6 +17,7 @@ from homenode_directory.api.sessions import Sessions
 from homenode_directory.api.stream import Stream
 from homenode_directory.api.transfers import Incoming, Outgoing
 from homenode_directory.api.watch import Watch
+from homenode_directory.tracing import CURRENT
 
 Unary = Callable[[Any], Awaitable[Any]]
 
@@ -119,16 +120,19 @@ class Endpoint:
         return call
 
     def _counted(self, name: str, call: Unary) -> Unary:
-        observer, clock = self.parts.observer, self.parts.clock
+        observer, clock, tracer = self.parts.observer, self.parts.clock, self.parts.tracer
 
         async def counted(m: Any) -> Any:
             started, outcome = clock(), "ok"
+            span = self.parts.begin_span(name, m, CURRENT.get()) if tracer is not None else None
             try:
                 return await call(m)
             except BaseException as failure:
                 outcome = outcome_of(failure)
                 raise
             finally:
-                observer.request(name, outcome, (clock() - started) / 1_000)
+                if span is not None:
+                    span.end(outcome)
+                observer.request(name, outcome, (clock() - started) / 1_000, span.trace_id if span is not None else "")
 
         return counted

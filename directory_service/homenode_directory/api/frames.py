@@ -114,7 +114,7 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
         case Invalidation():
             m = pb.Invalidation(
                 key=event.key, fence=event.fence, sequence=event.sequence, by=event.by, deleted=event.deleted,
-                prepared=event.prepared,
+                prepared=event.prepared, traceparent=event.trace,
             )  # fmt: skip
             wire.set_version(m.version, event.version)
             return "invalidation", m.SerializeToString()

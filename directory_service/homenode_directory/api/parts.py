@@ -20,6 +20,7 @@ from homenode_directory.observer import Observer
 from homenode_directory.place import Position
 from homenode_directory.sinks import Resync, Sink
 from homenode_directory.store.base import LogTrimmed
+from homenode_directory.tracing import CURRENT, Span, Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,14 @@ class Parts:
     bookmark_ms: int = 1_000
     server_version: str = ""
     consistency: str = "lazy"  # of artifacts without a policy of their own
+    tracer: Tracer | None = None
+
+    def begin_span(self, name: str, message: object, traceparent: str, slice_: int | None = None) -> Span | None:
+        """An operation begins: what this task, or one that it starts, asks of the directory from now on is for it."""
+        assert self.tracer is not None
+        span = self.tracer.operation(name, traceparent, getattr(message, "key", ""), slice_)
+        CURRENT.set(span.traceparent if span is not None else "")
+        return span
 
     async def watch(self, session: str, watch: int, prefix: str, after: Position | None, sink: Sink) -> Position:
         """Start a watch. Where the log no longer has what came after `after`, it starts now, behind a RESYNC."""

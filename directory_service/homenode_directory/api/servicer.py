@@ -18,10 +18,12 @@ from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.errors import malformed
 from homenode_directory.api.http2.call import Call, Direct
 from homenode_directory.api.session_call import SessionCall
+from homenode_directory.tracing import CURRENT
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
 CALL_LIMIT_S = 30.0  # for a unary call, beside what it asks to wait
 WAIT_FOR_COPIES = ("Commit", "SetPolicy", "Resolve")  # may wait until strict copies are dead
+TRACEPARENT = "traceparent"  # metadata of a call
 M = TypeVar("M", bound=Message)
 
 
@@ -32,9 +34,14 @@ def _decoded(kind: type[M], data: bytes) -> M:
         raise malformed() from None
 
 
-def _unary(kind: type[Any], call: Callable[[Any], Awaitable[Message]], wait_ms: int = 0) -> grpc.RpcMethodHandler:
+def _unary(
+    kind: type[Any], call: Callable[[Any], Awaitable[Message]], wait_ms: int, traced: bool
+) -> grpc.RpcMethodHandler:
     async def handle(data: bytes, context: Call) -> bytes:
         message = _decoded(kind, data)
+        if traced:
+            said = (str(value) for name, value in context.invocation_metadata() if name == TRACEPARENT)
+            CURRENT.set(next(said, ""))
         limit_s = CALL_LIMIT_S + (getattr(message, "wait_ms", 0) + wait_ms) / 1_000
         async with asyncio.timeout(limit_s):
             return (await call(message)).SerializeToString()
@@ -119,8 +126,9 @@ async def _drain(received: AsyncIterator[bytes], context: Call) -> None:
 def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     """The service's methods."""
 
+    traced = endpoint.parts.tracer is not None
     table: dict[str, grpc.RpcMethodHandler | Direct] = {
-        name: _unary(kind, call, 2 * endpoint.parts.bounds.term_ms if name in WAIT_FOR_COPIES else 0)
+        name: _unary(kind, call, 2 * endpoint.parts.bounds.term_ms if name in WAIT_FOR_COPIES else 0, traced)
         for name, (kind, call) in endpoint.unary.items()
     }
     table["Session"] = Direct(partial(SessionCall, endpoint))

@@ -23,12 +23,13 @@ from homenode_directory.api.errors import Rejected, error_of, invalid, outcome_n
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.api.parts import Parts
 from homenode_directory.place import Position
+from homenode_directory.tracing import CURRENT, Span
 
 
 class Ticket(Hearing):
     """An operation under way: what its answer needs, and the way there, until it is answered."""
 
-    __slots__ = ("_stream", "finish", "name", "number", "request_id", "started")
+    __slots__ = ("_stream", "finish", "name", "number", "request_id", "span", "started")
 
     def __init__(self, stream: Stream, number: int, request_id: int, name: str) -> None:
         super().__init__()
@@ -37,6 +38,7 @@ class Ticket(Hearing):
         self.request_id = request_id
         self.name = name
         self.started = stream._loop.time()
+        self.span: Span | None = None
         self.finish: Callable[[Any], Any] = _as_is
 
     def answered(self, reply: Any) -> None:
@@ -206,6 +208,9 @@ class Stream:
         message, request_id = getattr(operation, name), operation.request_id
         ticket = Ticket(self, operation.session, request_id, name)
         calls, caller = self._parts.calls, session.caller
+        if self._parts.tracer is not None:
+            slice_ = caller.place.slice_of(self._parts.directory.store.slices)
+            ticket.span = self._parts.begin_span(name, message, operation.traceparent, slice_)
         self._pending += 1
         try:
             if name == "watch":
@@ -220,6 +225,9 @@ class Stream:
         except Exception as failure:
             ticket.failed(failure)
             return
+        finally:
+            if ticket.span is not None:
+                CURRENT.set("")
         if name == "acquire" and message.wait_ms:
             self._waits.add(ticket)
 
@@ -243,7 +251,11 @@ class Stream:
         self._pending -= 1
         self._waits.discard(ticket)
         self.outbox.answer(ticket.number, piece)
-        self._parts.observer.request(ticket.name, outcome, self._loop.time() - ticket.started)
+        span = ticket.span
+        if span is not None:
+            span.end(outcome)
+        seconds = self._loop.time() - ticket.started
+        self._parts.observer.request(ticket.name, outcome, seconds, span.trace_id if span is not None else "")
         if self._finished:
             self._end_if_done()
 

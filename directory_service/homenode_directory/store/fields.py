@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -94,7 +94,8 @@ class VersionRecord:
 class LogRecord:
     """One log entry: what one commit did to one artifact.
 
-    `at_ms` is the store's time as it was known when the commit was judged, `incarnation` the slice's number.
+    `at_ms` is the store's time as it was known when the commit was judged, `incarnation` the slice's number. `trace` is
+    the trace context of whoever asked for it, where that is recorded; what is not recorded has no room for one.
     """
 
     artifact: str
@@ -102,6 +103,7 @@ class LogRecord:
     events: tuple[LogEvent, ...]
     at_ms: int = 0
     incarnation: int = 0
+    trace: str = ""
 
 
 _pack_version = packer(VersionRecord)
@@ -208,13 +210,20 @@ def decode_version(text: str) -> VersionRecord:
 def encode_log(record: LogRecord) -> bytes:
     """A log entry as bytes."""
     events = [_pack_event(event) for event in record.events]
-    return dumps([record.artifact, record.rev, events, record.at_ms, record.incarnation]).encode()
+    row = [record.artifact, record.rev, events, record.at_ms, record.incarnation]
+    return dumps([*row, record.trace] if record.trace else row).encode()
 
 
 def decode_log(data: bytes) -> LogRecord:
     """The inverse of `encode_log`."""
     artifact, rev, events, *since_when = loads(data)
     return LogRecord(artifact, rev, tuple(_unpack_event(event) for event in events), *since_when)
+
+
+def traced(commit: Commit, trace: str) -> None:
+    """Let the log entries of a commit say to which trace they belong."""
+    records = [replace(record, trace=trace) for record in commit.said or map(decode_log, commit.log)]
+    commit.log, commit.said = tuple(map(encode_log, records)), tuple(records)
 
 
 def incarnation_of(token: str) -> int:

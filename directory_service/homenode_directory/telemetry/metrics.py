@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar
 
 from homenode_directory.observer import Usage
 from homenode_directory.telemetry.catalog import CONFLICTS, COUNTERS, GAUGES, HISTOGRAMS, HOW, RESULTS, WRITES
@@ -18,22 +20,27 @@ from homenode_directory.telemetry.catalog import CONFLICTS, COUNTERS, GAUGES, HI
 class Distribution:
     """Counts per bucket. Observing costs a third of a microsecond; the client library's histogram costs several."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_examples", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+        self._examples: dict[int, Exemplar] = {}  # the last of each bucket
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
+    def observe(self, value: float, trace_id: str = "") -> None:
+        """Count one value; `trace_id` names a trace that shows it."""
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
         self._sum += value
+        if trace_id:
+            self._examples[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
 
-    def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulative counts by upper bound, and the sum of all values."""
+    def buckets(self) -> tuple[list[tuple[str, float, Exemplar | None]], float]:
+        """Cumulative counts by upper bound, each with an example, and the sum of all values."""
         names = [*map(str, self._bounds), "+Inf"]
-        return list(zip(names, map(float, accumulate(self._counts)), strict=True)), self._sum
+        examples = map(self._examples.get, range(len(names)))
+        return list(zip(names, map(float, accumulate(self._counts)), examples, strict=True)), self._sum
 
 
 class Prometheus(Collector):
@@ -64,7 +71,7 @@ class Prometheus(Collector):
             histogram = HistogramMetricFamily(name, described.text, labels=described.labels)
             for key, spread in list(self._spreads[name].items()):
                 buckets, total = spread.buckets()
-                histogram.add_metric(key, buckets, total)
+                histogram.add_metric(key, buckets, total)  # type: ignore[arg-type]
             yield histogram
         build = GaugeMetricFamily("homenode_build_info", "The version of this server; always 1.", labels=("version",))
         build.add_metric((self._version,), 1.0)
@@ -73,13 +80,13 @@ class Prometheus(Collector):
     def _count(self, name: str, key: tuple[str, ...], n: float = 1) -> None:
         self._counts[name][key] += n
 
-    def _observe(self, name: str, key: tuple[str, ...], value: float) -> None:
+    def _observe(self, name: str, key: tuple[str, ...], value: float, trace_id: str = "") -> None:
         spread = self._spreads[name].get(key)
         if spread is None:
             spread = self._spreads[name][key] = Distribution(HISTOGRAMS[name].bounds)
-        spread.observe(value)
+        spread.observe(value, trace_id)
 
-    def request(self, operation: str, outcome: str, seconds: float) -> None:
+    def request(self, operation: str, outcome: str, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
         self._count("homenode_requests", (operation, outcome))
         if outcome == "ok":
@@ -89,7 +96,7 @@ class Prometheus(Collector):
             self._count("homenode_refusals", (outcome, operation))
             if outcome in CONFLICTS and operation in WRITES:
                 self._count("homenode_conflicts", (outcome,))
-        self._observe("homenode_request_seconds", (operation,), seconds)
+        self._observe("homenode_request_seconds", (operation,), seconds, trace_id)
 
     def batch(self, size: int, seconds: float) -> None:
         """See `Observer`."""
