@@ -7,6 +7,7 @@ traces that begin here is recorded. Without either nothing of this is loaded.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from importlib import metadata
@@ -85,14 +86,15 @@ def spans(endpoint: str = "") -> Spans | None:
         return None
     if endpoint not in _exported:
         try:
-            _exported[endpoint] = Exported(endpoint, SERVICE, metadata.version("homenode"))
+            exported = _exported[endpoint] = Exported(endpoint, SERVICE, metadata.version("homenode"))
+            atexit.register(exported.close)
         except TracesMissing as missing:
             LOG.warning("%s", missing)
             _exported[endpoint] = None
         except ValueError as error:
             raise InvalidArgument(str(error)) from None
-    exported = _exported[endpoint]
-    return None if exported is None else Spans(exported.tracer, _ratio())
+    known = _exported[endpoint]
+    return None if known is None else Spans(known.tracer, _ratio())
 
 
 def _ratio() -> float:

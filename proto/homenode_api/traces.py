@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import re
 import threading
@@ -94,11 +95,21 @@ class Exported:
         self._provider.add_span_processor(processor)
         self.tracer: Any = self._provider.get_tracer("homenode", version)
 
+        # No thread can be started while the interpreter ends, so it is there from the start.
+        self._ending, self._ended = threading.Event(), threading.Event()
+        self._process = os.getpid()
+        threading.Thread(target=self._end, name="end of traces", daemon=True).start()
+
+    def _end(self) -> None:
+        self._ending.wait()
+        self._provider.shutdown()
+        self._ended.set()
+
     def close(self) -> None:
-        """Send what is queued, for a short time at most."""
-        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        ending.start()
-        ending.join(CLOSE_S)
+        """Send what is queued, for a short time at most. In a child of the process it does nothing."""
+        if self._process == os.getpid():
+            self._ending.set()
+            self._ended.wait(CLOSE_S)
 
 
 def chosen(ratio: float) -> bool:
