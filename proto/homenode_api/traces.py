@@ -75,7 +75,7 @@ class Exported:
     """
 
     def __init__(self, endpoint: str, service: str, version: str) -> None:
-        if not re.fullmatch(r"https?://[^/\s]+/?", endpoint):
+        if not re.fullmatch(r"https?://[^/\s@]+/?", endpoint):
             raise ValueError(f"not the address of a collector: {endpoint!r}; say http://host:4317")
         try:
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

@@ -31,6 +31,21 @@ def test_booleans_in_variables(text: str, value: bool) -> None:
     assert _load(HOMENODE_INSECURE_LISTEN=text).insecure_listen is value
 
 
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1e-3", 0.001)])
+def test_ratios(text: str, value: float, tmp_path: Path) -> None:
+    file = tmp_path / "homenode.toml"
+    file.write_text(f"trace_ratio = {text}\n")
+    for loaded in (_load(HOMENODE_TRACE_RATIO=text), _load("--trace-ratio", text), _load("--config", str(file))):
+        assert loaded.trace_ratio == value
+        assert f"trace_ratio = {value}\n" in config.dump(loaded)
+
+
+@pytest.mark.parametrize("text", ["", "-0.1", "1.01", "nan", "inf", "half", "1,0"])
+def test_what_is_no_ratio_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="HOMENODE_TRACE_RATIO must be a number from 0 to 1"):
+        _load(HOMENODE_TRACE_RATIO=text)
+
+
 def test_what_is_printed_can_be_read_again(tmp_path: Path) -> None:
     settings = _load("--store", 'sqlite:///a "b"\\c.sqlite3', "--insecure-listen", "--drain-ms", "7")
     file = tmp_path / "printed.toml"

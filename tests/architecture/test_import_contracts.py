@@ -43,6 +43,8 @@ VIOLATIONS = [
     ("api-leaves-rules-to-wire", f"{SERVER}/api/stream.py", "import homenode_directory.protocol.events"),
     ("redis-in-one-module", f"{SERVER}/directory.py", "import redis"),
     ("redis-in-one-module", f"{SDK}/errors.py", "import redis.asyncio"),
+    ("otel-at-the-edges", f"{SDK}/errors.py", "import opentelemetry.trace"),
+    ("otel-at-the-edges", f"{SERVER}/api/stream.py", "import opentelemetry.trace"),
     ("kv-stays-apart", f"{SDK}/errors.py", "import torch"),
     ("kv-stays-apart", f"{SERVER}/directory.py", "import homenode_kv"),
     ("sdk-is-light", f"{SDK}/errors.py", "import homenode_directory.protocol.model"),
