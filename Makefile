@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # Arguments for pytest: make test ARGS="tests/store -k redis"
 ARGS ?=
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench dashboards clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench dashboards pictures clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -90,6 +90,12 @@ bench: tools ## figures beside other systems; ARGS="--rows acquire_64,commit_64 
 dashboards: env ## writes deploy/grafana/dashboards from their descriptions in deploy/grafana/generate
 	@$(BIN)/python -m deploy.grafana.generate
 
+pictures: tools ## draws deploy/pictures from a run of two minutes: two directories, Redis, agents, Prometheus
+	@$(SETUP) plot
+	@mkdir -p .run
+	@$(BIN)/python -m tests.deploy.dashboards.record .run/pictures.json
+	@.plot/bin/python deploy/pictures/draw.py .run/pictures.json deploy/pictures
+
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
-	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -not -path './.plot/*' -prune -exec rm -rf {} +

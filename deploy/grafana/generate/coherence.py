@@ -78,6 +78,7 @@ HEALTH: tuple[Panel, ...] = (
         none(f"sum(increase({of('homenode_incarnations_total')}[$__range]))"),
         "short",
         ANY_IS_BAD,
+        whole=True,
     ),
 )
 
@@ -208,6 +209,7 @@ SAVINGS: tuple[Panel, ...] = (
         f"sum(increase({of('homenode_tokens_saved_total')}[$__range]))",
         "short",
         PLAIN,
+        whole=True,
     ).wide(4),
     lines(
         "Bytes kept off the wire",

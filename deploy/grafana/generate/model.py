@@ -98,9 +98,17 @@ def _thresholds(steps: Steps) -> Json:
 
 
 def stat(
-    title: str, text: str, expr: str, unit: str, steps: Steps, *, named: dict[str, tuple[str, str]] | None = None
+    title: str,
+    text: str,
+    expr: str,
+    unit: str,
+    steps: Steps,
+    *,
+    whole: bool = False,
+    named: dict[str, tuple[str, str]] | None = None,
 ) -> Panel:
-    """One figure on its colour. `named` gives words and colours to values: {"1": ("on disk", "green")}."""
+    """One figure on its colour. `whole`: shown without decimals, as increases are estimates. `named` gives words and
+    colours to values: {"1": ("on disk", "green")}."""
     defaults: Json = {
         "unit": unit,
         "noValue": "–",
@@ -108,6 +116,8 @@ def stat(
         "thresholds": _thresholds(steps),
         "mappings": [],
     }
+    if whole:
+        defaults["decimals"] = 0
     if named:
         words = {
             value: {"text": word, "color": color, "index": n} for n, (value, (word, color)) in enumerate(named.items())

@@ -89,6 +89,7 @@ HEALTH: tuple[Panel, ...] = (
         none(f"sum(increase({of('homenode_mistakes_total')}[15m]))"),
         "short",
         ANY_IS_BAD,
+        whole=True,
     ),
 )
 
@@ -151,6 +152,7 @@ GAIN: tuple[Panel, ...] = (
         f"sum(increase({of('homenode_tokens_saved_total')}[$__range]))",
         "short",
         PLAIN,
+        whole=True,
     ).wide(4),
     stat(
         "Bytes saved",

@@ -66,6 +66,7 @@ HEALTH: tuple[Panel, ...] = (
         none(f"sum(increase({of('homenode_incarnations_total')}[$__range]))"),
         "short",
         ANY_IS_BAD,
+        whole=True,
     ),
     stat(
         "Commits a batch",
@@ -80,6 +81,7 @@ HEALTH: tuple[Panel, ...] = (
         f"sum(max_over_time({of('homenode_archive_failures')}[$__range]) - min_over_time({of('homenode_archive_failures')}[$__range]))",
         "short",
         ANY_IS_BAD,
+        whole=True,
     ),
 )
 

@@ -7,7 +7,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -158,8 +157,3 @@ class Monitored:
         for directory in self.directories:
             directory.end()
         self.redis.kill()
-
-
-def run_for(seconds: float) -> None:
-    """Let time go by; for recordings, never for a judgement."""
-    time.sleep(seconds)

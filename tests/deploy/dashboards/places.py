@@ -56,15 +56,20 @@ def expressions() -> list[Expression]:
     return found
 
 
-def evaluated(expression: Expression, *, job: str = "homenode", lately: str = "20s", whole: str = "60s") -> str:
-    """The expression with its dashboard's variables filled in, and its last conditions as values.
+def filled(text: str, *, lately: str = "20s", whole: str = "60s") -> str:
+    """An expression with its dashboard's variables as Grafana fills them in."""
+    values = {"$job": "homenode", "$instance": ".*", "$__rate_interval": lately, "$__range": whole}
+    for variable, value in values.items():
+        text = text.replace(variable, value)
+    return text
+
+
+def evaluated(expression: Expression) -> str:
+    """What to ask of Prometheus: filled in, and conditions as values.
 
     `x > 1` gives nothing while all is well, which looks like a metric that does not exist; `x > bool 1` gives 0.
     """
-    filled = {"$job": job, "$instance": ".*", "$__rate_interval": lately, "$__range": whole}
-    text = expression.text
-    for variable, value in filled.items():
-        text = text.replace(variable, value)
-    if expression.place.startswith("alerts.yml") or "> 0" in text[-4:]:
+    text = filled(expression.text)
+    if expression.place.startswith("alerts.yml") or text.endswith("> 0"):
         text = re.sub(r" (>|<|==) (?=[\d.]+(\s|$))", r" \1 bool ", text)
     return text

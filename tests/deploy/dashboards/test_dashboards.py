@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,16 @@ def test_dashboards_lead_to_each_other_and_keep_what_is_looked_at(name: str) -> 
     assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "job", "instance"]
     sources = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/homenode.yml").read_text())["datasources"]
     assert board["templating"]["list"][0]["current"]["value"] in {source["uid"] for source in sources}
+
+
+def test_pictures_are_small_and_shown_for_what_they_are(repo_root: Path) -> None:
+    readme = (repo_root / "README.md").read_text()
+    pictures = sorted((DEPLOY / "pictures").glob("*.png"))
+    assert pictures and sum(picture.stat().st_size for picture in pictures) < 300_000
+    for picture in pictures:
+        assert f"deploy/pictures/{picture.name}" in readme
+        assert picture.stem in boards()
+    assert "not Grafana screenshots" in readme
 
 
 def test_uids_are_stable_and_apart() -> None:
