@@ -9,9 +9,9 @@ import signal
 import pytest
 
 import homenode
-from homenode.cli import top
-from homenode.cli.metrics import Metrics, default_address
+from homenode.cli.metrics import Metrics, addresses
 from homenode.cli.output import ago_text, size_text
+from homenode.cli.top_picture import Sample, by_activity
 from tests.cli.conftest import Cli, Served, spawn, stop
 
 
@@ -117,17 +117,17 @@ def test_top_goes_on_until_ctrl_c(cli: Cli, url: str, served: Served) -> None:
 
 
 def test_top_puts_the_busiest_first(cli: Cli, url: str) -> None:
-    async def looks() -> tuple[top.Sample, top.Sample]:
+    async def looks() -> tuple[Sample, Sample]:
         async with homenode.connect(url, agent="test") as hn:
             for key in ("a", "b", "c", "d"):
                 await hn.put(key, "1")
-            before = top.Sample(0.0, await hn.list(), None)
+            before = Sample(0.0, await hn.list(), None)
             await hn.put("c", "2")
             async with hn.lease("d", "write"):
-                return before, top.Sample(1.0, await hn.list(), None)
+                return before, Sample(1.0, await hn.list(), None)
 
     before, after = asyncio.run(looks())
-    assert [stat.key for stat in top.by_activity(after, before)][:2] == ["d", "c"]
+    assert [stat.key for stat in by_activity(after, before)][:2] == ["d", "c"]
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,10 @@ def test_metrics_are_read_from_the_text_format() -> None:
 
 
 def test_where_metrics_are_if_nobody_says() -> None:
-    assert default_address("homenode://10.0.0.7:7400/main") == "http://10.0.0.7:7401/metrics"
-    assert default_address("embedded://x") == ""
+    pair = "homenode://10.0.0.7:7400,10.0.0.8:7400/main"
+    assert addresses(pair, None) == ["http://10.0.0.7:7401/metrics", "http://10.0.0.8:7401/metrics"]
+    assert addresses(pair, "http://a:1/metrics,b:2") == ["http://a:1/metrics", "b:2"]
+    assert addresses(pair, "off") == addresses("embedded://x", None) == []
 
 
 @pytest.mark.parametrize(

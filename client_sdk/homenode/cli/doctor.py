@@ -241,9 +241,9 @@ async def _invalidation(writer: Any, reader: Any, key: str) -> Finding:
 
 
 async def _metrics(args: argparse.Namespace) -> Finding:
-    from homenode.cli.metrics import default_address, fetch
+    from homenode.cli.metrics import addresses, fetch
 
-    address = args.metrics or default_address(args.url)
+    address = next(iter(addresses(args.url, args.metrics)), "")
     if not address:
         return Finding("metrics", NOTE, "none: the directory is embedded")
     try:

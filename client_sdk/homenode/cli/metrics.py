@@ -45,21 +45,34 @@ class Metrics:
             if found == name and all(own.get(label) == wanted for label, wanted in labels.items())
         )
 
+    def __contains__(self, name: str) -> bool:
+        return any(found == name for found, _, _ in self.samples)
+
     def by(self, name: str, label: str) -> dict[str, float]:
         """The samples of this name, by one label."""
         return {own[label]: value for found, own, value in self.samples if found == name and label in own}
 
 
-def default_address(url: str) -> str:
-    """Where the server of `url` has its metrics if nobody said otherwise; "" for a directory in this process."""
+def addresses(url: str, option: str | None) -> list[str]:
+    """Where the metrics of the servers of `url` are: what `--metrics` says, or the usual port of each host.
+
+    Empty for `off` and for a directory in this process. Raises CliError for what is no address.
+    """
+    if option == "off":
+        return []
+    if option:
+        found = [part for part in option.split(",") if part]
+        for address in found:
+            _place(address)
+        return found
     target = parse(url)
     if target.embedded:
-        return ""
-    return f"http://{target.hosts[0].rpartition(':')[0]}:{METRICS_PORT}/metrics"
+        return []
+    hosts = dict.fromkeys(host.rpartition(":")[0] for host in target.hosts)
+    return [f"http://{host}:{METRICS_PORT}/metrics" for host in hosts]
 
 
-def fetch(address: str) -> Metrics:
-    """Read the endpoint. Blocks up to TIMEOUT_S. Raises CliError for a wrong address, OSError where nobody answers."""
+def _place(address: str) -> tuple[str, int, str]:
     parts = urlsplit(address if "://" in address else f"http://{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -67,9 +80,21 @@ def fetch(address: str) -> Metrics:
         host = port = None
     if parts.scheme != "http" or not host:
         raise CliError(f"not an address of metrics: {address!r}; say http://HOST:PORT/metrics", Exit.USAGE)
-    connection = http.client.HTTPConnection(host, port or METRICS_PORT, timeout=TIMEOUT_S)
+    return host, port or METRICS_PORT, parts.path or "/metrics"
+
+
+def short_address(address: str) -> str:
+    """For people: host and port."""
+    host, port, _ = _place(address)
+    return f"{host}:{port}"
+
+
+def fetch(address: str) -> Metrics:
+    """Read the endpoint. Blocks up to TIMEOUT_S. Raises CliError for a wrong address, OSError where nobody answers."""
+    host, port, path = _place(address)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", parts.path or "/metrics")
+        connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(BYTES_MAX)
     except http.client.HTTPException as error:

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from homenode.cli.exits import CliError, Exit
-from homenode.cli.look import STATES, holder_text, stat_fields
-from homenode.cli.metrics import Metrics, default_address, fetch
-from homenode.cli.output import Output, ago_text, console, size_text, table
+from homenode.cli.look import STATES, stat_fields
+from homenode.cli.metrics import Metrics, addresses, fetch
+from homenode.cli.output import Output, console
 from homenode.cli.session import Commands, connected
+from homenode.cli.top_figures import FIGURES, Fleet, figures
+from homenode.cli.top_picture import Sample, activities, by_activity, picture
 from homenode.errors import HomenodeError, InvalidArgument
 
 if TYPE_CHECKING:
     from homenode import Homenode
-    from homenode.values import Stat
 
 INTERVAL_S = 1.0
-HEAD_LINES = 9
-_WRITING = ("M", "P")
-_REQUESTS = "homenode_requests_total"
-_CONFLICTS = ("version_conflict", "already_exists", "stale_fence", "lease_lost", "held")
+ARTIFACTS_MAX = 5_000
+PLAIN_ROWS = 24
+
+_DESCRIPTION = f"""\
+Artifacts of the workspace, the busiest since the last look first, and what the servers' /metrics tell of all
+workspaces together, until Ctrl-C.
+
+NEW are versions, TURNS grants and ends of the write lease. Reads from caches are known in sum, as SDKs tell, and not
+for each artifact. What no server tells is shown as –. Of a workspace with more artifacts the first {ARTIFACTS_MAX:,} by
+name are looked at; a PREFIX chooses others.
+"""
+_EPILOG = (
+    """\
+With --json, a line a look: artifacts (as `ls --json` has them, with new_versions and lease_turns), more (there are
+others), states, servers (address, reached, error), and server: null without metrics, else
+"""
+    + "\n".join(f"  {name:<21} {meaning}" for name, meaning in FIGURES.items())
+    + """
+and from the second look on hit_rate_now, and of what rises a …_per_s. null: no server tells it.
+"""
+)
 
 
 def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
@@ -34,194 +52,135 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     top = commands.add_parser(
         "top",
         parents=[common],
-        help="artifacts, states, sharers, writers and the server's figures, live",
-        description="Artifacts of the workspace, those that are being written or were just committed first, and what "
-        "the server's /metrics tells of all workspaces. Reads that agents serve from their own caches do not reach the "
-        "server, so it cannot count them. Until Ctrl-C.",
+        help="artifacts, states, sharers, writers and the servers' figures, live",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("prefix", metavar="PREFIX", nargs="?", default="")
     top.add_argument("--once", action="store_true", help="print one snapshot and end")
     top.add_argument("--interval", type=seconds, default=INTERVAL_S, metavar="S", help="default: 1")
-    top.add_argument("--metrics", metavar="URL", help="default: port 7401 of the directory's host; off: do without")
+    top.add_argument(
+        "--metrics",
+        metavar="URL[,URL…]",
+        help="of each server or worker; default: port 7401 of the directory's hosts; off: do without",
+    )
     top.set_defaults(run=run_top)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One look. `metrics` is None where there are none; `at` in seconds of the monotonic clock."""
-
-    at: float
-    stats: Sequence[Stat]
-    metrics: Metrics | None
 
 
 async def run_top(args: argparse.Namespace, out: Output) -> int:
     """`top`: live on a terminal; with --json a line a look."""
-    address = _address(args)
+    places = addresses(args.url, args.metrics)
     try:
         async with connected(args, agent="top") as hn:
             if args.once or out.json:
-                return await _print(hn, args, address, out)
-            return await _live(hn, args, address)
+                return await _print(hn, args, places, out)
+            return await _live(hn, args, places)
     except asyncio.CancelledError:
         return Exit.OK
 
 
-def _address(args: argparse.Namespace) -> str:
-    if args.metrics == "off":
-        return ""
-    return args.metrics or default_address(args.url)
+async def _look(hn: Homenode, args: argparse.Namespace, places: list[str]) -> Sample:
+    stats, answers = await asyncio.gather(
+        hn.list(args.prefix, limit=ARTIFACTS_MAX),
+        asyncio.gather(*(asyncio.to_thread(_fetch, place) for place in places)),
+    )
+    told = {place: found for place, found in zip(places, answers, strict=True) if isinstance(found, Metrics)}
+    failed = {place: found for place, found in zip(places, answers, strict=True) if isinstance(found, str)}
+    at = time.monotonic()
+    return Sample(at, stats, Fleet(at, told, failed) if places else None, more=len(stats) == ARTIFACTS_MAX)
 
 
-async def _look(hn: Homenode, args: argparse.Namespace, address: str) -> Sample:
-    stats = await hn.list(args.prefix)
-    metrics = None
-    if address:
-        try:
-            metrics = await asyncio.to_thread(fetch, address)
-        except OSError as error:
-            if args.metrics:  # asked for
-                raise CliError(f"no metrics from {address}: {error}", Exit.UNAVAILABLE) from None
-    return Sample(time.monotonic(), stats, metrics)
+def _fetch(place: str) -> Metrics | str:
+    """The server's metrics, or why there are none."""
+    try:
+        return fetch(place)
+    except OSError as error:
+        return error.strerror or str(error)
 
 
-async def _print(hn: Homenode, args: argparse.Namespace, address: str, out: Output) -> int:
+async def _first(hn: Homenode, args: argparse.Namespace, places: list[str]) -> Sample:
+    """The first look. Raises CliError where none of the metrics that were asked for is there."""
+    sample = await _look(hn, args, places)
+    fleet = sample.fleet
+    if fleet is not None and args.metrics and not fleet.told:
+        why = "; ".join(f"{place}: {reason}" for place, reason in fleet.failed.items())
+        raise CliError(f"no metrics from {why}", Exit.UNAVAILABLE)
+    return sample
+
+
+async def _print(hn: Homenode, args: argparse.Namespace, places: list[str], out: Output) -> int:
     before: Sample | None = None
+    sample = await _first(hn, args, places)
     while True:
-        sample = await _look(hn, args, address)
         if out.json:
-            out.value({"artifacts": [stat_fields(stat) for stat in sample.stats], "server": figures(sample, before)})
+            out.value(fields(sample, before))
         else:
-            console().print(picture(args.url, sample, before, rows=len(sample.stats)))
+            screen = console()
+            screen.print(picture(args.url, sample, before, width=screen.width, rows=None))
         if args.once:
             return Exit.OK
-        before = sample
         await asyncio.sleep(args.interval)
+        before, sample = sample, await _look(hn, args, places)
 
 
-async def _live(hn: Homenode, args: argparse.Namespace, address: str) -> int:
+def fields(sample: Sample, before: Sample | None) -> dict[str, Any]:
+    """A look for programs."""
+    found = activities(sample, before)
+    artifacts = []
+    for stat in by_activity(sample, before):
+        seen = found.get(stat.key)
+        more = {"new_versions": seen.versions if seen else None, "lease_turns": seen.turns if seen else None}
+        artifacts.append({**stat_fields(stat), **more})
+    fleet, earlier = sample.fleet, before.fleet if before is not None else None
+    servers: list[dict[str, Any]] = []
+    if fleet is not None:
+        servers += [{"address": place, "reached": True, "error": None} for place in fleet.told]
+        servers += [{"address": place, "reached": False, "error": why} for place, why in fleet.failed.items()]
+    return {
+        "artifacts": artifacts,
+        "more": sample.more,
+        "states": {state: sum(stat.state == state for stat in sample.stats) for state in STATES},
+        "servers": servers,
+        "server": figures(fleet, earlier) if fleet is not None and fleet.told else None,
+    }
+
+
+async def _live(hn: Homenode, args: argparse.Namespace, places: list[str]) -> int:
+    """On a terminal the screen is its own; on one that knows no such thing, looks follow each other."""
     from rich.live import Live
-    from rich.text import Text
 
     screen = console()
-    before = sample = await _look(hn, args, address)
-    with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
-        while True:
-            rows = max(3, screen.size.height - HEAD_LINES)
-            live.update(picture(args.url, sample, before, rows=rows), refresh=True)
-            await asyncio.sleep(args.interval)
-            try:
-                before, sample = sample, await _look(hn, args, address)
-            except InvalidArgument:
-                raise
-            except HomenodeError as error:  # it reconnects by itself
-                live.update(Text(f"{args.url}: {error.message or type(error).__name__}; trying again"), refresh=True)
+    sample = await _first(hn, args, places)
+    if not screen.is_terminal or screen.is_dumb_terminal:
+        return await _follow(hn, args, places, sample, screen.print, lambda: (screen.width, PLAIN_ROWS))
+    with Live(console=screen, auto_refresh=False, screen=True) as live:
+
+        def show(what: Any) -> None:
+            live.update(what, refresh=True)
+
+        return await _follow(hn, args, places, sample, show, lambda: (screen.size.width, screen.size.height))
 
 
-def figures(sample: Sample, before: Sample | None) -> dict[str, float] | None:
-    """What the server tells of itself, all workspaces together; rates need an earlier look."""
-    now = sample.metrics
-    if now is None:
-        return None
-    told = {
-        "sessions": now.total("homenode_sessions"),
-        "streams": now.total("homenode_streams"),
-        "write_leases": now.total("homenode_leases"),
-        "requests": now.total(_REQUESTS),
-        "reads": now.total(_REQUESTS, operation="read"),
-        "commits": _commits(now),
-        "refused_writes": sum(now.total(_REQUESTS, operation="commit", outcome=reason) for reason in _CONFLICTS),
-        "invalidations": now.total("homenode_delivered_total", kind="invalidation"),
-        "bodies_held": now.total("homenode_content_bodies_total", kind="held"),
-        "bodies": now.total("homenode_content_bodies_total"),
-        "bytes_sent": now.total("homenode_content_bytes_total"),
-        "tokens_saved": now.total("homenode_tokens_saved_total"),
-    }
-    earlier = before.metrics if before is not None and before is not sample else None
-    if earlier is not None and before is not None:
-        passed_s = max(0.001, sample.at - before.at)
-        told["requests_per_s"] = max(0.0, now.total(_REQUESTS) - earlier.total(_REQUESTS)) / passed_s
-        told["commits_per_s"] = max(0.0, _commits(now) - _commits(earlier)) / passed_s
-    return told
-
-
-def _commits(metrics: Metrics) -> float:
-    return metrics.total(_REQUESTS, operation="commit", outcome="ok")
-
-
-def picture(url: str, sample: Sample, before: Sample | None, *, rows: int) -> Any:
-    """One look as text for a screen of some rows."""
-    from rich.console import Group
+async def _follow(
+    hn: Homenode,
+    args: argparse.Namespace,
+    places: list[str],
+    sample: Sample,
+    show: Callable[[Any], None],
+    size: Callable[[], tuple[int, int]],
+) -> int:
     from rich.text import Text
 
-    states = {state: sum(stat.state == state for stat in sample.stats) for state in STATES}
-    summary = "  ".join(f"{state} {number}" for state, number in states.items() if number)
-    lines = [
-        Text(f"{url}  {time.strftime('%H:%M:%S')}", style="bold"),
-        Text(f"artifacts {len(sample.stats)}  {summary}"),
-        *(Text(line) for line in _server_lines(figures(sample, before))),
-        Text(""),
-    ]
-    shown = by_activity(sample, before)[:rows]
-    return Group(*lines, _table(shown, before), *_left_out(len(sample.stats) - len(shown)))
-
-
-def _left_out(number: int) -> list[Any]:
-    from rich.text import Text
-
-    return [Text(f"… and {number} more")] if number > 0 else []
-
-
-def _server_lines(told: dict[str, float] | None) -> list[str]:
-    if told is None:
-        return ["server: no metrics (--metrics URL names them)"]
-
-    def rate(name: str) -> str:
-        per_s = told.get(f"{name}_per_s")
-        return f" ({per_s:.0f}/s)" if per_s is not None else ""
-
-    held = f"{100 * told['bodies_held'] / told['bodies']:.0f} %" if told["bodies"] else "–"
-    return [
-        f"server: sessions {told['sessions']:.0f}  streams {told['streams']:.0f}"
-        f"  write leases {told['write_leases']:.0f}  commits {told['commits']:.0f}{rate('commits')}"
-        f"  refused writes {told['refused_writes']:.0f}",
-        f"        requests {told['requests']:.0f}{rate('requests')}  reads {told['reads']:.0f}"
-        f"  invalidations {told['invalidations']:.0f}",
-        f"        bodies already held {held}  bytes sent {size_text(int(told['bytes_sent']))}"
-        f"  tokens kept off the wire ~{told['tokens_saved']:.0f}",
-    ]
-
-
-def by_activity(sample: Sample, before: Sample | None) -> list[Stat]:
-    """Those being written first, then those committed since the last look, then those with most copies."""
-    return sorted(
-        sample.stats,
-        key=lambda stat: (stat.state not in _WRITING, -_new_versions(stat, before), -stat.sharers, stat.key),
-    )
-
-
-def _new_versions(stat: Stat, before: Sample | None) -> int:
-    if before is None:
-        return 0
-    old = next((earlier.version.n for earlier in before.stats if earlier.key == stat.key), 0)
-    return max(0, stat.version.n - old)
-
-
-def _table(stats: Sequence[Stat], before: Sample | None) -> Any:
-    rows = []
-    for stat in stats:
-        new = _new_versions(stat, before)
-        rows.append(
-            (
-                stat.key,
-                f"{stat.state} {STATES.get(stat.state, '')}",
-                str(stat.version.n),
-                f"+{new}" if new else "",
-                str(stat.sharers),
-                holder_text(stat),
-                size_text(stat.size),
-                ago_text(stat.committed_at_ms),
-            )
-        )
-    columns = ("KEY", "STATE", "VERSION", "NEW", "SHARERS", "WRITER", "BYTES", "COMMITTED")
-    return table(columns, rows, right=("VERSION", "NEW", "SHARERS", "BYTES"))
+    before: Sample | None = None
+    while True:
+        width, rows = size()
+        show(picture(args.url, sample, before, width=width, rows=rows))
+        await asyncio.sleep(args.interval)
+        try:
+            before, sample = sample, await _look(hn, args, places)
+        except InvalidArgument:
+            raise
+        except HomenodeError as error:  # it reconnects by itself
+            show(Text(f"{args.url}: {error.message or type(error).__name__}; trying again"))
+            before, sample = None, dataclasses.replace(sample)
