@@ -15,6 +15,7 @@ import homenode
 from tests.client.conftest import ServerFactory
 from tests.client.scripted import until
 from tests.conftest import RedisFactory
+from tests.faults.proxy import Proxy
 
 WRITERS = 8
 RESTARTS = 4
@@ -214,6 +215,16 @@ async def test_a_connection_needs_a_server(server_factory: ServerFactory) -> Non
     waiting = asyncio.create_task(homenode.connect(server.url, agent="a", timeout_ms=30_000)._open())
     await server.start()
     await (await waiting).close()
+
+
+async def test_a_far_server_is_given_the_time_to_answer(server_factory: ServerFactory) -> None:
+    """An attempt to connect is not given up, and begun anew, while its answer is on its way."""
+    server = await server_factory().start()
+    async with Proxy(server.port) as proxy:
+        proxy.up.delay_s = proxy.down.delay_s = 0.2
+        async with homenode.connect(f"homenode://127.0.0.1:{proxy.port}/main", agent="far", timeout_ms=60_000) as hn:
+            assert (await hn.put("k", "x")).text == "x"
+        assert proxy.connections <= 2  # of the session, and of calls
 
 
 async def test_another_host_takes_over(server_factory: ServerFactory) -> None:
