@@ -9,9 +9,14 @@ SETUP := deploy/dev/setup.sh
 NODE_BIN := deploy/dev/node/node_modules/.bin
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/$(NODE_BIN):$(PATH)
 
+# Hundreds of processes of ours start in a run of the tests: each is to find its modules compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # Arguments for pytest: make test ARGS="tests/store -k redis"
 ARGS ?=
+# The whole suite runs in several processes, for much of it is waiting; a part of it in one, where -s and --pdb work.
+WORKERS ?= $(if $(ARGS),0,4)
 
 .PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench dashboards pictures clean
 
@@ -28,8 +33,8 @@ tools: ## everything the checks and tests need: .venv, generator, redis-server, 
 run: env ## embedded directory on 127.0.0.1:7400, demo of agents that share files; DEMO_ONLY=1 ends after the demo
 	@$(BIN)/homenode demo $(if $(filter 1,$(DEMO_ONLY)),,--serve)
 
-test: tools check ## checks, then the whole suite against real stores; ARGS="tests/store -k redis" for a part of it
-	@$(PYTEST) -q $(ARGS)
+test: tools check ## checks, then the whole suite against real stores; ARGS="tests/store -k redis" for a part of it, WORKERS=4 processes
+	@$(PYTEST) -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: tools lint types contracts proto ## lint, format, types, import contracts, wire contract, generated code
 

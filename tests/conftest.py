@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.ports import free_port
 from tests.support.redis_process import RedisProcess
@@ -19,6 +20,10 @@ from tests.support.redis_process import RedisProcess
 RedisFactory = Callable[..., RedisProcess]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("homenode", deadline=None)
+settings.load_profile("homenode")
 
 
 def pytest_configure() -> None:
@@ -32,6 +37,11 @@ def pytest_configure() -> None:
 def _not_grpc_poller(record: logging.LogRecord) -> bool:
     """grpc.aio's one poller reports to an event loop that an earlier test of the same process has closed."""
     return "PollerCompletionQueue" not in record.getMessage()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that no worker is left with it at the end while the others have nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None and item.get_closest_marker("tlc") is None)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 ServerFactory = Callable[..., ServerProcess]
 ScriptFactory = Callable[..., Script]
 
-_figures: list[str] = []
+FIGURE = "figure of the campaign"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,10 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The figures of the campaign."""
-    if _figures:
+    """The figures of the campaign, from whichever process a test ran in."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind)]
+    figures = [line for one in reports for name, line in one.user_properties if name == FIGURE]
+    if figures:
         terminalreporter.section("faults")
-        for line in _figures:
+        for line in figures:
             terminalreporter.write_line(line)
 
 
@@ -68,7 +70,7 @@ def scale(campaign: bool) -> Scale:
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
     """`report(text)` adds a line to the figures."""
-    return lambda text: _figures.append(f"{request.node.name}: {text}")
+    return lambda text: request.node.user_properties.append((FIGURE, f"{request.node.name}: {text}"))
 
 
 @pytest.fixture

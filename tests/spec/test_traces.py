@@ -16,6 +16,8 @@ from tests.spec.trace_module import Run, runs_of
 from tests.spec.trace_runs import in_memory, simulated
 from tests.spec.traces import ACTIONS, UNLOGGED, kinds, validate, with_corruptions
 
+pytestmark = pytest.mark.xdist_group("traces")  # which share their runs
+
 SEEDS = 60
 ENOUGH = {*SPOILS, "handed_off", "expired", "released", "session_lost", "PolicySet", "Refused"}
 

@@ -12,13 +12,20 @@ POLL_S = 0.02
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listened on a moment ago.
+    """A TCP port on loopback that the kernel gives to nobody who does not name it, for the next minute.
 
-    Another process may take it before the caller does, so whoever binds it tries again with a new one.
+    A connection to it is left behind in TIME_WAIT: the kernel then chooses the port neither for `bind` to port 0 nor
+    for `connect`, and a server that names it (with SO_REUSEADDR, as all do) gets it. So tests that run beside each
+    other, and the connections that they make, stay out of each other's way.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, 0))
+        listener.listen(1)
+        port: int = listener.getsockname()[1]
+        with socket.create_connection((HOST, port)):
+            accepted, _ = listener.accept()
+            accepted.close()  # who closes first is left in TIME_WAIT
         return port
 
 

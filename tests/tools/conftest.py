@@ -42,6 +42,18 @@ async def url(request: pytest.FixtureRequest, short_tmp: Path) -> AsyncIterator[
 
 
 @pytest.fixture(params=KINDS)
+async def brisk_url(request: pytest.FixtureRequest, short_tmp: Path) -> AsyncIterator[str]:
+    """A server over each store whose terms are short: what is strict waits for one after the start."""
+    stores = {"memory": "memory://", "sqlite": f"sqlite:///{short_tmp}/brisk.sqlite3"}
+    store = stores.get(request.param) or request.getfixturevalue("redis_url")
+    server = ServerProcess(store, short_tmp, term_ms=1_000)
+    try:
+        yield (await server.start()).url
+    finally:
+        server.kill()
+
+
+@pytest.fixture(params=KINDS)
 async def bed(request: pytest.FixtureRequest, tmp_path: Path, redis_factory: RedisFactory) -> AsyncIterator[Bed]:
     """Where a store lives."""
     made: Bed

@@ -158,8 +158,8 @@ async def test_a_burst_of_versions_ends_with_the_last_one(url: str) -> None:
 
 
 @pytest.mark.parametrize("push", ["sharers", "all"])
-async def test_strict_content_comes_only_once_it_is_published(url: str, push: str) -> None:
-    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+async def test_strict_content_comes_only_once_it_is_published(brisk_url: str, push: str) -> None:
+    async with homenode.connect(brisk_url, agent="a") as a, homenode.connect(brisk_url, agent="b") as b:
         await a.put("plan", "one")
         await a.set_policy("plan", consistency="strict", push=push)
         assert (await b.read("plan")).level == (await a.read("plan")).level == "strict"
