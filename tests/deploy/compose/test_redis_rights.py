@@ -164,6 +164,19 @@ async def test_the_directory_may_do_what_it_does_and_nothing_else(start: Start, 
     assert used(server) - before - granted - {"auth", "acl|log", "script|flush"} == set()
 
 
+@pytest.mark.parametrize("kill", [False, True])
+async def test_what_was_committed_is_there_after_a_restart(start: Start, secrets: Path, kill: bool) -> None:
+    """Redis reads its append-only file in the name of the default user, and skips what that user may not do."""
+    server = start()
+    await work(server, secrets)
+    with server.client() as admin:
+        before = {key: admin.dump(key) for key in admin.keys("*")}
+    server.restart(kill=kill)
+    with server.client() as admin:
+        assert {key: admin.dump(key) for key in admin.keys("*")} == before
+    assert len(before) > 4 and "CRITICAL" not in server.log()
+
+
 async def test_other_keys_and_channels_are_closed(start: Start, secrets: Path) -> None:
     server = start()
     password = (secrets / "redis_password").read_text()
