@@ -87,6 +87,7 @@ class Link:
         places: one for each operation under way.
         queueing: places for those that wait until somebody else is done. They take at most half of the room, so that
             whoever they wait for has some.
+        heard: whether anything has come on the current stream.
         users: connections that share it; the last one closes it.
     """
 
@@ -102,6 +103,7 @@ class Link:
         self._wake = asyncio.Event()
         self._stream: Stream | None = None
         self._heard_ns = 0
+        self.heard = False
         self._sent = 0  # frames on the current stream
         self._backoff = Backoff(rng)
         self._leaving: asyncio.TimerHandle | None = None
@@ -201,6 +203,7 @@ class Link:
     async def _serve(self, stream: Stream) -> None:
         self._stream = stream
         self._heard_ns = self.clock()
+        self.heard = False
         self._out.clear()
         self._sent = 0
         writer = asyncio.create_task(self._write(stream))
@@ -230,6 +233,7 @@ class Link:
             if frame.number not in (0, received):
                 raise Unavailable("a frame of the session stream is missing")
             self._heard_ns = self.clock()
+            self.heard = True
             self._backoff.reset()
             endpoints = self._endpoints
             for item in frame.items:

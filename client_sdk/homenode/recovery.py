@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("homenode")
 
 CALL_TIMEOUT_S = 5.0
+FIRST_TIMEOUT_S = 2.5  # for an answer of a server that has not said anything yet, where there are others
 RESOLVE_MAX = 512
 TRIES_HERE = 3
 _WORTH_RETRYING = (Unavailable, Overloaded, DeadlineExceeded)
@@ -39,21 +40,28 @@ async def open_session(session: Session) -> None:
             seen_incarnation=session.position.incarnation,
         )
         try:
-            opened = await session.link.transport.call("OpenSession", request, CALL_TIMEOUT_S)
+            limit_s = FIRST_TIMEOUT_S if _may_be_deaf(session) else CALL_TIMEOUT_S
+            opened = await session.link.transport.call("OpenSession", request, limit_s)
         except _WORTH_RETRYING as failure:
             session.last_failure = failure
-            await asyncio.sleep(backoff.next_s())
             tries += 1
-            _try_elsewhere(session, tries)
+            _try_elsewhere(session, tries, failure)
+            await asyncio.sleep(backoff.next_s())
         else:
             session.begin(opened)
             return
 
 
-def _try_elsewhere(session: Session, tries: int) -> None:
-    """A server that answers, but cannot reach the store, is left for another one."""
-    if tries % TRIES_HERE == 0 and session.link.transport.hosts > 1:
+def _try_elsewhere(session: Session, tries: int, failure: HomenodeError) -> None:
+    """A server that does not answer, or does and cannot reach the store, is left for another one."""
+    deaf = isinstance(failure, DeadlineExceeded) and _may_be_deaf(session)
+    if (deaf or tries % TRIES_HERE == 0) and session.link.transport.hosts > 1:
         session.link.restart()
+
+
+def _may_be_deaf(session: Session) -> bool:
+    """Nothing has come from this server, and there are others. Without a session the link does not notice silence."""
+    return session.link.transport.hosts > 1 and not session.link.heard
 
 
 async def reopen(session: Session) -> None:
@@ -99,9 +107,9 @@ async def _resolve(session: Session, old_id: str, asked: list[Pending]) -> None:
         except _WORTH_RETRYING as failure:
             if isinstance(failure, SessionLost):
                 break  # the directory remembers nothing of it
-            await asyncio.sleep(backoff.next_s())
             tries += 1
-            _try_elsewhere(session, tries)
+            _try_elsewhere(session, tries, failure)
+            await asyncio.sleep(backoff.next_s())
         except HomenodeError:
             break
         else:

@@ -747,6 +747,27 @@ async def test_what_many_sessions_hold_is_declared_in_frames_that_a_server_takes
     assert max(frame.ByteSize() for frame in frames) < 3 << 20
 
 
+async def test_a_first_server_that_says_nothing_at_all_is_left_for_another_one(directory: ScriptedDirectory) -> None:
+    """As where the resolution of its name hangs: neither the stream nor a call ever fails."""
+    directory.hosts = 2
+    call, deaf = directory.call, True
+
+    async def say_nothing(method: str, request: Any, timeout_s: float) -> Any:
+        if not deaf:
+            return await call(method, request, timeout_s)
+        await asyncio.sleep(timeout_s)
+        raise homenode.DeadlineExceeded("no answer in time")
+
+    async def next_server() -> None:
+        nonlocal deaf
+        deaf = False
+
+    directory.call, directory.next_server = say_nothing, next_server  # type: ignore[method-assign]
+    hn, _ = await connect(directory)
+    assert not deaf and directory.opened == 1
+    await hn.close()
+
+
 async def test_a_failure_that_nobody_foresaw_does_not_end_the_recovery(directory: ScriptedDirectory) -> None:
     directory.hold("a", 1, b"one")
     hn, _ = await connect(directory)
