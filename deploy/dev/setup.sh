@@ -7,6 +7,7 @@
 #   setup.sh prometheus   a real Prometheus with promtool, and amtool
 #   setup.sh node     node and the npm packages of deploy/dev/node
 #   setup.sh plot     .plot with matplotlib, for the pictures in the README
+#   setup.sh docker   what `make compose-test` runs: a Docker daemon, Compose, and debootstrap for the base images; root only
 #   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
 #
 # As root it installs missing Debian packages and says so; otherwise it names what is missing and ends.
@@ -121,6 +122,13 @@ setup_peers() {
     die "etcd or h2load (install etcd-server and nghttp2-client)"
 }
 
+setup_docker() {
+  local tools=(dockerd docker-compose debootstrap ip iptables curl)
+  if command -v "${tools[@]}" >/dev/null && [ "$(command -v "${tools[@]}" | wc -l)" = ${#tools[@]} ]; then return; fi
+  apt_install "the deployment is tried on a Docker daemon" docker.io docker-compose debootstrap iproute2 iptables curl ||
+    die "a Docker daemon (install docker.io, docker-compose and debootstrap, as root)"
+}
+
 node_ok() { command -v node >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; }
 
 # Without a Node of the machine's own, the one in a wheel goes into .venv: no root, and far less than Debian's npm.
@@ -152,7 +160,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      env | gen | plot | redis | prometheus | node | peers) "setup_$step" ;;
+      env | gen | plot | redis | prometheus | node | docker | peers) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done

@@ -227,8 +227,6 @@ def play(made: Machine) -> None:
 def main() -> int:
     """Returns the exit status."""
     try:
-        for name in ("dockerd", "docker-compose", "debootstrap", "ip", "curl"):
-            run("sh", "-c", f"command -v {name}")
         run("deploy/secrets.sh")
         with machine() as made:
             version = made.docker("version", "--format", "{{.Server.Version}}")

@@ -63,6 +63,8 @@ class Machine:
             "DOCKER_HOST": f"unix://{self.folder}/docker.sock",
             "PYTHON_IMAGE": PYTHON_IMAGE,
             "SERVICES_IMAGE": SERVICES_IMAGE,
+            "DEMO_TURNS": "100",
+            "DEMO_PLAYS": "6",
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": f"http://127.0.0.1:{WHEELS_PORT}/",
             "PIP_INDEX_URL": "",
@@ -173,7 +175,7 @@ def _fetch_wheels(made: Machine, tree: Path) -> None:
     for name in ("resolv.conf", "pip.conf", "ssl/certs/ca-certificates.crt"):
         if (source := Path("/etc") / name).exists():
             shutil.copy(source, tree / "etc" / name)
-    fetch = "python3 requirements.py cli otel server >r.txt && python3 -m pip -qq download -r r.txt hatchling"
+    fetch = "python3 requirements.py cli server otel >r.txt && python3 -m pip -qq download -r r.txt hatchling"
     run("chroot", tree, "sh", "-c", f"cd /wheels && {fetch}")
     shutil.move(tree / "wheels", made.folder / "wheels")
 

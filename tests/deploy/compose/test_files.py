@@ -57,7 +57,7 @@ def services(compose: dict[str, Any]) -> dict[str, Service]:
 
 
 def environment(service: Service) -> dict[str, str]:
-    return {name: value for name, value in service.get("environment", {}).items() if name.startswith("HOMENODE_")}
+    return {name: str(value) for name, value in service.get("environment", {}).items() if name.startswith("HOMENODE_")}
 
 
 def test_compose_itself_accepts_it(repo_root: Path, deploy: Path, tmp_path: Path) -> None:
