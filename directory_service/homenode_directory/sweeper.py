@@ -7,7 +7,7 @@ replica's sweeper may do any of it: the guards of a commit let only one succeed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,8 @@ from homenode_directory.sessions import CLEARED, forgotten
 from homenode_directory.slice import Slice
 from homenode_directory.store import fields
 from homenode_directory.store.base import Commit, Store, StoreError
+
+HISTORIES_AT_ONCE = 16
 
 Collect = Callable[[int], Awaitable[int]]
 """Deletes unreferenced content of a slice; returns how many contents."""
@@ -177,18 +179,28 @@ class Sweeper:
         if age_ms is not None:
             due, now_ms = await self._store.by_score(slice_.number, fields.DUE_HISTORIES, self.rounds.due_max)
             grown |= {artifact: None for artifact, at_ms in due if at_ms <= now_ms}
-        for artifact in grown:
-            (record,) = await self._store.load(slice_.number, [fields.versions_key(artifact)])
-            history = self._history(record)
-            drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
-            if drop:
-                gone = {str(n): record[str(n)] for n in drop}
-                cut = fields.forget_versions(artifact, gone)
-                await self._directory.plain(slice_, partial(_as_is, cut))
-            if age_ms is not None:
-                left = sorted(version.committed_ms for version in history if version.n not in drop)
-                again = left[0] + age_ms + 1 if len(left) > 1 else 0  # the committed version never ages
-                await self._directory.plain(slice_, partial(_as_is, fields.look_at_history(artifact, again)))
+        artifacts = list(grown)
+        for start in range(0, len(artifacts), HISTORIES_AT_ONCE):
+            some = artifacts[start : start + HISTORIES_AT_ONCE]
+            records = await self._store.load(slice_.number, [fields.versions_key(artifact) for artifact in some])
+            cuts = [
+                cut
+                for artifact, record in zip(some, records, strict=True)
+                for cut in self._cuts(artifact, record, now_ms)
+            ]
+            await asyncio.gather(*(self._directory.plain(slice_, partial(_as_is, cut)) for cut in cuts))
+
+    def _cuts(self, artifact: str, record: Mapping[str, str], now_ms: int) -> Iterator[Commit]:
+        """What to do with an artifact's history."""
+        age_ms = self.rounds.retention.age_ms
+        history = self._history(record)
+        drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
+        if drop:
+            yield fields.forget_versions(artifact, {str(n): record[str(n)] for n in drop})
+        if age_ms is not None:
+            left = sorted(version.committed_ms for version in history if version.n not in drop)
+            again = left[0] + age_ms + 1 if len(left) > 1 else 0  # the committed version never ages
+            yield fields.look_at_history(artifact, again)
 
     def _history(self, record: Mapping[str, str]) -> list[Retained]:
         if self.rounds.retention.age_ms is None:  # numbers are enough

@@ -62,18 +62,14 @@ def common_prefix(a: AnyStr, b: AnyStr) -> int:
     """The number of leading elements (bytes or characters) that `a` and `b` share."""
     limit = min(len(a), len(b))
     low = 0
-    while low < limit and a[low : low + _CHUNK] == b[low : low + _CHUNK]:
-        low += _CHUNK
-    low, high = min(low, limit), min(low + _CHUNK, limit)
-    # The chunks compared above may end behind the shorter input, so equality up to `high` is asked once more.
-    if a[low:high] == b[low:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
+    step = min(_CHUNK, 1 << limit.bit_length() >> 1)
+    while step:
+        high = low + step
+        if high <= limit and a[low:high] == b[low:high]:
+            low = high
+            if step == _CHUNK:
+                continue
+        step >>= 1
     return low
 
 
@@ -81,19 +77,14 @@ def common_suffix(a: AnyStr, b: AnyStr, limit: int) -> int:
     """The number of trailing elements that `a` and `b` share, at most `limit` (at most the shorter length)."""
     end_a, end_b = len(a), len(b)
     low = 0
-    while low < limit:
-        high = min(low + _CHUNK, limit)
-        if a[end_a - high : end_a - low] != b[end_b - high : end_b - low]:
-            break
-        low = high
-    else:
-        return limit
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[end_a - middle : end_a - low] == b[end_b - middle : end_b - low]:
-            low = middle
-        else:
-            high = middle
+    step = min(_CHUNK, 1 << limit.bit_length() >> 1)
+    while step:
+        high = low + step
+        if high <= limit and a[end_a - high : end_a - low] == b[end_b - high : end_b - low]:
+            low = high
+            if step == _CHUNK:
+                continue
+        step >>= 1
     return low
 
 

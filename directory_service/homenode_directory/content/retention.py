@@ -51,6 +51,8 @@ def plan_retention(
     versions: Sequence[Retained], policy: RetentionPolicy, *, now_ms: int, pinned: Collection[int] = ()
 ) -> RetentionPlan:
     """What to forget now. The current version (the highest n) and the `pinned` ones always stay."""
+    if policy.age_ms is None and len(versions) <= policy.keep + policy.slack:
+        return RetentionPlan()
     history = sorted(versions, key=lambda version: version.n)
     protected = {*pinned, *(version.n for version in history[-1:])}
     surplus = len(history) - policy.keep if len(history) > policy.keep + policy.slack else 0

@@ -407,7 +407,8 @@ def forget_versions(artifact: str, gone: Mapping[str, str]) -> Commit:
     key = versions_key(artifact)
     guards = tuple(Equals(key, name, text) for name, text in gone.items())
     writes: list[Write] = [Drop(key, name) for name in gone]
-    for record in map(decode_version, gone.values()):
-        if record.content is not None:
-            writes.append(Add(references_key(record.content.hash), "refs", -1))
+    for text in gone.values():
+        content = loads(text)[1]  # see VersionRecord and Content
+        if content is not None:
+            writes.append(Add(references_key(content[0]), "refs", -1))
     return Commit(guards, tuple(writes))

@@ -109,10 +109,8 @@ class Overlay:
         self.head += 1
 
     def put_blob(self, key: str, data: bytes) -> None:
-        """Keep bytes unless the key has some."""
-        if key in self.blobs or (key not in self.deleted and self._has_blob(key)):
-            return
-        self.blobs[key] = data
+        """Keep bytes unless the key has some: `flush` writes none over others."""
+        self.blobs.setdefault(key, data)
 
     def _has_blob(self, key: str) -> bool:
         query = "SELECT 1 FROM blobs WHERE slice = ? AND key = ?"
@@ -179,6 +177,7 @@ def flush(connection: sqlite3.Connection, overlays: Iterable[Overlay]) -> None:
     fields: list[Row] = []
     ranks: list[Row] = []
     log: list[Row] = []
+    blobs: list[Row] = []
     for overlay in overlays:
         s = overlay.slice
         for key in overlay.deleted:
@@ -190,13 +189,11 @@ def flush(connection: sqlite3.Connection, overlays: Iterable[Overlay]) -> None:
         )
         for table, column, changed, rows in changes:
             for key, whole in changed.items():
-                for name, value in whole.items():
-                    if value is not None:
-                        rows.append((s, key, name, value))
-                    elif key not in overlay.deleted:
-                        execute(f"DELETE FROM {table} WHERE slice = ? AND key = ? AND {column} = ?", (s, key, name))
-        for key, data in overlay.blobs.items():
-            execute("INSERT INTO blobs VALUES (?,?,?)", (s, key, data))
+                rows += [(s, key, name, value) for name, value in whole.items() if value is not None]
+                if key not in overlay.deleted:
+                    for names, count in _chunks([name for name, value in whole.items() if value is None]):
+                        execute(_deletion(table, column, count), (s, key, *names))
+        blobs += [(s, key, data) for key, data in overlay.blobs.items()]
         log += [(s, n, data) for n, data in enumerate(overlay.log, overlay.head - len(overlay.log) + 1)]
         if overlay.log:
             overlay.meta.head = overlay.head
@@ -205,6 +202,7 @@ def flush(connection: sqlite3.Connection, overlays: Iterable[Overlay]) -> None:
         ("records", "ON CONFLICT DO UPDATE SET value = excluded.value", fields),
         ("ranks", "ON CONFLICT DO UPDATE SET score = excluded.score", ranks),
         ("log", "", log),
+        ("blobs", "ON CONFLICT DO NOTHING", blobs),
     ):
         for chunk, count in _chunks(rows):
             execute(_insertion(table, upsert, len(chunk[0]), count), _flat(chunk))
@@ -230,6 +228,11 @@ def _keys_query(count: int) -> str:
 @cache
 def _insertion(table: str, clause: str, columns: int, count: int) -> str:
     return f"INSERT INTO {table} VALUES {_rows(columns, count)} {clause}"
+
+
+@cache
+def _deletion(table: str, column: str, count: int) -> str:
+    return f"DELETE FROM {table} WHERE slice = ? AND key = ? AND {column} IN ({','.join('?' * count)})"
 
 
 def _rows(columns: int, count: int) -> str:
