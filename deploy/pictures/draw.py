@@ -27,6 +27,7 @@ DASHBOARDS = Path(__file__).resolve().parents[1] / "grafana" / "dashboards"
 # What is drawn of each dashboard: the rows of these titles.
 PICTURES = {
     "overview": ("Is it healthy?", "What it does"),
+    "store": ("Is it healthy?", "Calls"),
     "coherence": ("Is it healthy?", "Invalidations", "Writes and leases"),
 }
 WIDTH_PX, UNIT_PX, HEAD_PX, DPI = 1_440, 34, 72, 100

@@ -102,7 +102,8 @@ class Audience:
         self._watching: dict[Member, None] = {}
         self._observer = observer
         self.pinged: dict[Member, Ping] = {}  # who waits for a bookmark
-        self.rounds: OrderedDict[tuple[str, int], int] = OrderedDict()  # (artifact, fence) -> when it was committed
+        # (artifact, fence) -> when it was committed, and the traceparent of that
+        self.rounds: OrderedDict[tuple[str, int], tuple[int, str]] = OrderedDict()
 
     def add(self, member: Member) -> None:
         """A session joins."""
@@ -178,7 +179,7 @@ class Audience:
         others = len(interested) - (self.members.get(event.session) in interested)
         self._observer.fanout(others)
         if others:
-            self.rounds[record.artifact, event.fence] = record.at_ms
+            self.rounds[record.artifact, event.fence] = record.at_ms, record.trace
             if len(self.rounds) > ROUNDS_MAX:
                 self.rounds.popitem(last=False)
 

@@ -176,10 +176,13 @@ class Delivery:
         if member is not None and artifact in member.hoped:
             self.tail.cursors[self._slice_of[session]].audience.drop(member, artifact)
 
-    def told_at_ms(self, session: str, artifact: str, fence: int) -> int:
-        """When what an acknowledgement speaks of was committed, by the slice's time; 0 where that is not remembered."""
+    def told(self, session: str, artifact: str, fence: int) -> tuple[int, str]:
+        """When what an acknowledgement speaks of was committed, by the slice's time, and its traceparent.
+
+        0 and "" where that is not remembered.
+        """
         slice_ = self._slice_of.get(session)
-        return 0 if slice_ is None else self.tail.cursors[slice_].audience.rounds.get((artifact, fence), 0)
+        return (0, "") if slice_ is None else self.tail.cursors[slice_].audience.rounds.get((artifact, fence), (0, ""))
 
     def drop(self, session: str, key: str) -> None:
         """The session holds no copy of `key` any more."""

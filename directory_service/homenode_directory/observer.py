@@ -36,7 +36,7 @@ class Observer(Protocol):
         `trace_id` is that of its trace, where it is recorded.
         """
 
-    def batch(self, size: int, seconds: float) -> None:
+    def batch(self, size: int, seconds: float, trace_id: str = "") -> None:
         """One group commit of `size` transitions took so long."""
 
     def store_call(self, kind: str, seconds: float) -> None:
@@ -60,7 +60,7 @@ class Observer(Protocol):
     def fanout(self, sessions: int) -> None:
         """So many sessions on this server were told that their copies are obsolete, by one commit."""
 
-    def acknowledged(self, seconds: float) -> None:
+    def acknowledged(self, seconds: float, trace_id: str = "") -> None:
         """A sharer's word that its copy is gone arrived so long after the commit."""
 
     def lease_ended(self, cause: str) -> None:
@@ -94,7 +94,7 @@ class Silent:
     def request(self, operation: str, outcome: str, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
 
-    def batch(self, size: int, seconds: float) -> None:
+    def batch(self, size: int, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
 
     def store_call(self, kind: str, seconds: float) -> None:
@@ -118,7 +118,7 @@ class Silent:
     def fanout(self, sessions: int) -> None:
         """See `Observer`."""
 
-    def acknowledged(self, seconds: float) -> None:
+    def acknowledged(self, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
 
     def lease_ended(self, cause: str) -> None:

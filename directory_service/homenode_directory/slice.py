@@ -432,7 +432,8 @@ class Slice:
             raise
         if span is not None:
             span.end()
-        self._observer.batch(len(batch), (self._clock() - asked) / 1_000)
+        trace = span.trace_id if span is not None else ""
+        self._observer.batch(len(batch), (self._clock() - asked) / 1_000, trace)
         self.time.saw(outcomes[-1].now_ms, asked)
         again: list[Job] = []
         logged: list[tuple[int, LogRecord]] = []

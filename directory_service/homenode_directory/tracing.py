@@ -14,6 +14,11 @@ from typing import Protocol
 CURRENT: ContextVar[str] = ContextVar("homenode_trace", default="")
 
 
+def trace_id(traceparent: str) -> str:
+    """The trace that a traceparent names; "" for ""."""
+    return traceparent[3:35]
+
+
 class Span(Protocol):
     """Work that is recorded. Calls are cheap, never block and never raise."""
 

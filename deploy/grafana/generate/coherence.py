@@ -165,7 +165,7 @@ WRITES: tuple[Panel, ...] = (
     ),
     lines(
         "Wait for a write lease",
-        "From the request to the grant.",
+        "From the request to the grant. Points lead to traces.",
         [
             Query(quantile(0.5, "homenode_lease_wait_seconds"), "p50"),
             Query(quantile(0.95, "homenode_lease_wait_seconds"), "p95"),

@@ -95,8 +95,8 @@ CALLS: tuple[Panel, ...] = (
     ),
     lines(
         "Call latency p99",
-        "By kind, failed calls included. Points lead to traces.",
-        [Query(quantile(0.99, "homenode_store_seconds", by="kind"), "{{kind}}", exemplar=True)],
+        "By kind, failed calls included.",
+        [Query(quantile(0.99, "homenode_store_seconds", by="kind"), "{{kind}}")],
         "s",
         log=True,
     ),
@@ -125,7 +125,7 @@ CALLS: tuple[Panel, ...] = (
     ),
     lines(
         "Time of a group commit",
-        "From asking the store to its answer.",
+        "From asking the store to its answer. Points lead to traces.",
         [
             Query(quantile(0.5, "homenode_batch_seconds"), "p50"),
             Query(quantile(0.99, "homenode_batch_seconds"), "p99", exemplar=True),

@@ -20,7 +20,7 @@ from homenode_directory.observer import Observer
 from homenode_directory.place import Position
 from homenode_directory.sinks import Resync, Sink
 from homenode_directory.store.base import LogTrimmed
-from homenode_directory.tracing import CURRENT, Span, Tracer
+from homenode_directory.tracing import CURRENT, Span, Tracer, trace_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,10 @@ class Parts:
         """Tell the observer how long after the commit each copy was gone: by slice time, less what the SDK waited."""
         now_ms = self.directory.slice_of(caller.place).time.believed_ms
         for acked in m.keys:
-            committed_ms = self.delivery.told_at_ms(caller.session, caller.prefix + acked.key, acked.fence)
+            committed_ms, trace = self.delivery.told(caller.session, caller.prefix + acked.key, acked.fence)
             if committed_ms and now_ms:
-                self.observer.acknowledged(max(0.0, (now_ms - committed_ms) / 1_000 - acked.held_us / 1_000_000))
+                seconds = max(0.0, (now_ms - committed_ms) / 1_000 - acked.held_us / 1_000_000)
+                self.observer.acknowledged(seconds, trace_id(trace))
 
     def wire_limits(self) -> pb.Limits:
         """The bounds that clients are told."""

@@ -91,17 +91,17 @@ class Prometheus(Collector):
         self._count("homenode_requests", (operation, outcome))
         if outcome == "ok":
             if operation == "acquire":
-                self._observe("homenode_lease_wait_seconds", (), seconds)
+                self._observe("homenode_lease_wait_seconds", (), seconds, trace_id)
         else:
             self._count("homenode_refusals", (outcome, operation))
             if outcome in CONFLICTS and operation in WRITES:
                 self._count("homenode_conflicts", (outcome,))
         self._observe("homenode_request_seconds", (operation,), seconds, trace_id)
 
-    def batch(self, size: int, seconds: float) -> None:
+    def batch(self, size: int, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
         self._observe("homenode_batch_size", (), size)
-        self._observe("homenode_batch_seconds", (), seconds)
+        self._observe("homenode_batch_seconds", (), seconds, trace_id)
 
     def store_call(self, kind: str, seconds: float) -> None:
         """See `Observer`."""
@@ -131,9 +131,9 @@ class Prometheus(Collector):
         """See `Observer`."""
         self._observe("homenode_fanout", (), sessions)
 
-    def acknowledged(self, seconds: float) -> None:
+    def acknowledged(self, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
-        self._observe("homenode_invalidation_seconds", (), seconds)
+        self._observe("homenode_invalidation_seconds", (), seconds, trace_id)
 
     def lease_ended(self, cause: str) -> None:
         """See `Observer`."""

@@ -16,6 +16,7 @@ import yaml
 
 from tests.deploy.dashboards.places import PROMETHEUS
 from tests.faults.processes import ROOT
+from tests.observe.collector import Collector
 from tests.support.ports import HOST, accepts_connections, free_port, wait_until
 from tests.support.redis_process import RedisProcess
 
@@ -29,10 +30,11 @@ Series = tuple[dict[str, str], list[tuple[float, float]]]
 class Directory:
     """`homenode serve` on ports that it keeps over restarts."""
 
-    def __init__(self, store: str, log: Path) -> None:
+    def __init__(self, store: str, log: Path, *flags: str) -> None:
         self.port, self.metrics = free_port(), free_port()
         self._log = log
         self._flags = ["--store", store, "--listen", f"{HOST}:{self.port}", "--metrics", f"{HOST}:{self.metrics}"]
+        self._flags += flags
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -55,18 +57,23 @@ class Directory:
 class Monitored:
     """Call `start`, `load` when the idle state was looked at, and `close` in the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
+        """`flags` are those of the directories."""
         self.folder = folder
+        self._flags = flags
         self.redis = RedisProcess(folder / "redis", {"maxmemory": REDIS_LIMIT})
         self.directories: list[Directory] = []
         self._others: list[subprocess.Popen[bytes]] = []
         self._prometheus = ""
         self.deadline = math.inf
+        self.traces: Collector | None = None
 
     def start(self) -> Monitored:
         """Redis, two directories and Prometheus; returns when Prometheus has scraped both a few times."""
         self.redis.start()
-        self.directories = [Directory(self.redis.url, self.folder / f"directory{n}.log") for n in range(2)]
+        self.directories = [
+            Directory(self.redis.url, self.folder / f"directory{n}.log", *self._flags) for n in range(2)
+        ]
         for directory in self.directories:
             directory.start()
         self._start_prometheus()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.dashboards.monitored import Monitored
-from tests.deploy.dashboards.places import Expression, boards, evaluated, expressions, panels, rules
+from tests.deploy.dashboards.places import Expression, boards, evaluated, expressions, filled, panels, rules
+from tests.observe.collector import collecting
 from tests.support.ports import wait_until
 
 FILLED_S = 90.0  # from the start of the load, for all of them
@@ -35,8 +36,9 @@ def _idle(world: Monitored) -> dict[Expression, list[float]]:
 @pytest.fixture(scope="module")
 def run() -> Iterator[tuple[Monitored, dict[Expression, list[float]]]]:
     """The run under load, and what each expression gave before there was any."""
-    with tempfile.TemporaryDirectory(prefix="hn-dash-", ignore_cleanup_errors=True) as folder:
-        world = Monitored(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="hn-dash-", ignore_cleanup_errors=True) as folder, collecting() as traces:
+        world = Monitored(Path(folder), "--otlp-endpoint", traces.endpoint, "--trace-ratio", "0.3")
+        world.traces = traces
         try:
             idle = _idle(world.start())
             world.load()
@@ -73,6 +75,9 @@ def test_an_expression_returns_data_of_a_run_under_load(
         'sum(homenode_bytes_saved_total{how="delta"})',
         'sum(homenode_delivered_total{kind="change"})',
         "sum(homenode_sessions)",
+        "max(homenode_store_memory_bytes)",
+        "max(homenode_store_memory_limit_bytes)",
+        "min(homenode_store_persistence_ok)",
         'sum(changes(process_start_time_seconds{job="homenode"}[5m]))',
     ],
 )
@@ -80,6 +85,29 @@ def test_figures_move_with_what_is_done(run: tuple[Monitored, dict[Expression, l
     world, _ = run
     left_s = max(0.0, world.deadline - time.monotonic())
     wait_until(lambda: world.value(happened) > 0, timeout_s=left_s, what=f"{happened} > 0")
+
+
+@pytest.mark.redis
+def test_points_of_latencies_lead_to_traces(run: tuple[Monitored, dict[Expression, list[float]]]) -> None:
+    world, _ = run
+    asked = {
+        filled(target["expr"])
+        for board in boards().values()
+        for panel in panels(board)
+        for target in panel["targets"]
+        if target["exemplar"]
+    }
+
+    def leads(expression: str) -> bool:
+        now = time.time()
+        found = world.ask("query_exemplars", query=expression, start=str(now - 120), end=str(now))
+        named = {point["labels"]["trace_id"] for series in found for point in series["exemplars"]}
+        assert world.traces is not None
+        return bool(named & {span.trace for span in world.traces.spans})
+
+    left_s = max(0.0, world.deadline - time.monotonic())
+    for expression in sorted(asked):
+        wait_until(lambda: leads(expression), timeout_s=left_s, what=f"traces of {expression}")  # noqa: B023
 
 
 @pytest.mark.redis
