@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SESSION_SEPARATOR = "~"
 
@@ -20,9 +21,11 @@ class Place:
         return zlib.crc32(f"{self.tenant}/{self.workspace}".encode()) % slices
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A sequence number in a slice's log, in one incarnation of its memory."""
+class Position(NamedTuple):
+    """A sequence number in a slice's log, in one incarnation of its memory.
+
+    Every event and answer makes and compares some of them, which tuples do several times as fast as dataclasses.
+    """
 
     incarnation: int
     sequence: int

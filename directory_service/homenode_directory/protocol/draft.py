@@ -44,7 +44,7 @@ class Draft:
     __slots__ = (
         "before_ms", "calm_guard", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence",
         "floor", "holder", "live", "log", "old", "outlast_ms", "pending", "policy", "results", "sharers",
-        "tombstone_ms", "version", "waiters",
+        "strict", "tombstone_ms", "version", "waiters",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, facts: Facts) -> None:
@@ -62,6 +62,8 @@ class Draft:
         self.pending: Pending | None = entry.pending
         self.sharers = entry.sharers
         self.policy = entry.policy
+        # Whether commits must wait for the copies of others. Most rules ask several times, and few change it.
+        self.strict = level_of(entry.policy, facts.default) is Level.STRICT
         self.outlast_ms = entry.outlast_ms
         self.tombstone_ms = entry.tombstone_ms
         self.ended = entry.ended
@@ -80,11 +82,6 @@ class Draft:
     def current(self) -> Version | None:
         """The committed version, as denials name it; None where nothing was ever committed."""
         return self.version if self.version.incarnation else None
-
-    @property
-    def strict(self) -> bool:
-        """Whether commits must wait for the copies of others."""
-        return self.level_of(self.policy) is Level.STRICT
 
     @property
     def level(self) -> Level:
@@ -221,13 +218,14 @@ class Draft:
     def set_policy(self, policy: Policy | None) -> None:
         """Change the artifact's own policy."""
         self.policy = policy
+        self.strict = self.level_of(policy) is Level.STRICT
         self.changed = True
         self.log.append(PolicySet(policy))
 
     def decide(self, answer: Answer | None) -> Decision:
         """Close the draft."""
         guards = Guards(
-            live=tuple(dict.fromkeys(self.live)),
+            live=tuple(self.live) if len(self.live) < 2 else tuple(dict.fromkeys(self.live)),
             before_ms=self.before_ms,
             floor=self.floor if self.changed else None,
             content=self.content_guard,

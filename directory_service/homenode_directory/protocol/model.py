@@ -7,9 +7,10 @@ committed. Everything here is immutable; `transitions.step` answers with a new e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from homenode_directory.protocol.values import value
 
@@ -53,9 +54,11 @@ RESERVED = ""
 """Lease id of a write lease that was handed to a session which has not acquired it yet."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
-    """A committed content: ordered, never reused. `n` counts per artifact; `incarnation` names the store's memory."""
+class Version(NamedTuple):
+    """A committed content: ordered, never reused. `n` counts per artifact; `incarnation` names the store's memory.
+
+    A tuple, because every judgement makes and compares some of them.
+    """
 
     incarnation: int
     n: int

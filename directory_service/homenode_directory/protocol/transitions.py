@@ -50,6 +50,12 @@ from homenode_directory.protocol.rules import RULES, missing, proceed
 
 A = TypeVar("A", bound=Answer)
 
+# Looked up by type: `isinstance` of a union makes the union anew each time, which takes longer than most rules.
+_EFFECTS = frozenset({GetM, Commit, SetPolicy, Put, Handoff})  # their answers are stored
+_WRITERS = frozenset({GetM, Commit, SetPolicy})  # would get ahead of those who have waited
+
+_STORED = frozenset({Grant, Done, Denial})
+
 SETTLED = Denial(Reason.INVALID_ARGUMENT, "this request was settled; its answer is forgotten")
 
 
@@ -79,9 +85,8 @@ def step(entry: Entry, event: Event, facts: Facts) -> Decision:
             draft.live.append(session)
         state = state_of(draft.pending, draft.holder, draft.sharers)
         answer = RULES[state, type(event)].judge(draft, event)
-        if isinstance(event, GetM | Commit | SetPolicy | Put | Handoff):
-            if isinstance(answer, Grant | Done | Denial):
-                draft.store_result(event.session, facts.request, facts.digest, answer)
+        if facts.request and type(event) in _EFFECTS and type(answer) in _STORED:
+            draft.store_result(session, facts.request, facts.digest, answer)  # type: ignore[arg-type]
     return _settle(draft, event, answer)
 
 
@@ -123,12 +128,14 @@ def _lapse(draft: Draft, event: Event) -> None:
     holder = draft.holder
     if holder is not None and holder.deadline_ms <= now:
         draft.end_lease(Cause.EXPIRED)
+    if not draft.waiters:
+        return
     overdue = [waiter for waiter in draft.waiters if waiter.deadline_ms <= now]
     if overdue:
         draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.deadline_ms > now)
         for waiter in overdue:
             draft.refuse_waiter(waiter, _waited(draft))
-    if isinstance(event, GetM | Commit | SetPolicy):  # which would get ahead of those who have waited
+    if type(event) in _WRITERS:
         _serve_queue(draft)
 
 
@@ -156,7 +163,8 @@ def _serve_queue(draft: Draft) -> None:
 
 def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
     facts = draft.facts
-    _serve_queue(draft)
+    if draft.waiters:
+        _serve_queue(draft)
     idle = draft.content is None and draft.holder is None and draft.pending is None
     if idle and (draft.changed or draft.old.rev):
         if draft.tombstone_ms == 0:

@@ -1,4 +1,4 @@
-"""Dataclasses as compact JSON lists, by their field order, and back.
+"""Dataclasses, and named tuples within them, as compact JSON lists, by their field order, and back.
 
 Field order is therefore part of the stored layout: new fields go to the end and need defaults.
 """
@@ -117,4 +117,6 @@ def _unpack_of(hint: Any) -> Convert | None:
         )
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _optional(hint, kind)
+    if isinstance(kind, type) and issubclass(kind, tuple):  # a NamedTuple of plain values, a JSON list by itself
+        return _optional(hint, lambda values: kind(*values))
     return None
