@@ -35,6 +35,10 @@ class Attached:
     resync: bool
 
 
+# Looked up by type: `isinstance` of a union makes the union anew each time.
+_ANSWERING = frozenset({Granted, Refused, Published})
+_OBSOLETING = frozenset({Inv, Published})
+
 Answered = Callable[[Place, str, int, int], None]
 """Hears (place, session, request id, sequence) of every queued request that the log says is answered."""
 
@@ -258,13 +262,15 @@ class Delivery:
     def _deliver(self, cursor: Cursor, sequence: int, record: LogRecord) -> None:
         audience = cursor.audience
         for event in record.events:
-            if isinstance(event, Granted | Refused | Published) and event.request and self.answered is not None:
-                self.answered(fields.split_artifact(record.artifact)[0], event.session, event.request, sequence)
+            kind: type = type(event)
+            if kind in _ANSWERING and event.request and self.answered is not None:  # type: ignore[union-attr]
+                place, _ = fields.split_artifact(record.artifact)
+                self.answered(place, event.session, event.request, sequence)  # type: ignore[union-attr]
             audience.tell(record, event, sequence)
-            if isinstance(event, Inv | Published) and event.push is not None and self.pushing is not None:
-                wanted = audience.to_push(record, event)
+            if kind in _OBSOLETING and event.push is not None and self.pushing is not None:  # type: ignore[union-attr]
+                wanted = audience.to_push(record, event)  # type: ignore[arg-type]
                 if wanted:
-                    self.pushing(audience, record.artifact, event, wanted)
+                    self.pushing(audience, record.artifact, event, wanted)  # type: ignore[arg-type]
 
     def _missed(self, cursor: Cursor) -> None:
         """Entries are gone unread."""

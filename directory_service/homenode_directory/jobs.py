@@ -103,7 +103,8 @@ class EventJob(_Awaited):
         self, artifact: str, event: Event, heard: Heard, request: int = 0, digest: str = "", body: bytes = b""
     ) -> None:
         """`body`: the content of a commit, verified, where its transaction has to keep it."""
-        super().__init__()
+        self.since = 0.0
+        self.rounds = 0
         self.artifact = artifact
         self.artifacts = (artifact,)
         self.event = event
@@ -126,49 +127,53 @@ class EventJob(_Awaited):
 
     def build(self, slice_: Slice, index: int) -> Commit:
         """Judge on the entry as the slice knows it."""
-        entry, effect = slice_.entry(self.artifact), self._effect
+        artifact, effect = self.artifact, self._effect
+        entry = slice_.entry(artifact)
         settled_below = slice_.settled_below(effect[0]) if effect is not None else 0
         facts = slice_.facts(self.request, self.digest, settled_below)
         event = self.event
         self.uncached = False
-        if isinstance(event, GetS) and event.share and slice_.full:
+        if slice_.full and isinstance(event, GetS) and event.share:
             self.uncached = True  # no room for another sharer: the reader gets the content, and may not keep it
             event = replace(event, share=False)
-        self.entry, self.decision = entry, step(entry, event, facts)
-        if self.decision.entry is None:
-            slice_.floor = self.decision.floor  # what the batch's later creations and drops will meet
-        after = slice_.written.get(self.artifact, -1)
+        decision = step(entry, event, facts)
+        self.entry, self.decision = entry, decision
+        if decision.entry is None:
+            slice_.raise_floor(decision.floor)
+        guards = decision.guards
         commit = fields.encode_decision(
-            self.artifact,
+            artifact,
             entry,
-            self.decision,
+            decision,
             slice_.incarnation.token,
             effect,
-            after,
+            slice_.written.get(artifact, -1),
             settled_below,
             facts.now_ms,
             bool(self.body),
-            slice_.time.calm.text if self.decision.guards.calm else "",
+            slice_.time.calm.text if guards.calm else "",
         )
-        if self.body and self.decision.guards.content:
-            slice_.bodies[self.decision.guards.content] = self.body
-        if self.decision.entry is not entry:
-            slice_.keep(self.artifact, self.decision.entry)
-            slice_.written[self.artifact] = index
+        if self.body and guards.content:
+            slice_.bodies[guards.content] = self.body
+        if decision.entry is not entry:
+            slice_.keep(artifact, decision.entry)
+            slice_.written[artifact] = index
         return commit
 
     def settle(self, slice_: Slice, commit: Commit, outcome: Outcome) -> bool:
         """Answer what the store confirmed; learn from what it refused."""
         if outcome.ok:
-            if self.decision.entry is not self.entry:
-                slice_.keep(self.artifact, self.decision.entry)
-            if isinstance(self.decision.answer, Waiting) and self._effect and slice_.announced(*self._effect):
+            decision = self.decision
+            if decision.entry is not self.entry:
+                slice_.keep(self.artifact, decision.entry)
+            if isinstance(decision.answer, Waiting) and self._effect and slice_.announced(*self._effect):
                 return False  # another process has answered it meanwhile: the next round meets the stored answer
-            if self.decision.guards.content:
+            if decision.guards.content:
                 slice_.count_commit(self.artifact)
-            for result in self.decision.results:
-                slice_.answer_waiting(result.session, result.request, result.answer, outcome.head)
-            self._answer(slice_, self.decision.answer, outcome.head)
+            if slice_.waiting:
+                for result in decision.results:
+                    slice_.answer_waiting(result.session, result.request, result.answer, outcome.head)
+            self._answer(slice_, decision.answer, outcome.head)
             return True
         if outcome.failed == PREDECESSOR:
             return False
@@ -203,7 +208,7 @@ class EventJob(_Awaited):
         else:
             if self.uncached and isinstance(answer, Grant):
                 answer = replace(answer, cacheable=False)
-            self.heard.set_result(Reply(answer, Position(slice_.incarnation.number, head)))
+            self.heard.set_result(Reply(answer, slice_.place(head)))
 
 
 class DropJob(EventJob):

@@ -145,6 +145,8 @@ class Slice:
         self.time = SliceTime(number, store, clock, terms, observer)
         self.incarnation = Incarnation(0, "")
         self.floor = 0
+        self._facts: Facts | None = None  # within a batch: what all its judgements rest on
+        self._place = Position(0, 0)  # the last one that was told
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
         self.bodies: dict[str, bytes] = {}  # within a batch: hash -> content to keep before the commits
         self.used = False  # since the last sweep
@@ -211,21 +213,37 @@ class Slice:
         return self._entries.get(artifact, ABSENT_ENTRY)
 
     def facts(self, request: int = 0, digest: str = "", settled_below: int = 0) -> Facts:
-        """What a judgement rests on beyond the entry."""
+        """What a judgement rests on beyond the entry. A batch is judged as of one time: its jobs were there before."""
+        facts = self._facts
+        if facts is None:
+            facts = self._facts = Facts(
+                now_ms=self.time.now_ms,
+                now_max_ms=self.time.latest_ms,
+                incarnation=self.incarnation.number,
+                floor=self.floor,
+                dead=self.dead,
+                quarantine_ms=self.time.calm.until_ms,
+                weakness=self.weakness,
+                default=self.default,
+                terms=self.terms,
+            )
+        if not request:
+            return facts
         return Facts(
-            now_ms=self.time.now_ms,
-            now_max_ms=self.time.latest_ms,
-            incarnation=self.incarnation.number,
-            request=request,
-            digest=digest,
-            settled_below=settled_below,
-            floor=self.floor,
-            dead=self.dead,
-            quarantine_ms=self.time.calm.until_ms,
-            weakness=self.weakness,
-            default=self.default,
-            terms=self.terms,
-        )
+            facts.now_ms, facts.incarnation, facts.now_max_ms, request, digest, None, settled_below, facts.floor,
+            facts.dead, facts.quarantine_ms, facts.weakness, facts.default, facts.terms,
+        )  # fmt: skip
+
+    def raise_floor(self, floor: int) -> None:
+        """A record was dropped: what the batch's later creations and drops will meet."""
+        self.floor = floor
+        self._facts = None
+
+    def place(self, head: int) -> Position:
+        """A place in the log. Answers of a batch that appended nothing in between share it."""
+        if self._place.sequence != head or self._place.incarnation != self.incarnation.number:
+            self._place = Position(self.incarnation.number, head)
+        return self._place
 
     def learn(self, guard: Equals, found: str | None) -> None:
         """What a failed guard met, where it compared what this process only assumed of sessions and of the slice."""
@@ -271,6 +289,11 @@ class Slice:
         self._commits[artifact] = commits
         while len(self._commits) > self.limits.cached_entries_max:
             self._commits.popitem(last=False)
+
+    def looked_at(self, artifact: str, room: int) -> None:
+        """The artifact's history was looked at, and has room for so many commits before it is to be cut."""
+        if self.limits.history_look_every > 1:
+            self._commits[artifact] = self.limits.history_look_every - room
 
     def settled_below(self, session: str) -> int:
         """The session's low-water mark as known here; the store's refusal corrects a wrong guess."""
@@ -327,12 +350,11 @@ class Slice:
     async def _run(self) -> None:
         """One of the workers."""
         while not (self._closing and not self._queue):
-            batch = self._take()
+            batch, artifacts = self._take()
             if not batch:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            artifacts = {artifact for job in batch for artifact in job.artifacts}
             self._busy |= artifacts
             self._flying += 1
             try:
@@ -348,8 +370,8 @@ class Slice:
             self._queued_bytes += sum(len(job.body) for job in again)
             self._wake.set()
 
-    def _take(self) -> list[Job]:
-        """The jobs of the next batch: those first in line whose artifacts no batch under way has changed.
+    def _take(self) -> tuple[list[Job], set[str]]:
+        """The jobs of the next batch, and their artifacts: those first in line that no batch under way looks at.
 
         What waits is shared among the workers that are free, so that one batch is judged while the store is busy with
         another; jobs of one artifact stay together, and in order.
@@ -358,21 +380,27 @@ class Slice:
         batch: list[Job] = []
         passed: list[Job] = []
         taken: set[str] = set()
+        others = 0  # jobs that are not about artifacts
         held = set(self._busy)
         size = 0
-        while self._queue and len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX and len(passed) < PASSED_MAX:
-            job = self._queue.popleft()
+        queue = self._queue
+        while queue and len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX and len(passed) < PASSED_MAX:
+            job = queue.popleft()
             artifacts = job.artifacts
-            if (held and not held.isdisjoint(artifacts)) or (len(taken) >= enough and not taken.issuperset(artifacts)):
+            full = len(taken) + others >= enough
+            if (held and not held.isdisjoint(artifacts)) or (full and not taken.issuperset(artifacts)):
                 passed.append(job)
                 held.update(artifacts)
                 continue
             batch.append(job)
-            taken.update(artifacts or (f"#{len(batch)}",))
+            if artifacts:
+                taken.update(artifacts)
+            else:
+                others += 1
             size += len(job.body)
-        self._queue.extendleft(reversed(passed))
+        queue.extendleft(reversed(passed))
         self._queued_bytes -= size
-        return batch
+        return batch, taken
 
     async def _commit(self, batch: list[Job]) -> list[Job]:
         """One store call; returns the jobs to judge again."""
@@ -414,6 +442,7 @@ class Slice:
     async def _try(self, batch: list[Job], *, relief: bool) -> list[Job]:
         self.written.clear()
         self.bodies.clear()
+        self._facts = None
         commits: list[Commit] = []
         for job in batch:
             commits.append(job.build(self, len(commits)))

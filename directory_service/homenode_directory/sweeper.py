@@ -183,6 +183,8 @@ class Sweeper:
         for start in range(0, len(artifacts), HISTORIES_AT_ONCE):
             some = artifacts[start : start + HISTORIES_AT_ONCE]
             records = await self._store.load(slice_.number, [fields.versions_key(artifact) for artifact in some])
+            for artifact, record in zip(some, records, strict=True):
+                slice_.looked_at(artifact, self.rounds.retention.room(len(record)))
             cuts = [
                 cut
                 for artifact, record in zip(some, records, strict=True)

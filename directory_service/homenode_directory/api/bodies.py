@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_api.v1 import types_pb2 as t
@@ -87,29 +87,36 @@ class Bodies:
 
     async def incoming(self, place: Place, content: Named, m: t.Content) -> Rejected | None:
         """Verify and keep the body of a commit, or find that it is there. Returns why it cannot be, if so."""
+        snapshot, patch = self._form(m)
+        slice_ = place.slice_of(self._store.slices)
         try:
-            await self._content.store(place.slice_of(self._store.slices), content.hash, content.size, **self._form(m))
+            await self._content.store(slice_, content.hash, content.size, snapshot=snapshot, patch=patch)
         except ContentError as failure:
             return refusal(failure)
         return None
 
-    def whole(self, place: Place, content: Named, m: t.Content) -> bytes | None:
+    def whole(self, slice_: int, content: Named, m: t.Content) -> bytes | None:
         """The body of a commit, verified, in the form that its commit is to keep; None: it is for `incoming`."""
-        blob = self._content.whole(place.slice_of(self._store.slices), content.hash, content.size, **self._form(m))
+        snapshot, patch = self._form(m)
+        blob = self._content.whole(slice_, content.hash, content.size, snapshot=snapshot, patch=patch)
         return None if blob is None else stored_form(blob)
 
-    def _form(self, m: t.Content) -> dict[str, Any]:
+    def _form(self, m: t.Content) -> tuple[bytes | None, tuple[str, bytes] | None]:
+        """The body as a snapshot, or as a patch with the hash of its base."""
         which = m.WhichOneof("body")
         if which is None:
-            return {}
+            return None, None
         if which == "snapshot":
-            self._small(len(m.snapshot))
-            return {"snapshot": m.snapshot}
+            snapshot = m.snapshot
+            self._small(len(snapshot))
+            return snapshot, None
         if which == "patches":
-            if len(m.patches.patches) != 1:
-                raise invalid(f"content.patches: a commit carries one patch, not {len(m.patches.patches)}")
-            self._small(len(m.patches.patches[0]))
-            return {"patch": (validate.hash_hex(m.patches.base_hash, "base_hash"), m.patches.patches[0])}
+            chain = m.patches
+            if len(chain.patches) != 1:
+                raise invalid(f"content.patches: a commit carries one patch, not {len(chain.patches)}")
+            patch = chain.patches[0]
+            self._small(len(patch))
+            return None, (validate.hash_hex(chain.base_hash, "base_hash"), patch)
         raise invalid("content.held: a commit names bytes, or leaves the body out when they were written before")
 
     def _small(self, size: int) -> None:

@@ -18,7 +18,7 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import pages, validate, wire, wire_many
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.errors import Rejected
-from homenode_directory.api.held_reads import HeldReads
+from homenode_directory.api.held_reads import HeldRead, HeldReads
 from homenode_directory.api.names import Names
 from homenode_directory.api.tools import Tools
 from homenode_directory.delivery import Delivery
@@ -216,9 +216,10 @@ class Calls:
         asked = Asked(key, event, partial(self._committed, event.lease), request, digest, expecting=True)
         if event.content is None:
             return asked
-        body = self._bodies.whole(caller.place, event.content, m.content)
+        content = m.content
+        body = self._bodies.whole(self._slice_of(caller).number, event.content, content)
         if body is None:
-            return self._commit_content(caller, asked, m.content)
+            return self._commit_content(caller, asked, content)
         asked.body = body
         return asked
 
@@ -342,7 +343,15 @@ class Calls:
         if not isinstance(step, Asked):
             return await step
         answer = step.finish(await self.reply(caller, step))
+        if isinstance(answer, HeldRead):
+            return answer.message()
         return await answer if asyncio.iscoroutine(answer) else answer
+
+    def _slice_of(self, caller: Caller) -> Slice:
+        slice_ = caller.slice_
+        if slice_ is None:
+            slice_ = caller.slice_ = self._directory.slice_of(caller.place)
+        return slice_
 
     async def reply(self, caller: Caller, asked: Asked) -> Reply:
         """The directory's reply to what is asked. Raises DirectoryError."""
@@ -352,10 +361,7 @@ class Calls:
 
     def ask(self, caller: Caller, asked: Asked, hearing: Hearing) -> None:
         """Queue what is asked; `hearing` gets the reply. Raises DirectoryError."""
-        slice_ = caller.slice_
-        if slice_ is None:
-            slice_ = caller.slice_ = self._directory.slice_of(caller.place)
-        artifact = caller.prefix + asked.key
+        slice_, artifact = self._slice_of(caller), caller.prefix + asked.key
         if asked.expecting:
             hearing.expect(self._delivery, caller.session, artifact)
         try:

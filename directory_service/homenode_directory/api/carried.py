@@ -9,7 +9,17 @@ from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.outbox import Outbox
 from homenode_directory.place import Position
-from homenode_directory.sinks import Bookmark, Change, Crowded, DeliveryEvent, LeaseOffered, Pushed, Resync, SessionOver
+from homenode_directory.sinks import (
+    Bookmark,
+    Change,
+    Crowded,
+    DeliveryEvent,
+    Invalidation,
+    LeaseOffered,
+    Pushed,
+    Resync,
+    SessionOver,
+)
 
 EARLY_MAX = 4_096
 
@@ -33,6 +43,16 @@ class SessionSink:
 
     def push(self, item: DeliveryEvent) -> None:
         """Queue an event."""
+        if (
+            type(item) is not Invalidation or self._early is not None
+        ):  # nearly all of them are, and many sessions get it
+            self._push_other(item)
+            return
+        if item.sequence > self.position.sequence:
+            self.position = Position(self.position.incarnation, item.sequence)
+        self._outbox.event(self.number, item, self.position)
+
+    def _push_other(self, item: DeliveryEvent) -> None:
         if isinstance(item, Pushed):
             if self._early is None:
                 self._outbox.event(self.number, item, self.position)

@@ -8,7 +8,7 @@ The result is what `SessionResponse.SerializeToString` would give (field order a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api import wire
@@ -23,6 +23,12 @@ from homenode_directory.sinks import (
     Resync,
     SessionOver,
 )
+
+
+class Encodable(Protocol):
+    """A message, or what stands for one that is encoded already."""
+
+    def SerializeToString(self) -> bytes: ...
 
 
 def _varint(value: int) -> bytes:
@@ -53,15 +59,17 @@ def _number(value: int) -> bytes:
 
 
 def _item(session: int, field: str, body: bytes) -> bytes:
-    item = b"".join((_NUMBER, _number(session), _ITEM[field], _number(len(body)), body))
-    return b"".join((_FRAME, _number(len(item)), item))
+    head = _NUMBER + _number(session) + _ITEM[field] + _number(len(body))
+    return b"".join((_FRAME, _number(len(head) + len(body)), head, body))
 
 
-def answer(session: int, request_id: int, field: str, message: Any) -> bytes:
+def answer(session: int, request_id: int, field: str, message: Encodable) -> bytes:
     """An `Answer` as a piece of a frame; `field` names its member of the oneof."""
     body = message.SerializeToString()
-    parts = (_REQUEST_ID, _number(request_id), _ANSWER[field], _number(len(body)), body)
-    return _item(session, "answer", b"".join(parts))
+    head = _REQUEST_ID + _number(request_id) + _ANSWER[field] + _number(len(body))
+    size = len(head) + len(body)
+    item = _NUMBER + _number(session) + _ITEM["answer"] + _number(size)
+    return b"".join((_FRAME, _number(len(item) + size), item, head, body))
 
 
 def draining(within_ms: int) -> bytes:
@@ -111,14 +119,19 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
             return "session_ended", pb.SessionEnded(error=wire.error(event.denial)).SerializeToString()
         case Resync():
             return "resync", pb.Resync(position=wire.position(event.position)).SerializeToString()
-        case Invalidation():
-            m = pb.Invalidation(
-                key=event.key, fence=event.fence, sequence=event.sequence, by=event.by, deleted=event.deleted,
-                prepared=event.prepared, traceparent=event.trace,
-            )  # fmt: skip
-            wire.set_version(m.version, event.version)
-            return "invalidation", m.SerializeToString()
     raise TypeError(f"no frame for {type(event).__name__}")
+
+
+def _invalidation(event: Invalidation) -> bytes:
+    m = pb.Invalidation(key=event.key, fence=event.fence, sequence=event.sequence, by=event.by)
+    if event.deleted:
+        m.deleted = True
+    if event.prepared:
+        m.prepared = True
+    if event.trace:
+        m.traceparent = event.trace
+    wire.set_version(m.version, event.version)
+    return m.SerializeToString()
 
 
 def event(session: int, item: DeliveryEvent) -> bytes:
@@ -126,7 +139,7 @@ def event(session: int, item: DeliveryEvent) -> bytes:
     if type(item) is Invalidation:
         body = item.body
         if not body:
-            body = item.body = _body(item)[1]
+            body = item.body = _invalidation(item)
         return _item(session, "invalidation", body)
     return _item(session, *_body(item))
 

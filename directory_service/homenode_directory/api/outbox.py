@@ -91,20 +91,23 @@ class Outbox:
         """Queue an event of a session; `place` is where the log stands with it. Never blocks, never raises."""
         if self._closed:
             return
-        load = self._loads.setdefault(number, _Load())
-        load.last = max(load.last, place)
+        load = self._loads.get(number)
+        if load is None:
+            load = self._loads[number] = _Load()
+        if place > load.last:
+            load.last = place
         piece = frames.event(number, event)
-        if isinstance(event, Pushed) and not self._has_room(load, len(piece)):
+        kind: type = type(event)
+        if kind is Pushed and not self._has_room(load, len(piece)):
             return  # what nobody asked for must not cost anybody his place in the log
-        if isinstance(event, ResyncEvent):
+        if kind is ResyncEvent:
             self._discard({number})
             self._queue.append((number, _RESYNC, piece))
-        elif isinstance(event, SessionOver):
+        elif kind is SessionOver:
             self._queue.append((number, _NOTICE, piece))
         else:
             self._queue.append((number, _EVENT, piece))
-            self._count(load, len(piece))
-            self._bound(number, load)
+            self._count(number, load, len(piece))
         self._ready()
 
     def _has_room(self, load: _Load, size: int) -> bool:
@@ -113,15 +116,15 @@ class Outbox:
         mine = load.bytes + size <= bounds.session_bytes // 2 and load.events < bounds.session_events // 2
         return mine and self._total.bytes + size <= bounds.stream_bytes // 2
 
-    def _count(self, load: _Load, size: int) -> None:
-        if not self._total.events:
-            self._behind_since = self._clock()
-        for one in (load, self._total):
-            one.events += 1
-            one.bytes += size
-
-    def _bound(self, number: int, load: _Load) -> None:
+    def _count(self, number: int, load: _Load, size: int) -> None:
+        """One more event waits; what is over its bounds is replaced."""
         bounds, total = self._bounds, self._total
+        if not total.events:
+            self._behind_since = self._clock()
+        load.events += 1
+        load.bytes += size
+        total.events += 1
+        total.bytes += size
         if load.events > bounds.session_events or load.bytes > bounds.session_bytes:
             self._resync({number})
         elif total.events > bounds.stream_events or total.bytes > bounds.stream_bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
@@ -32,7 +33,7 @@ class Ticket(Hearing):
     __slots__ = ("_stream", "finish", "name", "number", "request_id", "span", "started")
 
     def __init__(self, stream: Stream, number: int, request_id: int, name: str) -> None:
-        super().__init__()
+        self._artifact = ""  # as in Hearing
         self._stream: Stream | None = stream
         self.number = number
         self.request_id = request_id
@@ -47,13 +48,13 @@ class Ticket(Hearing):
             return
         try:
             message = self.finish(reply)
-            if asyncio.iscoroutine(message):
+            if type(message) is CoroutineType:
                 self._stream._run(self, message)
                 return
         except BaseException as failure:
             self.failed(failure)
             return
-        self.succeeded(message)
+        self._leave("ok", self.name, message)
 
     def succeeded(self, message: Any) -> None:
         """The answer's message is there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from homenode_api.chunks import CONTENT_MAX_BYTES
@@ -180,12 +180,11 @@ def hash_hex(value: bytes, what: str = "content.hash") -> str:
     return value.hex()
 
 
-def have(values: Iterable[bytes]) -> tuple[str, ...]:
+def have(values: Sequence[bytes]) -> tuple[str, ...]:
     """Hashes that the reader holds."""
-    hashes = tuple(values)
-    if len(hashes) > HAVE_MAX:
-        raise invalid(f"have names {len(hashes)} hashes; at most {HAVE_MAX}")
-    return tuple(hash_hex(value, "have") for value in hashes)
+    if len(values) > HAVE_MAX:
+        raise invalid(f"have names {len(values)} hashes; at most {HAVE_MAX}")
+    return tuple([hash_hex(value, "have") for value in values])
 
 
 def have_chunks(values: Iterable[bytes]) -> tuple[bytes, ...]:

@@ -84,7 +84,9 @@ class ByteCache(Generic[V]):
 
     def put(self, key: Hashable, value: V, size: int) -> None:
         """Keep `value`, unless it alone exceeds the cache."""
-        self.drop(key)
+        before = self._entries.pop(key, None)
+        if before is not None:
+            self.used_bytes -= before[1]
         if size > self._max:
             return
         self._entries[key] = (value, size)

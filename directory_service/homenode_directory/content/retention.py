@@ -28,6 +28,11 @@ class RetentionPolicy:
         if self.keep < 1 or self.slack < 0 or (self.age_ms is not None and self.age_ms < 0):
             raise ValueError("keep is at least 1, slack and age_ms at least 0")
 
+    def room(self, length: int) -> int:
+        """How many versions more make a history of `length` versions long enough to be cut, after it was cut now."""
+        left = self.keep if length > self.keep + self.slack else length
+        return self.keep + self.slack + 1 - left
+
 
 @dataclass(frozen=True, slots=True)
 class Retained:
