@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import weakref
 from collections.abc import Mapping
 
@@ -38,6 +39,30 @@ async def test_many_operations_of_a_frame_are_committed_together(served: Served)
     await stream.send(*reads)
     await stream.answer(401)
     assert len(stream.frames) < 20, "answers travel many a frame"
+
+
+async def test_readers_that_hold_the_content_get_the_answer_that_others_get(served: Served) -> None:
+    session, other = await served.open(), await served.open()
+    stream = served.stream()
+    await stream.attach(session)
+    number = 1
+    for data in (b"one", b"two"):
+        commit = _commit("k", data)
+        commit.session_id, commit.request_id = other, number
+        await served.stub.Commit(commit)
+        held = [hashlib.sha256(data).digest()]
+        for share in (False, True, True):
+            number += 1
+            read = pb.ReadRequest(key="k", have=held, share=share)
+            await stream.send(pb.Operation(session=1, request_id=number, read=read))
+            got = (await stream.answer(number)).read
+            assert got.content.held and got.cacheable is share
+            whole = await served.stub.Read(pb.ReadRequest(session_id=other, key="k", share=share))
+            assert got.as_of.incarnation == whole.as_of.incarnation and got.as_of.sequence <= whole.as_of.sequence
+            for message in (got, whole):
+                message.ClearField("content")
+                message.ClearField("as_of")
+            assert got == whole
 
 
 async def test_one_operation_too_many_is_refused_not_the_stream() -> None:

@@ -38,6 +38,15 @@ def test_the_default_keeps_16_and_cuts_in_one_go() -> None:
     assert plan_retention(history(25), RetentionPolicy(), now_ms=NOW).drop == tuple(range(1, 10))
 
 
+def test_a_history_is_to_be_looked_at_again_when_it_may_be_cut() -> None:
+    policy = RetentionPolicy()
+    for length in range(1, 40):
+        left = length - len(plan_retention(history(length), policy, now_ms=NOW).drop)
+        room = policy.room(length)
+        assert not plan_retention(history(left + room - 1), policy, now_ms=NOW).drop, "too early"
+        assert plan_retention(history(left + room), policy, now_ms=NOW).drop, "too late"
+
+
 def test_versions_go_by_age_but_the_current_stays() -> None:
     policy = RetentionPolicy(age_ms=1500)
     assert plan_retention(history(5), policy, now_ms=NOW) == RetentionPlan(("h4",), (1, 2, 3))

@@ -52,6 +52,21 @@ async def test_history_is_cut_and_lets_go_of_its_contents(world: World) -> None:
     await server.close()
 
 
+async def test_a_history_is_looked_at_again_when_it_may_be_long_enough(world: World) -> None:
+    server = await world.process(rounds=Rounds(idle_every=1, retention=RetentionPolicy(keep=3, slack=2)))
+    session = await server.session()
+    slice_ = server.directory.slice_of(PLACE)
+    looked: list[bool] = []
+    for i in range(12):
+        await server.commit(session, f"h{i}")
+        looked.append(bool(slice_.grown))
+        await server.sweep()
+    # The first commit, since nobody here knows what is there already; then with the 6th version, and every third.
+    assert [n for n, look in enumerate(looked, 1) if look] == [1, 6, 9, 12]
+    assert sorted(await server.directory.versions(PLACE, "k")) == ["10", "11", "12"]
+    await server.close()
+
+
 async def test_history_ages_though_nobody_writes_any_more(world: World) -> None:
     rounds = Rounds(idle_every=1, retention=RetentionPolicy(keep=10, age_ms=60_000))
     server = await world.process(rounds=rounds, history_look_every=1)

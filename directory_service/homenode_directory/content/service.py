@@ -365,7 +365,7 @@ class ContentStore:
         links = {hash_: await self._link(slice_, hash_, fresh=fresh)}
         at = hash_
         for _ in range(LINKS_MAX if have else 0):
-            if at in have or links[at].base in ("", *have):
+            if at in have or not links[at].base or links[at].base in have:
                 break
             at = links[at].base
             links[at] = await self._link(slice_, at, fresh=fresh)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -226,6 +227,7 @@ def traced(commit: Commit, trace: str) -> None:
     commit.log, commit.said = tuple(map(encode_log, records)), tuple(records)
 
 
+@lru_cache(maxsize=256)  # one for each slice, asked for with each commit
 def incarnation_of(token: str) -> int:
     """The number of an incarnation, from its token."""
     return int(token.partition("-")[0])
