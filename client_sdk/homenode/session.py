@@ -38,6 +38,7 @@ from homenode_api.v1 import types_pb2 as t
 HOLDINGS_BYTES_MAX = 1 << 20
 ACK_KEYS_MAX = 1_024
 HELD_US_MAX = 2**32 - 1
+REPLACED_MAX = 64
 #: A session that was not confirmed for so long on a living stream attaches anew.
 UNCONFIRMED_MS_MIN = 10_000
 UNCONFIRMED_INTERVALS = 10
@@ -78,6 +79,7 @@ class Session(Requests):
         self._doubtful = 0  # the newest request whose outcome stays unknown
         self._settling_us = 0  # send time of the first ping that said that it is settled; 0: none yet
         self._fresh = asyncio.Event()
+        self._replaced: list[tuple[str, int, int]] = []  # copies of which no ack was sent: key, fence, when it went
         self.usage: Callable[[int, bool], pb.Usage | None] = lambda now_ns, last: None
         self._acks: dict[str, tuple[Version, int, int]] = {}  # by key: version, fence, when the copy went
         self._backoff = Backoff(link.rng)
@@ -203,7 +205,7 @@ class Session(Requests):
         """Ask for a bookmark now; the `last` time, only to tell what was not told yet."""
         if not self.ready:
             return
-        usage = self.usage(self.link.clock(), last)
+        usage = self._with_replaced(self.usage(self.link.clock(), last))
         if last and usage is None:
             return
         self._pinged_ns = self.link.clock()
@@ -213,6 +215,14 @@ class Session(Requests):
         if usage is not None:
             ping.usage.CopyFrom(usage)
         self.link.send(pb.Operation(session=self.number, ping=ping))
+
+    def _with_replaced(self, usage: pb.Usage | None) -> pb.Usage | None:
+        if self._replaced:
+            usage, now_ns = usage or pb.Usage(), self.link.clock()
+            for key, fence, gone_ns in self._replaced:
+                usage.replaced.add(key=key, fence=fence, held_us=_held_us(now_ns - gone_ns))
+            self._replaced.clear()
+        return usage
 
     def doubt(self, request_id: int = 0) -> None:
         """A request, or (0) some request so far, may still take effect without an answer reaching us.
@@ -331,14 +341,18 @@ class Session(Requests):
     def _send_acks(self) -> None:
         if self._acks and self.ready:  # else they go when the session is attached again
             # Who has read or written a newer version meanwhile is known to have given up the older ones.
-            acks = [(key, ack) for key, ack in self._acks.items() if not self.cache.has(key, ack[0])]
+            acks: list[tuple[str, tuple[Version, int, int]]] = []
+            for key, ack in self._acks.items():
+                if not self.cache.has(key, ack[0]):
+                    acks.append((key, ack))
+                elif len(self._replaced) < REPLACED_MAX:
+                    self._replaced.append((key, *ack[1:]))
             self._acks = {}
             now_ns = self.link.clock()
             for start in range(0, len(acks), ACK_KEYS_MAX):
                 message = pb.Ack()
                 for key, (version, fence, gone_ns) in acks[start : start + ACK_KEYS_MAX]:
-                    held_us = min((now_ns - gone_ns) // NS_PER_US, HELD_US_MAX)
-                    acked = message.keys.add(key=key, fence=fence, held_us=held_us)
+                    acked = message.keys.add(key=key, fence=fence, held_us=_held_us(now_ns - gone_ns))
                     acked.version.incarnation, acked.version.n = version
                 self.link.send(pb.Operation(session=self.number, ack=message))
 
@@ -469,3 +483,7 @@ class Session(Requests):
             kind = "delete" if event.deleted else "change"
             told = Event(kind, event.key, version_of(event.version), event.by, event.size, by_name=event.by_name)  # type: ignore[arg-type]
             feed.push(told, position)
+
+
+def _held_us(held_ns: int) -> int:
+    return min(held_ns // NS_PER_US, HELD_US_MAX)

@@ -22,7 +22,7 @@ from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseL
 from homenode_directory.store import fields
 from homenode_directory.store.fields import LogRecord
 
-ROUNDS_MAX = 1_024  # invalidations of a slice that sharers may still acknowledge, for measurements
+ROUNDS_MAX = 4_096  # invalidations of a slice that sharers may still acknowledge, for measurements
 
 
 class Ping(NamedTuple):

@@ -94,8 +94,8 @@ def test_prometheus_has_what_the_agents_did(watched: tuple[Served, Prometheus], 
         wait_until(agrees, timeout_s=WAIT_S)
     except TimeoutError:
         assert seen == exact
-    acknowledged = prometheus.value("homenode_invalidation_seconds_count")
-    assert acknowledged is not None and 0 < acknowledged <= done["told"]
+    # Several in a row of one artifact are told of as one.
+    assert WORKERS <= (prometheus.value("homenode_invalidation_seconds_count") or 0) <= done["told"]
     assert (prometheus.value("homenode_read_age_seconds_count") or 0) >= WORKERS
     assert (prometheus.value('homenode_read_age_seconds_bucket{le="5.0"}') or 0) > 0
     assert (prometheus.value('homenode_bytes_saved_total{how="delta"}') or 0) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from homenode_api.v1 import directory_pb2 as pb
@@ -76,10 +77,10 @@ class Parts:
         except KeyError:
             raise rejected(t.ERROR_REASON_UNAVAILABLE, "the session has left this stream") from None
 
-    def measure_acks(self, caller: Caller, m: pb.Ack) -> None:
+    def measure_acks(self, caller: Caller, keys: Iterable[pb.AckedKey]) -> None:
         """Tell the observer how long after the commit each copy was gone: by slice time, less what the SDK waited."""
         now_ms = self.directory.slice_of(caller.place).time.believed_ms
-        for acked in m.keys:
+        for acked in keys:
             committed_ms, trace = self.delivery.told(caller.session, caller.prefix + acked.key, acked.fence)
             if committed_ms and now_ms:
                 seconds = max(0.0, (now_ms - committed_ms) / 1_000 - acked.held_us / 1_000_000)

@@ -370,6 +370,7 @@ class Stream:
         session.ping = (operation.ping.sent_at, settled)
         if operation.ping.HasField("usage"):
             self._parts.observer.usage(validate.usage(operation.ping.usage))
+            self._parts.measure_acks(session.caller, operation.ping.usage.replaced[: validate.USAGE_REPLACED_MAX])
         if not session.keeping_alive:
             session.keeping_alive = True
             self._spawn(self._keep_alive(session))
@@ -401,7 +402,7 @@ class Stream:
     def _ack(self, operation: pb.Operation) -> None:
         caller = self._sessions[operation.session].caller
         self._acks.add(caller, operation.ack)
-        self._parts.measure_acks(caller, operation.ack)
+        self._parts.measure_acks(caller, operation.ack.keys)
 
     async def _watch(self, session: Carried, watch: int, m: pb.WatchRequest) -> pb.WatchAck:
         prefix, watch = validate.prefix(m.prefix), validate.request_id(watch)

@@ -36,6 +36,7 @@ GATE_MAX = 256
 USAGE_READS_MAX = 10**9  # in one report
 USAGE_TOKENS_MAX = 10**12
 USAGE_BYTES_MAX = 10**15
+USAGE_REPLACED_MAX = 64
 USAGE_AGE_MS_MAX = 86_400_000
 EXACT_MAX = 2**53  # numbers at and above this lose digits in a Lua number
 

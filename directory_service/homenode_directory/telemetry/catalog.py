@@ -102,7 +102,8 @@ HISTOGRAMS = {
     "homenode_batch_seconds": Described("Time of a group commit.", bounds=LATENCY_S),
     "homenode_store_seconds": Described("Time of a store call.", ("kind",), bounds=LATENCY_S),
     "homenode_invalidation_seconds": Described(
-        "Time from a commit to a sharer's word that its copy is gone, for each that acknowledges.", bounds=LATENCY_S
+        "Time from a commit until a sharer's copy was gone and the server could know; for each sharer that tells.",
+        bounds=LATENCY_S,
     ),
     "homenode_fanout": Described("Sessions on this server that were told of a commit.", bounds=SHARERS),
     "homenode_read_age_seconds": Described(

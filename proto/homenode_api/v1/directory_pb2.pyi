@@ -234,7 +234,7 @@ class Ping(_message.Message):
     def __init__(self, sent_at: _Optional[int] = ..., settled_below: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("hits", "misses", "stale", "age_ms", "tokens_hit", "tokens_delta", "tokens_unchanged", "bytes_hit")
+    __slots__ = ("hits", "misses", "stale", "age_ms", "tokens_hit", "tokens_delta", "tokens_unchanged", "bytes_hit", "replaced")
     HITS_FIELD_NUMBER: _ClassVar[int]
     MISSES_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +243,7 @@ class Usage(_message.Message):
     TOKENS_DELTA_FIELD_NUMBER: _ClassVar[int]
     TOKENS_UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     BYTES_HIT_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
     hits: int
     misses: int
     stale: int
@@ -251,7 +252,8 @@ class Usage(_message.Message):
     tokens_delta: int
     tokens_unchanged: int
     bytes_hit: int
-    def __init__(self, hits: _Optional[int] = ..., misses: _Optional[int] = ..., stale: _Optional[int] = ..., age_ms: _Optional[int] = ..., tokens_hit: _Optional[int] = ..., tokens_delta: _Optional[int] = ..., tokens_unchanged: _Optional[int] = ..., bytes_hit: _Optional[int] = ...) -> None: ...
+    replaced: _containers.RepeatedCompositeFieldContainer[AckedKey]
+    def __init__(self, hits: _Optional[int] = ..., misses: _Optional[int] = ..., stale: _Optional[int] = ..., age_ms: _Optional[int] = ..., tokens_hit: _Optional[int] = ..., tokens_delta: _Optional[int] = ..., tokens_unchanged: _Optional[int] = ..., bytes_hit: _Optional[int] = ..., replaced: _Optional[_Iterable[_Union[AckedKey, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("keys",)
