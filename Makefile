@@ -105,6 +105,9 @@ pictures: tools ## draws deploy/pictures from a run of two minutes: two director
 	@$(BIN)/python -m tests.deploy.dashboards.record .run/pictures.json
 	@.plot/bin/python deploy/pictures/draw.py .run/pictures.json deploy/pictures
 
+scaling: tools ## the figures of deploy/scaling.md: memory, CPU time and latencies over sessions and artifacts; ARGS=--quick
+	@$(BIN)/python -m tests.bench.scaling $(if $(JSON),--json $(JSON)) $(ARGS)
+
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
 	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -not -path './.plot/*' -prune -exec rm -rf {} +

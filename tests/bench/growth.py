@@ -6,18 +6,20 @@ that it costs in proportion.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from tests.bench.filling import fill
+from tests.bench.homenode_load import body
+from tests.bench.many_load import SMALL_BYTES
 from tests.bench.running import Bench
 
 SESSIONS = (1, 8, 64, 512, 5_000)
 ARTIFACTS = (100, 1_000, 10_000, 100_000, 1_000_000)
 SHARERS = (1, 10, 100, 1_000)
-#: Making the artifacts of one point may take so long; the point then says how many there are.
-FILL_S = 150.0
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
@@ -74,17 +76,17 @@ def _points(bench: Bench, kind: str, counts: Sequence[int], figure: str) -> list
 
 
 def _artifacts(bench: Bench) -> list[dict[str, Any]]:
-    commits, reads, made = [], [], 0
+    commits, reads, memory, made = [], [], [], 0
     for wanted in ARTIFACTS:
-        load = bench.ours("many_load.many", 64, made=made, wanted=wanted, limit_s=FILL_S)
-        found = bench.take_turns({"many": load})["many"]
-        made = int(found[0]["artifacts"])
-        commits.append((made, statistics.median(measured["commits_per_s"] for measured in found)))
-        reads.append((made, statistics.median(measured["reads_per_s"] for measured in found)))
-        if made < wanted:
-            print(f"only {made:,} of {wanted:,} artifacts were made in {FILL_S:.0f} s")
-            break
+        asyncio.run(fill(bench.redis, bench.server.address, body(0, SMALL_BYTES), made, wanted))
+        made = wanted
+        with bench.redis.client() as client:
+            memory.append((wanted, float(client.info("memory")["used_memory"]) / 1e6))
+        found = bench.take_turns({"many": bench.ours("many_load.many", 64, artifacts=wanted)})["many"]
+        commits.append((wanted, statistics.median(measured["commits_per_s"] for measured in found)))
+        reads.append((wanted, statistics.median(measured["reads_per_s"] for measured in found)))
     return [
         _series("growth_artifacts_commit", "artifacts", "operations/s", commits),
         _series("growth_artifacts_read", "artifacts", "operations/s", reads),
+        _series("growth_artifacts_memory", "artifacts", "MB in Redis", memory),
     ]

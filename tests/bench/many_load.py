@@ -1,10 +1,8 @@
-"""A load over many artifacts, which it makes first."""
+"""A load over many artifacts."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
 from collections.abc import Sequence
 
 import homenode
@@ -54,21 +52,6 @@ class Many:
         }
 
 
-async def many(address: str, clients: int, made: int, wanted: int, limit_s: float) -> Many:
-    """Make artifacts number `made` to `wanted`, as many as can be made in `limit_s`."""
-    found = await sessions(address, clients)
-    numbers = iter(range(made, wanted))
-    until = time.monotonic() + limit_s
-    last = made
-
-    async def fill(hn: homenode.Homenode) -> None:
-        nonlocal last
-        for number in numbers:
-            await hn.put(_key(number), body(number, SMALL_BYTES), base=homenode.ANY)
-            last = max(last, number + 1)
-            if time.monotonic() > until:
-                return
-
-    # Several at a time for each session: what counts is to be done.
-    await asyncio.gather(*(fill(hn) for hn in found for _ in range(8)))
-    return Many(found, last)
+async def many(address: str, clients: int, artifacts: int) -> Many:
+    """Over artifacts that are there already; see `filling`."""
+    return Many(await sessions(address, clients), artifacts)

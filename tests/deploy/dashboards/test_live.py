@@ -18,6 +18,8 @@ from tests.deploy.dashboards.places import Expression, boards, evaluated, expres
 from tests.observe.collector import collecting
 from tests.support.ports import wait_until
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("live dashboards")]  # one run for all
+
 FILLED_S = 90.0  # from the start of the load, for all of them
 # What has no value before anybody has read, written or waited.
 NEEDS_TRAFFIC = {
