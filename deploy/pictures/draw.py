@@ -210,6 +210,19 @@ class Picture:
         axes.set_yticks(range(1, len(rows) + 1), [shown(found[n][0], unit) for n in range(len(rows))])
         self._marks(axes)
 
+    def _table(self, figure: Figure, panel: dict[str, Any], box: tuple[float, ...], total: int) -> None:
+        back = figure.add_axes(box, facecolor=PANEL)
+        self._bare(back)
+        y = box[1] + box[3] - 7 / total
+        figure.text(box[0] + 0.006, y, panel["title"], color=TEXT, fontsize=9.5, va="top", weight="bold")
+        rows = [labels for labels, values in self._answer(panel, 0) if float(values[-1][0]) >= self.end - 2]
+        names = sorted({name for labels in rows for name in labels})
+        for number, labels in enumerate([{name: name for name in names}, *rows]):
+            for column, name in enumerate(names):
+                told = self.directories.get(labels.get(name, ""), labels.get(name, ""))
+                at = (box[0] + 0.008 + column * box[2] / len(names), y - (32 + 18 * number) / total)
+                figure.text(*at, told, color=FAINT if number == 0 else TEXT, fontsize=8.5, va="center")
+
     def _answer(self, panel: dict[str, Any], number: int) -> list[Any]:
         answers = self.recorded["panels"][str(panel["id"])]
         return answers[number] if answers else []

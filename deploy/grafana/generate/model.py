@@ -88,9 +88,9 @@ class Panel:
             panel["transformations"] = [{"id": "organize", "options": {"excludeByName": {"Time": True, "Value": True}}}]
         return panel
 
-    def wide(self, width: int) -> Panel:
-        """The same, so many of 24 columns wide."""
-        return replace(self, width=width)
+    def wide(self, width: int, height: int = 0) -> Panel:
+        """The same, so many of 24 columns wide; `height` where it differs."""
+        return replace(self, width=width, height=height or self.height)
 
 
 def _thresholds(steps: Steps) -> Json:
@@ -324,7 +324,7 @@ def dashboard(uid: str, title: str, text: str, rows: Sequence[Row]) -> Json:
         "editable": False,
         "graphTooltip": 1,
         "timezone": "browser",
-        "time": {"from": "now-30m", "to": "now"},
+        "time": {"from": "now-15m", "to": "now"},
         "refresh": "5s",
         "timepicker": {},
         "templating": {"list": VARIABLES},

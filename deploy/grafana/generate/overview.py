@@ -91,6 +91,14 @@ HEALTH: tuple[Panel, ...] = (
         ANY_IS_BAD,
         whole=True,
     ),
+    table(
+        "Which alerts fire",
+        "Now. deploy/runbook.md has a section for each: what it means, where to look, what to do, what not to.",
+        none_of(
+            "alertname",
+            'sum by (alertname, severity, instance) (ALERTS{alertname=~"Homenode.+",alertstate="firing"})',
+        ),
+    ).wide(24, 5),
 )
 
 WORK: tuple[Panel, ...] = (

@@ -30,6 +30,8 @@ NEEDS_TRAFFIC = {
     "HomenodeLeaseWaits",
 }
 
+pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.xdist_group("dashboards")]  # one run for all
+
 
 def _idle(world: Monitored) -> dict[Expression, list[float]]:
     return {one: [value for _, value in world.query(evaluated(one))] for one in expressions()}
@@ -51,7 +53,6 @@ def run() -> Iterator[tuple[Monitored, dict[Expression, list[float]]]]:
             world.close()
 
 
-@pytest.mark.redis
 @pytest.mark.parametrize("one", expressions(), ids=lambda one: one.place)
 def test_an_expression_returns_data_of_a_run_under_load(
     run: tuple[Monitored, dict[Expression, list[float]]], one: Expression
@@ -61,7 +62,6 @@ def test_an_expression_returns_data_of_a_run_under_load(
     wait_until(lambda: world.query(evaluated(one)), timeout_s=left_s, what=f"data of {one.place}: {evaluated(one)}")
 
 
-@pytest.mark.redis
 @pytest.mark.parametrize(
     "happened",
     [
@@ -89,7 +89,6 @@ def test_figures_move_with_what_is_done(run: tuple[Monitored, dict[Expression, l
     wait_until(lambda: world.value(happened) > 0, timeout_s=left_s, what=f"{happened} > 0")
 
 
-@pytest.mark.redis
 def test_points_of_latencies_lead_to_traces(run: tuple[Monitored, dict[Expression, list[float]]]) -> None:
     world, _ = run
     asked = {
@@ -112,7 +111,6 @@ def test_points_of_latencies_lead_to_traces(run: tuple[Monitored, dict[Expressio
         wait_until(lambda: leads(expression), timeout_s=left_s, what=f"traces of {expression}")  # noqa: B023
 
 
-@pytest.mark.redis
 def test_what_counts_failures_is_zero_while_all_is_well(run: tuple[Monitored, dict[Expression, list[float]]]) -> None:
     _, idle = run
     for name, board in boards().items():
@@ -124,7 +122,6 @@ def test_what_counts_failures_is_zero_while_all_is_well(run: tuple[Monitored, di
                 assert values == [0.0], f"{name}: {panel['title']} is {values}"
 
 
-@pytest.mark.redis
 def test_no_alert_is_blind_while_nothing_happens(run: tuple[Monitored, dict[Expression, list[float]]]) -> None:
     _, idle = run
     blind = {
@@ -135,7 +132,6 @@ def test_no_alert_is_blind_while_nothing_happens(run: tuple[Monitored, dict[Expr
     assert blind <= NEEDS_TRAFFIC
 
 
-@pytest.mark.redis
 def test_prometheus_evaluates_every_rule(run: tuple[Monitored, dict[Expression, list[float]]]) -> None:
     world, _ = run
     evaluated_rules = [rule for group in world.ask("rules")["groups"] for rule in group["rules"]]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.dashboards.places import ALERTMANAGER, PROMETHEUS, RUNBOOK, rules
+from homenode_directory.config import FIELDS
+from tests.deploy.dashboards.places import ALERTMANAGER, PROMETHEUS, RUNBOOK, boards, panels, rules
 
 SEVERITIES = {"critical", "warning", "info"}
 ALERTS = [rule["alert"] for rule in rules("alerts.yml")]
@@ -85,6 +86,22 @@ def test_the_runbook_has_a_section_for_an_alert(alert: str) -> None:
     sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL))
     for part in ("Means", "Look", "Do", "Don't"):
         assert f"**{part}:**" in sections[alert], part
+
+
+def test_the_runbook_names_panels_that_exist() -> None:
+    there = {name.title(): {panel["title"] for panel in panels(board)} for name, board in boards().items()}
+    looks = re.findall(r"\*(Overview|Coherence|Streams|Store) → ([^*]+)\*", RUNBOOK.read_text().replace("\n", " "))
+    assert len(looks) > 30
+    for board, titles in looks:
+        missing = [title for title in titles.split(", ") if title not in there[board]]
+        # A title may have a comma of its own.
+        assert not missing or titles in there[board], f"{board} has no panel {missing}"
+
+
+def test_the_runbook_names_settings_that_exist() -> None:
+    flags = set(re.findall(r"`--([a-z-]+)", RUNBOOK.read_text()))
+    assert flags
+    assert flags <= {name.replace("_", "-") for name in FIELDS}
 
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
