@@ -23,6 +23,7 @@ import homenode
 from homenode.cli.metrics import Metrics
 from homenode.cli.top_figures import FIGURES, Fleet, figures
 from tests.cli.conftest import COMMAND, Cli, Served, start_server, stop
+from tests.support.redis_process import RedisProcess
 
 pytestmark = pytest.mark.redis
 
@@ -70,16 +71,17 @@ class Terminal:
         return self._process.wait()
 
 
-@pytest.fixture
-def pair(redis_url: str) -> Iterator[list[Served]]:
-    """Two servers over one Redis."""
-    servers = [start_server("--store", redis_url) for _ in range(2)]
+@pytest.fixture(scope="module")
+def pair(redis_server: RedisProcess) -> Iterator[list[Served]]:
+    """Two servers over one Redis; the last test of this module stops one of them."""
+    redis_server.flushall()
+    servers = [start_server("--store", redis_server.url) for _ in range(2)]
     yield servers
     for server in servers:
         stop(server.process)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def busy(pair: list[Served]) -> Iterator[str]:
     """The servers' address, where agents are at work on a few of many artifacts."""
     url = f"homenode://{','.join(server.address.removeprefix('homenode://') for server in pair)}/main"
@@ -141,15 +143,6 @@ def test_on_terminals_of_all_kinds(busy: str, pair: list[Served]) -> None:
     assert "\x1b" not in dumb.raw
 
 
-def test_a_server_that_goes_is_said_and_comes_back(busy: str, pair: list[Served], redis_url: str) -> None:
-    metrics = ",".join(server.metrics for server in pair)
-    terminal = Terminal("--url", busy, "top", "--metrics", metrics, columns=120, rows=30)
-    terminal.until(lambda text: "2 of 2 tell" in text)
-    stop(pair[0].process)
-    terminal.until(lambda text: "1 of 2 tell" in text and "hot/1.md" in text)
-    assert terminal.end() == 0
-
-
 def test_json_has_every_documented_name(busy: str, pair: list[Served], cli: Cli) -> None:
     metrics = ",".join(server.metrics for server in pair)
     told = cli("--json", "top", "hot/", "--once", "--url", busy, "--metrics", f"{metrics},127.0.0.1:9").json
@@ -160,6 +153,15 @@ def test_json_has_every_documented_name(busy: str, pair: list[Served], cli: Cli)
     assert [server["reached"] for server in told["servers"]] == [True, True, False]
     help_text = cli("top", "--help").out
     assert all(name in help_text for name in FIGURES)
+
+
+def test_a_server_that_goes_is_said_and_comes_back(busy: str, pair: list[Served]) -> None:
+    metrics = ",".join(server.metrics for server in pair)
+    terminal = Terminal("--url", busy, "top", "--metrics", metrics, columns=120, rows=30)
+    terminal.until(lambda text: "2 of 2 tell" in text)
+    stop(pair[0].process)
+    terminal.until(lambda text: "1 of 2 tell" in text and "hot/1.md" in text)
+    assert terminal.end() == 0
 
 
 # --- what several servers say together --------------------------------------------------------------------------------
