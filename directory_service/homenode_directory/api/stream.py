@@ -84,6 +84,7 @@ class Stream:
     def __init__(self, parts: Parts, ready: Callable[[], None] | None = None) -> None:
         self._parts = parts
         self._limits = parts.limits
+        self._tracer = parts.tracer
         self.outbox = Outbox(parts.queues, parts.observer, ready)
         self._sessions: dict[int, Carried] = {}
         self._numbers: dict[str, int] = {}
@@ -209,9 +210,10 @@ class Stream:
         message, request_id = getattr(operation, name), operation.request_id
         ticket = Ticket(self, operation.session, request_id, name)
         calls, caller = self._parts.calls, session.caller
-        if self._parts.tracer is not None:
-            slice_ = caller.place.slice_of(self._parts.directory.store.slices)
-            ticket.span = self._parts.begin_span(name, message, operation.traceparent, slice_)
+        if self._tracer is not None:
+            if caller.slice_ is None:
+                caller.slice_ = self._parts.directory.slice_of(caller.place)
+            ticket.span = self._parts.begin_span(name, message, operation.traceparent, caller.slice_.number)
         self._pending += 1
         try:
             if name == "watch":

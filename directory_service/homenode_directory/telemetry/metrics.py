@@ -52,6 +52,9 @@ class Prometheus(Collector):
         self._counts = {name: defaultdict(float, dict.fromkeys(d.first, 0.0)) for name, d in COUNTERS.items()}
         self._levels = {name: dict.fromkeys(d.first, 0.0) for name, d in GAUGES.items()}
         self._spreads = {name: {key: Distribution(d.bounds) for key in d.first} for name, d in HISTOGRAMS.items()}
+        # What every operation needs.
+        self._requests = self._counts["homenode_requests"]
+        self._took = self._spreads["homenode_request_seconds"]
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -88,15 +91,18 @@ class Prometheus(Collector):
 
     def request(self, operation: str, outcome: str, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
-        self._count("homenode_requests", (operation, outcome))
-        if outcome == "ok":
-            if operation == "acquire":
-                self._observe("homenode_lease_wait_seconds", (), seconds, trace_id)
-        else:
+        self._requests[operation, outcome] += 1
+        if outcome != "ok":
             self._count("homenode_refusals", (outcome, operation))
             if outcome in CONFLICTS and operation in WRITES:
                 self._count("homenode_conflicts", (outcome,))
-        self._observe("homenode_request_seconds", (operation,), seconds, trace_id)
+        elif operation == "acquire":
+            self._observe("homenode_lease_wait_seconds", (), seconds, trace_id)
+        took = self._took.get((operation,))
+        if took is not None:
+            took.observe(seconds, trace_id)
+        else:
+            self._observe("homenode_request_seconds", (operation,), seconds, trace_id)
 
     def batch(self, size: int, seconds: float, trace_id: str = "") -> None:
         """See `Observer`."""
