@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import grpc
 import pytest
 
 from homenode_api.traces import parse
+from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import directory_pb2_grpc as rpc
+from homenode_directory.store.base import Commit
+from homenode_directory.store.fields import LogRecord, decode_log, encode_log, traced
+from tests.api.client import content
 from tests.observe.agent import SECRET
 from tests.observe.collector import Collector
-from tests.observe.conftest import Agents, Serve
+from tests.observe.conftest import WAIT_S, Agents, Serve
 from tests.support.ports import free_port, wait_until
 
 ALL = ("--trace-ratio", "1")
@@ -16,10 +24,10 @@ ALL = ("--trace-ratio", "1")
 def test_one_trace_goes_from_a_commit_to_each_sharers_invalidation(
     serve: Serve, agent: Agents, collector: Collector
 ) -> None:
-    traced = {"HOMENODE_OTLP_ENDPOINT": collector.endpoint}
+    sends = {"HOMENODE_OTLP_ENDPOINT": collector.endpoint}
     served = serve("--otlp-endpoint", collector.endpoint, "--trace-ratio", "0")
     application = agent("application", served.url, collector.endpoint)
-    readers = [agent("reader", served.url, **traced) for _ in range(2)]
+    readers = [agent("reader", served.url, **sends) for _ in range(2)]
     application.say()
     application.hears()
     for reader in readers:
@@ -48,6 +56,71 @@ def test_one_trace_goes_from_a_commit_to_each_sharers_invalidation(
     assert f'# {{trace_id="{run.trace}"}}' in text, "an exemplar names the trace"
     told = repr(collector.spans)
     assert "secret" not in told and SECRET not in told
+
+
+@pytest.mark.redis
+def test_a_sharer_on_another_server_is_in_the_trace(
+    serve: Serve, agent: Agents, collector: Collector, redis_url: str
+) -> None:
+    sends = {"HOMENODE_OTLP_ENDPOINT": collector.endpoint}
+    first = serve("--otlp-endpoint", collector.endpoint, "--trace-ratio", "0", store=redis_url)
+    second = serve(store=redis_url)  # records nothing itself, and passes the context on
+    writer = agent("writer", first.url, HOMENODE_TRACE_RATIO="1", **sends)
+    reader = agent("reader", second.url, HOMENODE_TRACE_RATIO="0", **sends)
+    writer.say()
+    writer.hears()
+    reader.say()
+    assert reader.hears() == "done"
+    for process in (reader, writer):
+        process.end()
+    first.process.end()
+    wait_until(lambda: collector.named("homenode invalidate"), what="the reader's span")
+    commits = {span.id: span for span in collector.named("directory commit")}
+    for invalidated in collector.named("homenode invalidate"):
+        assert commits[invalidated.parent].trace == invalidated.trace
+
+
+def test_calls_carry_the_context_as_metadata_and_garbage_is_none(serve: Serve, collector: Collector) -> None:
+    served = serve("--otlp-endpoint", collector.endpoint, "--trace-ratio", "0")
+    trace, parent = "1" * 32, "2" * 16
+    with grpc.insecure_channel(served.url.removeprefix("homenode://").partition("/")[0]) as channel:
+        stub = rpc.DirectoryServiceStub(channel)
+        session = stub.OpenSession(pb.OpenSessionRequest(workspace="main"), timeout=WAIT_S).session_id
+
+        def commit(number: int, *metadata: tuple[str, str]) -> None:
+            request = pb.CommitRequest(session_id=session, request_id=number, key="secret-key", any=True)
+            request.content.CopyFrom(content(SECRET.encode()))
+            stub.Commit(request, metadata=metadata, timeout=WAIT_S)
+
+        commit(1, ("traceparent", f"00-{trace}-{parent}-01"))
+        commit(2, ("traceparent", f"00-{trace}-{parent}-00"))  # its caller records nothing
+        commit(3, ("traceparent", "garbage"), ("traceparent", "x" * 4_000))
+        commit(4)
+
+        attach = pb.Operation(session=1, request_id=9, attach=pb.Attach(session_id=session))
+        operations = [
+            pb.Operation(session=1, request_id=10 + n, stat=pb.StatRequest(key="secret-key"), traceparent=garbage)
+            for n, garbage in enumerate(("garbage", "x" * 100_000, "\x00", f"00-{trace}-{parent}-01"))
+        ]
+        frames = stub.Session(iter([pb.SessionRequest(operations=[attach, *operations])]), timeout=WAIT_S)
+        answers = [item.answer for frame in frames for item in frame.items if item.HasField("answer")]
+        assert [answer.WhichOneof("what") for answer in answers] == ["attach", *["stat"] * 4]
+    served.process.end()
+    assert {span.trace for span in collector.spans} == {trace}
+    (committed,) = collector.named("directory commit")
+    (looked,) = collector.named("directory stat")
+    assert (committed.parent, looked.parent) == (parent, parent)
+    assert "secret" not in repr(collector.spans)
+
+
+def test_a_log_entry_has_a_context_only_where_it_is_recorded() -> None:
+    record = LogRecord("default/main/k", 3, (), 7, 5)
+    plain, context = encode_log(record), f"00-{'1' * 32}-{'2' * 16}-01"
+    assert plain == b'["default/main/k",3,[],7,5]' and decode_log(plain) == record
+    commit = Commit(log=(plain,))
+    traced(commit, context)
+    (data,) = commit.log
+    assert decode_log(data) == replace(record, trace=context) == commit.said[0]
 
 
 def test_hits_are_not_traced_and_what_the_caller_leaves_out_is_a_matter_of_the_ratio(

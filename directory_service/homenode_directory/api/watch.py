@@ -31,6 +31,7 @@ class Watch:
         self._position = Position(0, 0)
         self._end: Rejected | None = None
         self._wake = asyncio.Event()
+        self._behind_since = 0.0  # while changes wait
 
     def push(self, item: DeliveryEvent) -> None:
         """See `sinks.Sink`: at most as many changes wait as a stream's session may have."""
@@ -43,6 +44,8 @@ class Watch:
             self._events.clear()
             self._events.append(item)
         elif isinstance(item, Change):
+            if not self._events:
+                self._behind_since = asyncio.get_running_loop().time()
             self._position = max(self._position, Position(self._position.incarnation, item.sequence))
             if len(self._events) >= self._parts.queues.session_events:
                 self._events.clear()
@@ -58,7 +61,8 @@ class Watch:
 
     def load(self) -> tuple[int, int, float]:
         """See `hub.Owner`."""
-        return len(self._events), 0, 0.0
+        waited_s = asyncio.get_running_loop().time() - self._behind_since if self._events else 0.0
+        return len(self._events), 0, waited_s
 
     def evict(self, session: str) -> None:
         """See `hub.Owner`."""
