@@ -18,7 +18,7 @@ ARGS ?=
 # The whole suite runs in several processes, for much of it is waiting; a part of it in one, where -s and --pdb work.
 WORKERS ?= $(if $(ARGS),0,4)
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench dashboards pictures compose-test clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench scaling dashboards pictures compose-test clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"

@@ -91,6 +91,33 @@ async def test_one_operation_too_many_is_refused_not_the_stream() -> None:
         assert (await stream.answer(2)).acquire.token.fence
 
 
+async def test_attaches_and_signs_of_life_are_no_reason_to_refuse_operations() -> None:
+    """Thousands of sessions on a stream attach at once when it is new, and each of them pings every second."""
+    async with serve(stream_in_flight=4) as served:
+        sessions = [await served.open() for _ in range(20)]
+        stream = served.stream()
+        await stream.attach(sessions[0])
+        attaches = [
+            pb.Operation(session=n, request_id=1, attach=pb.Attach(session_id=session))
+            for n, session in enumerate(sessions[1:], 2)
+        ]
+        await stream.send(*attaches, *_stats(10))
+        await _not_found(stream, 10)
+        for n in range(2, 21):
+            assert (await stream.answer(1, n)).WhichOneof("what") == "attach"
+        await stream.send(*(pb.Operation(session=n, ping=pb.Ping(sent_at=n)) for n in range(1, 21)), *_stats(20))
+        await _not_found(stream, 20)
+
+
+def _stats(first: int) -> list[pb.Operation]:
+    return [pb.Operation(session=1, request_id=first + n, stat=pb.StatRequest(key="k")) for n in range(4)]
+
+
+async def _not_found(stream: StreamClient, first: int) -> None:
+    for n in range(4):
+        assert (await stream.answer(first + n)).error.reason == t.ERROR_REASON_NOT_FOUND
+
+
 async def test_a_slow_consumer_is_resynced_and_nobody_else() -> None:
     async with serve(queue_events=32) as served:
         key = "slow/" + "k" * 500

@@ -44,6 +44,7 @@ async def fill(redis: RedisProcess, address: str, text: str, made: int, wanted: 
     hash_ = await _model(address, text)
     slice_ = f"{{hn:{Place('default', WORKSPACE).slice_of(SLICES)}}}:"
     with redis.client() as client:
+        client.config_set("auto-aof-rewrite-percentage", 0)  # it would be rewritten again and again
         copy = client.register_script(_COPY)
         for first in range(made, wanted, BATCH):
             last = min(first + BATCH, wanted) - 1

@@ -60,11 +60,11 @@ class Site:
 
 
 @contextmanager
-def site() -> Iterator[Site]:
-    """One with nothing in it."""
+def site(**settings: str) -> Iterator[Site]:
+    """One with nothing in it; `settings` of Redis."""
     (ROOT / ".run").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="scaling-", dir=ROOT / ".run"))
-    redis = RedisProcess(folder / "redis")
+    redis = RedisProcess(folder / "redis", settings)
     server: ServerProcess | None = None
     try:
         redis.start()
@@ -146,7 +146,7 @@ def costs(seconds: float) -> dict[str, dict[str, float]]:
 def artifacts(counts: tuple[int, ...]) -> list[dict[str, float]]:
     """What artifacts of 1 KiB, one version each, take of Redis, and of a server that has read some."""
     points = [made_by_api(1_000)]
-    with site() as one:
+    with site(appendonly="no") as one:
         empty, made = one.used_bytes(), 0
         for count in counts:
             asyncio.run(fill(one.redis, one.server.address, body(0), made, count))

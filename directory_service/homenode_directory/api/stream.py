@@ -91,6 +91,7 @@ class Stream:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waits: set[Ticket] = set()  # for a write lease; nobody misses them
         self._pending = 0  # operations accepted and not answered
+        self._aside = 0  # attaches, signs of life and acks under way: bounded by the sessions, and no reason to refuse
         self._acks = Acks(parts.directory, parts.limits.pending_acks)
         self._received = 0
         self._finished = False
@@ -138,7 +139,7 @@ class Stream:
     @property
     def idle(self) -> bool:
         """Whether the stream carries no session."""
-        return not self._sessions and not self._pending
+        return not self._sessions and not self._pending and not self._aside
 
     def finish(self) -> None:
         """The client sends no more: end when everything is answered."""
@@ -146,7 +147,7 @@ class Stream:
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._finished and not self._pending:
+        if self._finished and not self._pending and not self._aside:
             self.outbox.close()
 
     def close(self) -> None:
@@ -167,7 +168,7 @@ class Stream:
 
     def load(self) -> tuple[int, int, float]:
         """See `hub.Owner`."""
-        return len(self.outbox), self._pending, self.outbox.behind_s
+        return len(self.outbox), self._pending + self._aside, self.outbox.behind_s
 
     def evict(self, session: str) -> None:
         """See `hub.Owner`."""
@@ -251,7 +252,10 @@ class Stream:
 
     def _answered(self, ticket: Ticket, outcome: str, piece: bytes) -> None:
         """An operation's answer is known."""
-        self._pending -= 1
+        if ticket.name == "attach":
+            self._aside -= 1
+        else:
+            self._pending -= 1
         self._waits.discard(ticket)
         self.outbox.answer(ticket.number, piece)
         span = ticket.span
@@ -270,14 +274,14 @@ class Stream:
 
     def _spawn(self, call: Any) -> None:
         """Run something that has no answer; it handles its own failures."""
-        self._pending += 1
+        self._aside += 1
         task = self._loop.create_task(call)
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
 
     def _spawned(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        self._pending -= 1
+        self._aside -= 1
         if not task.cancelled() and (failure := task.exception()) is not None:
             error_of(failure, during="stream")  # logs what is unexpected
         self._end_if_done()
@@ -306,7 +310,7 @@ class Stream:
         self._sessions[number] = session
         self._numbers[message.session_id] = number
         self._parts.hub.claim(message.session_id, self)
-        self._pending += 1
+        self._aside += 1
         ticket = Ticket(self, number, operation.request_id, "attach")
         attached = self._attached(number, session, message.number, holdings, resume)
         self._run(ticket, attached, lambda: self._begin(session))
