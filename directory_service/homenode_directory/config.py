@@ -52,10 +52,12 @@ class Settings:
     workers: int = _setting(1, "server processes that share the port; more than one needs Redis", 1, 64)
     wait_replicas: int = _setting(0, "replicas of the Redis that must have a commit before it is answered", 0, 16)
     slices: int = _setting(16, "slices of a new store; an existing store keeps its own", 1, 1024)
-    term_ms: int = _setting(10_000, "write lease term where a request names none", 1_000, 60_000)
+    term_ms: int = _setting(10_000, "write lease term where a request names none; alike on all servers", 1_000, 60_000)
     session_ttl_ms: int = _setting(30_000, "how long a silent session lives, where it names no time", 5_000, 300_000)
-    consistency: str = _setting("lazy", "consistency of artifacts without a policy of their own", choices="lazy strict")
-    max_age_ms: int = _setting(3_000, "greatest age of a cached read, told to clients", 100, 600_000)
+    consistency: str = _setting(
+        "lazy", "level of artifacts without a policy; alike on all servers", choices="lazy strict"
+    )
+    max_age_ms: int = _setting(3_000, "greatest age of a cached read; alike on all servers", 100, 600_000)
     bookmark_ms: int = _setting(1_000, "how often clients are told to ask for a bookmark", 100, 60_000)
     result_retention_ms: int = _setting(600_000, "how long answers outlive their session", 10_000, 86_400_000)
     waiters_max: int = _setting(64, "writers that may wait for one artifact", 0, 10_000)

@@ -345,3 +345,38 @@ def test_a_copy_of_a_sqlite_file_is_a_backup(cli: Cli, tmp_path: Path) -> None:
         assert homenode.Version(*map(int, later.split("."))) > homenode.Version(*map(int, version.split(".")))
     finally:
         stop(second.process)
+
+
+async def test_what_history_forgets_meanwhile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A snapshot has it still; without one the current version is taken, and counted."""
+    server = start_server("--store", f"sqlite:///{tmp_path}/s.sqlite3", "--keep-versions", "1")
+    try:
+        async with homenode.connect(f"{server.address}/main", agent="filler") as hn:
+            await hn.put("a", "then")
+            for rounds in (export_module.ROUNDS_MAX, 0):
+                monkeypatch.setattr(export_module, "ROUNDS_MAX", rounds)
+                file = io.BytesIO()
+                async with export_module._Cut(hn, "") as cut:
+                    for n in range(20):
+                        await hn.put("a", f"{rounds} {n}")
+                    await wait_until_async(lambda: _cut_to_one(hn, "a"), timeout_s=60, what="a history that is cut")
+                    writer = Writer(file, {})
+                    await export_module._write_all(hn, cut, writer, False, None)
+                    writer.close()
+                wanted = ("snapshot", 0, b"then") if rounds else ("each", 1, b"0 19")
+                assert (cut.kind, cut.moved, _first(file)) == wanted
+    finally:
+        stop(server.process)
+
+
+async def _cut_to_one(hn: homenode.Homenode, key: str) -> bool:
+    return len(await hn.history(key)) == 1
+
+
+def _first(file: io.BytesIO) -> bytes:
+    """The content of a file's only artifact."""
+    file.seek(0)
+    reader, parts = Reader(file), list[bytes]()
+    for entry in reader.entries():
+        reader.content(entry, parts.append)
+    return b"".join(parts)
