@@ -30,7 +30,7 @@ HEALTH: tuple[Panel, ...] = (
     stat(
         "Reads refused as too old",
         "A second: the copy was older than allowed and no directory answered in time, so the read failed closed. Agents stand "
-        "still meanwhile. Alert: HomenodeStaleReads.",
+        "still meanwhile. Sessions that no directory hears tell it when they are back. Alert: HomenodeStaleReads.",
         none(total("homenode_cache_reads_total", 'result="stale"')),
         "ops",
         ANY_IS_BAD,

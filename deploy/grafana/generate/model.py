@@ -278,16 +278,17 @@ def _annotation(name: str, color: str, expr: str) -> Json:
     return {"name": name, "datasource": DATASOURCE, "enable": True, "iconColor": color, "expr": expr}
 
 
+# A minute back, which a restart may take: what happened is where the marked time begins.
 ANNOTATIONS = [
     _annotation(
         "Restarts",
         YELLOW,
-        'changes(process_start_time_seconds{job="$job",instance=~"$instance"}[$__rate_interval]) > 0',
+        'changes(process_start_time_seconds{job="$job",instance=~"$instance"}[1m]) > 0',
     ),
     _annotation(
         "The store's memory changed",
         RED,
-        'increase(homenode_incarnations_total{job="$job",instance=~"$instance"}[$__rate_interval]) > 0',
+        'increase(homenode_incarnations_total{job="$job",instance=~"$instance"}[1m]) > 0',
     ),
 ]
 

@@ -98,7 +98,7 @@ HEALTH: tuple[Panel, ...] = (
             "alertname",
             'sum by (alertname, severity, instance) (ALERTS{alertname=~"Homenode.+",alertstate="firing"})',
         ),
-    ).wide(24, 5),
+    ).wide(24, 4),
 )
 
 WORK: tuple[Panel, ...] = (
