@@ -64,7 +64,7 @@ class Machine:
             "PYTHON_IMAGE": PYTHON_IMAGE,
             "SERVICES_IMAGE": SERVICES_IMAGE,
             "DEMO_TURNS": "100",
-            "DEMO_PLAYS": "6",
+            "DEMO_PLAYS": "4",
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": f"http://127.0.0.1:{WHEELS_PORT}/",
             "PIP_INDEX_URL": "",
