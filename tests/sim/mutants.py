@@ -45,8 +45,8 @@ def extend_before_the_log() -> Patch:
     """A renewal counts at once, whatever of the log has come: here a unary call brings it past the stream."""
     honest = Session.ping
 
-    def ping(self: Session) -> None:
-        honest(self)
+    def ping(self: Session, *, last: bool = False) -> None:
+        honest(self, last=last)
         sent_ns = self.link.clock() // NS_PER_US * NS_PER_US
 
         async def renew() -> None:
