@@ -99,7 +99,7 @@ def test_only_the_extras_that_exist_are_promised(wheel: Path, repo_root: Path) -
     }
     assert extras == {"cli", "server", "otel", "dev"}
     base = [line for line in text.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
-    assert sorted(line.split()[1].split(">")[0] for line in base) == ["grpcio", "protobuf", "zstandard"]
+    assert sorted(line.split()[1].split(">")[0] for line in base) == ["grpcio", "hpack", "protobuf", "zstandard"]
     version = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["version"]
     assert f"Version: {version}\n" in text
 
