@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from homenode import pushed
 from homenode.artifact import LAZY, STRICT, Artifact
@@ -15,7 +15,6 @@ from homenode.cache import Cache, CopyPolicy
 from homenode.chunking import BytesSource, LargeBody, Source, prepare
 from homenode.clock import NS_PER_MS
 from homenode.contents import (
-    INLINE_BYTES_MAX,
     BodyGone,
     BodyMissing,
     Encoded,
@@ -45,7 +44,7 @@ from homenode.session import Session
 from homenode.values import LEVELS, NO_META, Meta, name
 from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
 from homenode.view import Counters
-from homenode_api.chunks import CONTENT_MAX_BYTES, PIECE_MAX_BYTES
+from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
@@ -253,7 +252,7 @@ class Core:
             data,
             hash=hash,
             clock=self.clock,
-            metadata=MappingProxyType(dict(meta.values)),
+            metadata=meta.values if type(meta.values) is MappingProxyType else MappingProxyType(dict(meta.values)),
             tags=meta.tags,
             media_type=meta.media_type,
             **facts,
@@ -283,11 +282,7 @@ class Core:
     @property
     def artifact_max(self) -> int:
         """Most bytes of an artifact, as the directory says."""
-        return self.session.opened.limits.artifact_bytes or CONTENT_MAX_BYTES
-
-    @property
-    def _in_one_piece(self) -> int:
-        return min(PIECE_MAX_BYTES, self.artifact_max)
+        return self.session.bounds.artifact_bytes
 
     def _still_ours(self, pending: Pending, as_of: Position) -> bool:
         """Whether invalidations come for what an answer carries.
@@ -314,7 +309,7 @@ class Core:
     @property
     def max_age_ms(self) -> int:
         """Greatest age of a cached read where no policy says otherwise."""
-        return self.session.opened.max_age_ms or 3_000
+        return self.session.bounds.max_age_ms
 
     # --- writes -------------------------------------------------------------------------------------------------------
 
@@ -338,7 +333,7 @@ class Core:
         Raises VersionConflict, AlreadyExists, LeaseDenied, LeaseLost, StaleFence, TooLarge, Unknown, HomenodeError.
         """
         patched = True
-        body = None if data is None else await self.body(key, data, base, timeout_ms)
+        body = data if data is None or self._in_one_piece(data) else await self.body(key, data, base, timeout_ms)
         while True:
             try:
                 if isinstance(body, LargeBody):
@@ -360,11 +355,14 @@ class Core:
                 counters.refused(refusal)
                 raise
 
+    def _in_one_piece(self, data: bytes | Source) -> TypeGuard[bytes]:
+        return isinstance(data, bytes) and len(data) <= self.session.bounds.piece_bytes
+
     async def body(
         self, key: str, data: bytes | Source, base: Version | Base, timeout_ms: int | None
     ) -> bytes | LargeBody:
         """What to send: bytes in one piece, or a large content cut like the version that it replaces."""
-        if isinstance(data, bytes) and len(data) <= self._in_one_piece:
+        if self._in_one_piece(data):
             return data
         source = BytesSource(data) if isinstance(data, bytes) else data
         if source.size > self.artifact_max:
@@ -396,7 +394,9 @@ class Core:
             request.any = True
         hash = b""
         if data is not None:
-            await self.put_content(request.content, key, data, base if patched else ABSENT, counters, timeout_ms)
+            sending = self.put_content(request.content, key, data, base if patched else ABSENT, counters, timeout_ms)
+            if sending is not None:
+                await sending
             hash = request.content.hash
             if meta.said:
                 request.metadata.CopyFrom(meta.to_wire())
@@ -425,7 +425,7 @@ class Core:
         """How long an effect may take that has to wait until the last copy has run out."""
         return self.session.timeout_ms + self.session.opened.term_ms
 
-    async def put_content(
+    def put_content(
         self,
         content: t.Content,
         key: str,
@@ -433,24 +433,26 @@ class Core:
         base: Version | Base,
         counters: Counters,
         timeout_ms: int | None,
-    ) -> None:
-        """Fill in the content of a commit on `base`; where its body is too large for a frame, send that before."""
+    ) -> Awaitable[None] | None:
+        """Fill in the content of a commit on `base`. A body that is too large for a frame is to be awaited first."""
         session = self.session
         if isinstance(data, LargeBody):
             content.hash, content.size = data.hash, data.size
-            return
+            return None
         encoded = self._encode(key, data, base)
         counters.sent_bytes += len(encoded.body)
-        inline = len(encoded.body) <= (session.opened.limits.inline_bytes or INLINE_BYTES_MAX)
-        if not inline:
-            await session.link.again(
-                lambda left_s: upload(session.link.transport, session.id, encoded, left_s),
-                self.timeout_s(timeout_ms),
-            )
+        inline = len(encoded.body) <= session.bounds.inline_bytes
         encoded.write_to(content, inline=inline)
+        if inline:
+            return None
+        return session.link.again(
+            lambda left_s: upload(session.link.transport, session.id, encoded, left_s), self.timeout_s(timeout_ms)
+        )
 
-    async def _effect(self, kind: str, key: str, message: Any, timeout_ms: int | None, on_answer: OnAnswer) -> None:
-        """Send an effect on `key` and wait. No strict copy is kept meanwhile; `on_answer` calls `Cache.end_write`.
+    def _effect(
+        self, kind: str, key: str, message: Any, timeout_ms: int | None, on_answer: OnAnswer
+    ) -> Awaitable[tuple[Any, Pending]]:
+        """Send an effect on `key`. No strict copy is kept until its end; `on_answer` calls `Cache.end_write`.
 
         The directory makes nobody wait for the copy of the session whose effect it is.
         """
@@ -461,7 +463,7 @@ class Core:
                 self.session.doubt(failure.request_id)
 
         self.cache.begin_write(key)
-        await self.session.request(
+        return self.session.request(
             kind, message, effect=True, timeout_ms=timeout_ms, on_answer=on_answer, on_error=failed
         )
 

@@ -144,7 +144,9 @@ async def _item(
         item.any = True
     if body is not None:
         base = change.base if patched else ABSENT
-        await core.put_content(item.content, change.key, body, base, counters, timeout_ms)
+        sending = core.put_content(item.content, change.key, body, base, counters, timeout_ms)
+        if sending is not None:
+            await sending
         if change.meta.said:
             item.metadata.CopyFrom(change.meta.to_wire())
     if change.lease is not None:

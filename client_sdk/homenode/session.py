@@ -21,10 +21,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 from homenode import recovery
 from homenode.cache import Cache
 from homenode.clock import NS_PER_MS, NS_PER_US
+from homenode.contents import INLINE_BYTES_MAX
 from homenode.errors import CAUSES, HomenodeError, SessionLost, Unavailable, from_wire
 from homenode.leases import RENEW_AFTER, RENEWALS_MAX, LeaseRecord
 from homenode.link import Backoff, Link
@@ -32,6 +34,7 @@ from homenode.pending import Pending
 from homenode.requests import TRANSIENT, Phase, Requests
 from homenode.versions import Position, Version, position_of, version_of
 from homenode.watch import Event, Feed
+from homenode_api.chunks import CONTENT_MAX_BYTES, PIECE_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
@@ -45,6 +48,23 @@ UNCONFIRMED_INTERVALS = 10
 #: The same where there are other servers, which may reach the store that this one does not.
 ELSEWHERE_MS_MIN = 2_000
 ELSEWHERE_INTERVALS = 4
+
+
+class Bounds(NamedTuple):
+    """What the directory said when it opened the session, or what holds where it said nothing."""
+
+    artifact_bytes: int  # most of an artifact
+    piece_bytes: int  # most that is sent in one piece
+    inline_bytes: int  # most of a body in a frame
+    max_age_ms: int  # of a cached read where no policy says otherwise
+
+    @classmethod
+    def of(cls, opened: pb.OpenSessionResponse) -> Bounds:
+        """From the answer; one without anything gives the defaults."""
+        limits = opened.limits
+        artifact = limits.artifact_bytes or CONTENT_MAX_BYTES
+        inline = limits.inline_bytes or INLINE_BYTES_MAX
+        return cls(artifact, min(PIECE_MAX_BYTES, artifact), inline, opened.max_age_ms or 3_000)
 
 
 class Session(Requests):
@@ -68,6 +88,7 @@ class Session(Requests):
         self.position = Position(0, 0)
         self.fill_from = Position(0, 0)
         self.opened = pb.OpenSessionResponse()
+        self.bounds = Bounds.of(self.opened)
         self.leases: dict[str, LeaseRecord] = {}
         self.on_pushed: Callable[[pb.Pushed], None] = lambda message: None
         self.watches: dict[int, Feed] = {}
@@ -130,6 +151,7 @@ class Session(Requests):
         self.cache.drop_all(floors=position.incarnation != self.position.incarnation)
         self.cache.doubt = False  # nothing of the former session happens any more
         self.opened, self.id = opened, opened.session_id
+        self.bounds = Bounds.of(opened)
         self.cache.freshness.live_ms = opened.ttl_ms
         self._attaches = 0
         self.position = self.fill_from = position

@@ -153,8 +153,9 @@ class View:
 
     def _fold(self, shown: Shown) -> None:
         """Count the hits that were only noted."""
-        if shown.hits:
-            shown.artifact.used = True
+        if not shown.hits:
+            return
+        shown.artifact.used = True
         hits, shown.hits = shown.hits, 0
         self.counters.hits += hits
         self.counters.hit_bytes += hits * len(shown.artifact.bytes)
