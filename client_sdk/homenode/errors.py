@@ -6,9 +6,10 @@ Every error is a `HomenodeError`. Fields that do not apply keep their defaults. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from homenode.versions import Position, Version
+from homenode_api.http2.grpc import Status, StatusCode
 from homenode_api.v1 import types_pb2 as t
 
 #: Most characters of an artifact's name in a message.
@@ -284,41 +285,32 @@ def _from_wire(error: t.Error) -> HomenodeError:
     return _PLAIN.get(reason, InternalError)(message)
 
 
-class RpcFailure(Protocol):
-    """What is used of grpc.aio.AioRpcError, so that this module does not import gRPC."""
-
-    def code(self) -> Any: ...
-    def details(self) -> str | None: ...
-    def trailing_metadata(self) -> Any: ...
-
-
-_STATUS: dict[str, type[HomenodeError]] = {
-    "CANCELLED": Unavailable,
-    "INVALID_ARGUMENT": InvalidArgument,
-    "NOT_FOUND": NotFound,
-    "PERMISSION_DENIED": PermissionDenied,
-    "RESOURCE_EXHAUSTED": Overloaded,
-    "UNIMPLEMENTED": Unsupported,
-    "INTERNAL": InternalError,
-    "UNAVAILABLE": Unavailable,
-    "UNAUTHENTICATED": Unauthenticated,
+_STATUS: dict[int, type[HomenodeError]] = {
+    StatusCode.CANCELLED: Unavailable,
+    StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    StatusCode.NOT_FOUND: NotFound,
+    StatusCode.PERMISSION_DENIED: PermissionDenied,
+    StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    StatusCode.UNIMPLEMENTED: Unsupported,
+    StatusCode.INTERNAL: InternalError,
+    StatusCode.UNAVAILABLE: Unavailable,
+    StatusCode.UNAUTHENTICATED: Unauthenticated,
 }
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _ERROR_TYPE = "/homenode_api.v1.Error"
 
 
-def from_rpc(failure: RpcFailure) -> HomenodeError:
+def from_status(status: Status) -> HomenodeError:
     """The exception for a failed gRPC call: by our status detail where there is one, else by its code."""
-    for key, value in failure.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
+    for key, value in status.trailing:
+        if key == _DETAILS_KEY and isinstance(value, bytes):
             error = _error_detail(value)
             if error is not None:
                 return from_wire(error)
-    name = failure.code().name
-    if name == "DEADLINE_EXCEEDED":
+    if status.code == StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("no answer in time")
-    return _STATUS.get(name, Unavailable)(failure.details() or name)
+    return _STATUS.get(status.code, Unavailable)(status.message or StatusCode(status.code).name)
 
 
 def _error_detail(status: bytes) -> t.Error | None:

@@ -1,74 +1,47 @@
-"""The directory over gRPC: one channel for the Session stream and calls, a second one for large contents."""
+"""The directory over gRPC: one connection for the Session stream and calls, a second one for large contents."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
-# A forked child must not touch the parent's connection, and the SDK sees to that. gRPC's own handlers for fork crash
-# the child (SIGSEGV) when one of its threads is at work in the parent. The variable is read once, when gRPC starts.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
+from homenode.channel import Call, Channel
 from homenode.clock import Clock, boot_clock
-from homenode.errors import DeadlineExceeded, InternalError, SessionLost, Unavailable, from_rpc
+from homenode.errors import DeadlineExceeded, HomenodeError, InternalError, SessionLost, Unavailable
 from homenode.servers import Servers
 from homenode.transport import Incoming, Outgoing
-from homenode_api.chunks import ChunkMessage, chunk_message
+from homenode_api.chunks import CHUNK_BYTES, ChunkMessage, chunk_message
+from homenode_api.http2.connection import Bounds
 from homenode_api.v1 import directory_pb2 as pb
-from homenode_api.v1 import directory_pb2_grpc as pb_grpc
 
 MESSAGE_BYTES_MAX = 16 << 20
-_SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
-READ_CONTENT, WRITE_CONTENT = f"/{_SERVICE}/ReadContent", f"/{_SERVICE}/WriteContent"
 GRACE_S = 1.0
+_SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"]
+_METHODS = {
+    method.name: (f"/{_SERVICE.full_name}/{method.name}", getattr(pb, method.output_type.name))
+    for method in _SERVICE.methods
+}
+_CALM = 1_000_000  # the server is trusted more than its clients are by it
 
-_OPTIONS = [
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    # How long an attempt to connect may take, in truth: a server may be far away, or busy.
-    ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    # A connection of its own for each channel: a large content holds up no invalidation.
-    ("grpc.use_local_subchannel_pool", 1),
-]
-# Contents come in few large frames; the connection carries nothing that could wait behind one.
-_CONTENT_OPTIONS = [("grpc.http2.max_frame_size", 1 << 20)]
-
-
-class _TypedErrors:
-    """In `with`: gRPC's exceptions as ours. A class, because every frame passes here and a generator costs more."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(failure, grpc.aio.AioRpcError):
-            raise from_rpc(failure) from None
-        if isinstance(failure, grpc.aio.UsageError | asyncio.InvalidStateError):  # call or channel ended in between
-            raise Unavailable("the connection is over") from failure
-        if isinstance(failure, asyncio.CancelledError):
-            # grpc.aio raises this too when the call, and not the waiting task, was cancelled.
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                raise Unavailable("the call was ended") from None
-
-
-_typed_errors = _TypedErrors()
+_BOUNDS = (
+    Bounds(stream_window=1 << 20, window=16 << 20, message_bytes=MESSAGE_BYTES_MAX, calm=_CALM),
+    # Contents come in few large frames; the connection carries nothing that could wait behind one.
+    Bounds(
+        stream_window=4 * CHUNK_BYTES,
+        window=16 << 20,
+        frame_bytes=CHUNK_BYTES + 1_024,
+        message_bytes=MESSAGE_BYTES_MAX,
+        out_bytes=CHUNK_BYTES,
+        calm=_CALM,
+    ),
+)
 
 
 def _incoming(data: bytes) -> Incoming:
@@ -87,6 +60,39 @@ def _encoded(message: Outgoing) -> bytes:
     return message.encode() if isinstance(message, ChunkMessage) else message.SerializeToString()
 
 
+class GrpcStream:
+    """A Session stream."""
+
+    def __init__(self, call: Call, answered: Callable[[], None] = lambda: None) -> None:
+        self._call = call
+        self._answered: Callable[[], None] | None = answered
+
+    async def write(self, frame: pb.SessionRequest) -> None:
+        """See `transport.Stream`."""
+        await self._call.write(frame.SerializeToString())
+
+    async def read(self) -> pb.SessionResponse | None:
+        """See `transport.Stream`."""
+        data = await self._call.read()
+        if data is None:
+            return None
+        if self._answered is not None:
+            self._answered()
+            self._answered = None
+        return _decoded(pb.SessionResponse, data)
+
+    def cancel(self) -> None:
+        """See `transport.Stream`."""
+        self._call.cancel()
+
+
+def _decoded(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise InternalError("the server sent something that is no message") from None
+
+
 @contextmanager
 def _in_time() -> Iterator[None]:
     """A time limit of our own as ours."""
@@ -96,40 +102,12 @@ def _in_time() -> Iterator[None]:
         raise DeadlineExceeded("no progress in time") from None
 
 
-class GrpcStream:
-    """A Session stream of grpc.aio."""
-
-    def __init__(self, call: grpc.aio.StreamStreamCall, answered: Callable[[], None] = lambda: None) -> None:
-        self._call = call
-        self._answered: Callable[[], None] | None = answered
-
-    async def write(self, frame: pb.SessionRequest) -> None:
-        """See `transport.Stream`."""
-        with _typed_errors:
-            await self._call.write(frame)
-
-    async def read(self) -> pb.SessionResponse | None:
-        """See `transport.Stream`."""
-        with _typed_errors:
-            frame = await self._call.read()
-        if frame is grpc.aio.EOF:
-            return None
-        if self._answered is not None:
-            self._answered()
-            self._answered = None
-        return frame
-
-    def cancel(self) -> None:
-        """See `transport.Stream`."""
-        self._call.cancel()
-
-
 class GrpcTransport:
     """A directory behind one or more servers that share a store.
 
     Args:
         hosts: `host:port` of each.
-        credentials: for TLS; None: plain text.
+        credentials: for TLS; None: plain text. Its protocols become HTTP/2.
         clock, rng: for the choice among several servers.
     """
 
@@ -137,13 +115,15 @@ class GrpcTransport:
         self,
         hosts: Sequence[str],
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: ssl.SSLContext | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.servers = Servers(hosts, clock=clock or boot_clock(), rng=rng or random.Random())
+        if credentials is not None:
+            credentials.set_alpn_protocols(["h2"])
         self._credentials = credentials
-        self._channels: list[grpc.aio.Channel | None] = [None, None]
+        self._channels: list[Channel | None] = [None, None]
         self._aside = ""  # server for contents, where the way to the current one fails for them alone
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -152,39 +132,31 @@ class GrpcTransport:
         """How many servers there are to choose from."""
         return len(self.servers)
 
-    def _stub(self, which: int) -> pb_grpc.DirectoryServiceStub:
-        return pb_grpc.DirectoryServiceStub(self._channel(which))
-
-    def _channel(self, which: int) -> grpc.aio.Channel:
+    def _channel(self, which: int) -> Channel:
         channel = self._channels[which]
         if channel is None:
             host = (self._aside if which else "") or self.servers.current
-            options = _OPTIONS + _CONTENT_OPTIONS if which else _OPTIONS
-            if self._credentials is None:
-                channel = grpc.aio.insecure_channel(host, options)
-            else:
-                channel = grpc.aio.secure_channel(host, self._credentials, options)
-            self._channels[which] = channel
+            channel = self._channels[which] = Channel(host, self._credentials, _BOUNDS[which])
         return channel
 
     def session(self) -> GrpcStream:
         """See `transport.Transport`."""
-        return GrpcStream(self._stub(0).Session(), self.servers.answered)
+        return GrpcStream(self._channel(0).open(_METHODS["Session"][0]), self.servers.answered)
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """See `transport.Transport`."""
-        with _typed_errors:
-            return await getattr(self._stub(0), method)(request, timeout=timeout_s)
+        path, kind = _METHODS[method]
+        return _decoded(kind, await self._channel(0).unary(path, request.SerializeToString(), timeout_s))
 
     async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:
         """See `transport.Transport`."""
-        call = self._channel(1).unary_stream(READ_CONTENT, pb.ReadContentRequest.SerializeToString)(request)
+        call = self._channel(1).open(_METHODS["ReadContent"][0], request=request.SerializeToString())
         try:
             while True:
-                with self._turning_aside(), _typed_errors, _in_time():
+                with self._turning_aside(), _in_time():
                     async with asyncio.timeout(timeout_s):
                         response = await call.read()
-                if response is grpc.aio.EOF:
+                if response is None:
                     return
                 yield _incoming(response)
         finally:
@@ -192,32 +164,27 @@ class GrpcTransport:
 
     async def write_content(self, requests: AsyncIterator[Outgoing], timeout_s: float) -> pb.WriteContentResponse:
         """See `transport.Transport`."""
-        call = self._channel(1).stream_unary(WRITE_CONTENT, None, pb.WriteContentResponse.FromString)()
-        decided = asyncio.ensure_future(call.initial_metadata())  # it comes before the answer where that is known early
+        call = self._channel(1).open(_METHODS["WriteContent"][0])
         try:
-            with self._turning_aside(), _typed_errors, _in_time():
+            with self._turning_aside(), _in_time():
                 # Whatever ends the call before everything is sent, its status says why.
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                with contextlib.suppress(HomenodeError):
                     async for request in requests:
-                        if decided.done():
+                        if call.begun:  # the server has decided before it has everything
                             break
                         async with asyncio.timeout(timeout_s):
                             await call.write(_encoded(request))
-                    await call.done_writing()
-                try:
-                    async with asyncio.timeout(timeout_s):
-                        return await call
-                except grpc.aio.AioRpcError as failure:
-                    # So grpc.aio names a write into a broken connection; a server's own error comes with details.
-                    if failure.code() is grpc.StatusCode.INTERNAL and not failure.trailing_metadata():
-                        raise Unavailable("the connection broke while a content was sent") from None
-                    raise
+                call.end()
+                async with asyncio.timeout(timeout_s):
+                    answer = await call.read()
+                if answer is None:
+                    raise InternalError("the server has ended a call without an answer")
+                return _decoded(pb.WriteContentResponse, answer)
         finally:
-            decided.cancel()
             call.cancel()
 
     async def next_server(self) -> None:
-        """Use another server, over new connections; with one server, keep its channel, which reconnects itself.
+        """Use another server, over new connections; with one server, keep its connection, if it is alive.
 
         Calls under way have GRACE_S to come to their end.
         """
@@ -225,6 +192,8 @@ class GrpcTransport:
             self._aside = ""
             self._retire(0)
             self._retire(1)
+        elif (channel := self._channels[0]) is not None:
+            channel.ask()
 
     @contextmanager
     def _turning_aside(self) -> Iterator[None]:

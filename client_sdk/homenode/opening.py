@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 import sys
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from homenode.cache import Cache
 from homenode.clock import Clock, boot_clock
@@ -31,7 +32,7 @@ class Settings:
         timeout_ms: for each request that names no other, and for connecting.
         session_ttl_ms: how long the session outlives a lost connection; 0: the server's default.
         cache_bytes: most bytes of content kept in this process for the session.
-        credentials: grpc.ChannelCredentials for TLS; None: plain text.
+        credentials: ssl.SSLContext for TLS; None: plain text.
         transport: a way to the directory of the caller's own; the address then only names the workspace.
         clock: nanoseconds; see `clock`.
         seed: of the jitter; None: from the system.
@@ -43,7 +44,7 @@ class Settings:
     timeout_ms: int = 10_000
     session_ttl_ms: int = 0
     cache_bytes: int = 64 << 20
-    credentials: Any = None
+    credentials: ssl.SSLContext | None = None
     transport: Transport | None = None
     clock: Clock | None = None
     seed: int | None = None

@@ -248,7 +248,7 @@ async def test_resets_do_not_multiply_handlers() -> None:
             ask(number)
         await wait_until_async(lambda: next(iter(server._links)).end.last == 39, what="all is read")
         await asyncio.sleep(0.05)
-        assert server.calls == 4
+        assert server.calls == 8
         stubborn.set()
         await wait_until_async(lambda: server.calls == 0, what="they end")
         raw.close()

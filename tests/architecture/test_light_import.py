@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"redis", "hiredis", "torch", "transformers", "homenode_directory", "prometheus_client", "rich", "uvloop"}
+HEAVY = {"grpc", "redis", "hiredis", "torch", "transformers", "homenode_directory"}
+HEAVY |= {"prometheus_client", "rich", "uvloop"}
 FRAMEWORKS = {"langgraph", "langchain", "crewai", "autogen", "agents", "mcp", "llama_index", "opentelemetry"}
-BASE = {"homenode", "homenode_api", "grpc", "hpack", "google", "zstandard", "typing_extensions"}
+BASE = {"homenode", "homenode_api", "hpack", "google", "zstandard", "typing_extensions"}
 
 PROBE = """
 import json, sys

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import grpc
 import pytest
 
 from homenode import errors
 from homenode.versions import Version
+from homenode_api.http2.grpc import Metadata, Status, StatusCode
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api.errors import status_of
 
@@ -43,22 +41,6 @@ def test_fields_come_over() -> None:
     assert busy.retry_after == 0.05
 
 
-class Failure:
-    """Looks like grpc.aio.AioRpcError."""
-
-    def __init__(self, code: grpc.StatusCode, details: str, metadata: Any) -> None:
-        self._code, self._details, self._metadata = code, details, metadata
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
-
-    def trailing_metadata(self) -> Any:
-        return self._metadata
-
-
 @pytest.mark.parametrize("reason", REASONS, ids=t.ErrorReason.Name)
 def test_a_failed_call_carries_the_same_error_as_a_stream(reason: int) -> None:
     error = t.Error(
@@ -69,14 +51,15 @@ def test_a_failed_call_carries_the_same_error_as_a_stream(reason: int) -> None:
         current=t.Version(incarnation=1, n=2),
         cause=t.LEASE_END_REVOKED,
     )
-    made, expected = errors.from_rpc(Failure(*status_of(error))), errors.from_wire(error)
+    code, message, trailing = status_of(error)
+    made, expected = errors.from_status(Status(code.value[0], message, trailing)), errors.from_wire(error)
     assert type(made) is type(expected)
     assert vars(made) == vars(expected)
 
 
-@pytest.mark.parametrize("metadata", [None, (), (("grpc-status-details-bin", b"\x1a\xff\xff"),)])
-def test_a_failure_without_our_detail_goes_by_its_code(metadata: Any) -> None:
-    made = errors.from_rpc(Failure(grpc.StatusCode.UNAVAILABLE, "no route", metadata))
+@pytest.mark.parametrize("metadata", [(), (("grpc-status-details-bin", b"\x1a\xff\xff"),)])
+def test_a_failure_without_our_detail_goes_by_its_code(metadata: Metadata) -> None:
+    made = errors.from_status(Status(StatusCode.UNAVAILABLE, "no route", metadata))
     assert type(made) is errors.Unavailable
     assert made.message == "no route"
-    assert isinstance(errors.from_rpc(Failure(grpc.StatusCode.DATA_LOSS, "", metadata)), errors.HomenodeError)
+    assert isinstance(errors.from_status(Status(StatusCode.DATA_LOSS, "", metadata)), errors.HomenodeError)

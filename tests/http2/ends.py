@@ -122,7 +122,7 @@ class Pair:
     ) -> None:
         self.served = Served(server, keen=keen)
         self.server = self.served.end
-        self.client = ClientEnd(client or Bounds(), _nothing, _nothing)
+        self.client = ClientEnd(client or Bounds(), _nothing, _nothing, _nothing)
         self._cut = cut
 
     def call(self, *, keen: bool = True, end: bool = False) -> Noted:

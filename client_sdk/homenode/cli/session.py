@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -53,18 +54,18 @@ async def connected(args: argparse.Namespace, agent: str = "cli") -> AsyncIterat
         raise DeadlineExceeded(f"{error.message} ({args.url})") from error
 
 
-def credentials(args: argparse.Namespace) -> Any:
-    """gRPC credentials for TLS as the options say; None: plain text. Raises OSError for a file that cannot be read."""
+def credentials(args: argparse.Namespace) -> ssl.SSLContext | None:
+    """For TLS as the options say; None: plain text. Raises OSError for a file that cannot be used."""
     if not args.tls_ca:
         if args.tls_cert or args.tls_key:
             raise CliError("--tls-cert and --tls-key need --tls-ca", Exit.USAGE)
         return None
-    import grpc
-
     if bool(args.tls_cert) != bool(args.tls_key):
         raise CliError("--tls-cert and --tls-key belong together", Exit.USAGE)
-    own = (Path(args.tls_key).read_bytes(), Path(args.tls_cert).read_bytes()) if args.tls_cert else (None, None)
-    return grpc.ssl_channel_credentials(Path(args.tls_ca).read_bytes(), *own)
+    context = ssl.create_default_context(cafile=args.tls_ca)
+    if args.tls_cert:
+        context.load_cert_chain(args.tls_cert, args.tls_key)
+    return context
 
 
 def installed_version() -> str:

@@ -27,6 +27,7 @@ class ClientEnd(Connection[Headers]):
 
     Args:
         on_leave: the connection takes no more calls: the server goes, or its numbers are used up.
+        on_room: a stream has ended.
     """
 
     def __init__(
@@ -34,14 +35,13 @@ class ClientEnd(Connection[Headers]):
         bounds: Bounds,
         wake: Callable[[], None],
         on_leave: Callable[[], None],
-        on_pong: Callable[[], None] = lambda: None,
+        on_room: Callable[[], None],
     ) -> None:
         super().__init__(bounds, _as_they_are, wake)
         self.leaving = False
         self._on_leave = on_leave
-        self._on_pong = on_pong
+        self._on_room = on_room
         self._number = -1
-        self._begun: set[int] = set()  # streams whose initial headers have come
         self.hello(f.PREFACE)
 
     @property
@@ -99,13 +99,10 @@ class ClientEnd(Connection[Headers]):
             stream.close()
             stream.owner.over(Status(StatusCode.UNAVAILABLE, "the server is about to stop"))
 
-    def ponged(self) -> None:
-        """See `Connection.ponged`."""
-        self._on_pong()
-
     def forget(self, stream: Stream) -> None:
         """See `Connection.forget`."""
         super().forget(stream)
+        self._on_room()
 
 
 def _as_they_are(headers: Headers) -> Headers:

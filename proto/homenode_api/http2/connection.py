@@ -103,15 +103,17 @@ class Connection(Generic[T]):
         """Headers have come on a stream; `end`: nothing follows. Raises Broken."""
         raise NotImplementedError
 
+    @property
+    def peer_last(self) -> int:
+        """The highest stream that the peer has opened."""
+        return 0
+
     def idle(self, number: int) -> bool:
         """Whether nobody has opened the stream yet."""
         return number > self.last
 
     def left(self, last: int, code: int) -> None:
         """The peer opens or takes no streams above `last` any more."""
-
-    def ponged(self) -> None:
-        """Our PING is answered."""
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -169,9 +171,9 @@ class Connection(Generic[T]):
         """Ask for a sign of life."""
         self.send(f.frame(f.PING, 0, 0, bytes(8)))
 
-    def goodbye(self, last: int, code: Code) -> None:
-        """Say that no stream above `last` is looked at."""
-        self.send(f.goaway(last, code))
+    def goodbye(self, code: Code) -> None:
+        """Say that no further stream is looked at."""
+        self.send(f.goaway(self.peer_last, code))
 
     def forget(self, stream: Stream) -> None:
         """A stream is over."""
@@ -393,7 +395,7 @@ class Connection(Generic[T]):
         elif name == f.MAX_FRAME_SIZE:
             if not f.FRAME_BYTES_DEFAULT <= value < 1 << 24:
                 raise Broken(Code.PROTOCOL_ERROR, "the frame size is out of range")
-            self.peer_frame = min(value, 1 << 20)
+            self.peer_frame = min(value, 2 << 20)
         elif name == f.MAX_CONCURRENT_STREAMS:
             self.peer_streams = value
         elif name == f.ENABLE_PUSH and value > 1:
@@ -405,9 +407,7 @@ class Connection(Generic[T]):
         if len(payload) != 8:
             raise Broken(Code.FRAME_SIZE_ERROR, "PING of the wrong size")
         self._count(DEAR)
-        if flags & f.ACK:
-            self.ponged()
-        else:
+        if not flags & f.ACK:  # an answer has done its part: something was heard
             self.send(f.frame(f.PING, f.ACK, 0, payload))
 
     def _goaway(self, flags: int, number: int, payload: bytes) -> None:

@@ -106,7 +106,7 @@ def metadata_of(headers: h.Headers) -> Metadata:
     """The caller's own metadata among headers."""
     found: list[tuple[str, str | bytes]] = []
     for name, value in headers:
-        if name[0] == ":" or name in _OURS:
+        if name[:1] == ":" or name in _OURS:
             continue
         if name.endswith("-bin"):
             for part in value.split(","):

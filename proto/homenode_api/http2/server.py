@@ -137,11 +137,16 @@ class ServerEnd(Connection[Request]):
         else:
             stream.end_in()
 
+    @property
+    def peer_last(self) -> int:
+        """See `Connection.peer_last`."""
+        return self.last
+
     def leave(self) -> None:
         """Take no more streams; those that are open go on."""
         if not self.leaving:
             self.leaving = True
-            self.goodbye(self.last, Code.NO_ERROR)
+            self.goodbye(Code.NO_ERROR)
 
 
 class _Nobody:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from homenode_api.http2 import grpc as g
 from homenode_api.http2.connection import Bounds
-from homenode_api.http2.frames import Broken, Code
+from homenode_api.http2.frames import Code
 from homenode_api.http2.grpc import Status, StatusCode
 from homenode_api.http2.headers import encode
 from homenode_api.http2.server import Request, ServerEnd
 from homenode_api.http2.stream import Owner, Stream
+from homenode_api.http2_socket import EndOnSocket
 from homenode_directory.api.http2.call import ACCEPTED, inflate_for
 
 if TYPE_CHECKING:
     from homenode_directory.api.http2.server import Http2Server
 
-LOG = logging.getLogger("homenode.api")
-
-JOIN_BYTES = 64 * 1024  # less is copied into one piece for the socket
-UNREAD_BYTES_MAX = 4 << 20  # what may wait in the socket's buffer: answers without messages take no window
+ENDING = 2  # times as many handlers as streams: some are at their end when their stream has made room
 _UNKNOWN_METHOD = g.only_trailers(Status(StatusCode.UNIMPLEMENTED, "there is no such method"))
 _BUSY = g.only_trailers(Status(StatusCode.RESOURCE_EXHAUSTED, "too many calls are under way"))
 _ENCODING = encode(
@@ -44,108 +41,36 @@ class Times:
     tick: float = 1.0
 
 
-class Link(asyncio.Protocol):
+class Link(EndOnSocket):
     """See the module."""
 
+    end: ServerEnd
+
     def __init__(self, server: Http2Server, bounds: Bounds, times: Times) -> None:
+        super().__init__()
         self._server = server
         self._times = times
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._flushing = False
-        self._closing = False
         self._peer = ""
         self.running = 0  # calls, those of vanished clients that have not come to their end among them
-        self.end = ServerEnd(bounds, self._accept, self._wake)
-        self._born = self._heard_at = self._used_at = self._loop.time()
+        self.end = ServerEnd(bounds, self._accept, self.wake)
+        self._born = self._heard_at = self._used_at = self.loop.time()
         self._heard = 0
         self._asked_at = 0.0  # for a sign of life; 0: not
         self._age = times.age * random.uniform(0.9, 1.1)
         self._leave_by = 0.0
 
-    # --- the socket -------------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: Any) -> None:
-        """See `asyncio.Protocol`."""
-        self._transport = transport
-        tls = transport.get_extra_info("ssl_object")
-        if not self._server.enter(self) or (tls is not None and tls.selected_alpn_protocol() != "h2"):
-            self._closing = True
-            transport.abort()
-            return
+    def made(self, transport: asyncio.Transport) -> bool:
+        """See `EndOnSocket`."""
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self._peer = f"ipv6:[{name[0]}]:{name[1]}" if ":" in name[0] else f"ipv4:{name[0]}:{name[1]}"
         else:
             self._peer = "unix:"
-        transport.set_write_buffer_limits(high=self.end.bounds.out_bytes)
-        self._wake()
+        return self._server.enter(self)
 
-    def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
-        if self._closing:
-            return
-        try:
-            self.end.receive(data)
-        except Broken as broken:
-            LOG.debug("a connection broke the protocol", extra={"reason": str(broken)})
-            self.close(broken.code)
-        except Exception:
-            LOG.exception("internal error in a connection")
-            self.close(Code.INTERNAL_ERROR)
-
-    def eof_received(self) -> bool:
-        """See `asyncio.Protocol`."""
-        return False
-
-    def pause_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        self.end.paused = True
-
-    def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        self.end.paused = False
-        self.end.pump()
-
-    def connection_lost(self, failure: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
-        self._closing = True
+    def gone(self) -> None:
+        """See `EndOnSocket`."""
         self._server.leave(self)
-        self.end.lost(Status(StatusCode.CANCELLED, "the connection is lost"))
-
-    def _wake(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Write what has come together in this tick."""
-        self._flushing = False
-        end, transport = self.end, self._transport
-        if transport is None:
-            return
-        if transport.is_closing():
-            end.taken()
-            return
-        while end.out:
-            write(transport, end.out)
-            end.taken()
-            self._flushing = True  # what is pumped goes with this loop
-            end.pump()
-            self._flushing = False
-        if end.paused and transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
-            transport.abort()
-
-    def close(self, code: Code = Code.NO_ERROR) -> None:
-        """Say goodbye, and close; calls under way are cut."""
-        if self._closing or self._transport is None:
-            return
-        self._closing = True
-        self.end.goodbye(self.end.last, code)
-        self._flush()
-        self._transport.close()
-        self._loop.call_later(1.0, self._transport.abort)
-        self.end.lost(Status(StatusCode.CANCELLED, "the connection is closed"))
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +83,7 @@ class Link(asyncio.Protocol):
             return _refuse(stream, _ENCODING)
         if open is None:
             return _refuse(stream, _UNKNOWN_METHOD)
-        if server.calls >= server.calls_max or self.running >= self.end.bounds.streams:
+        if server.calls >= server.calls_max or self.running >= ENDING * self.end.bounds.streams:
             return _refuse(stream, _BUSY)
         server.calls += 1
         self.running += 1
@@ -173,7 +98,7 @@ class Link(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """About once a second."""
         end, times = self.end, self._times
-        if self._transport is None or self._closing:
+        if self.transport is None or self.closing:
             return
         end.tick()
         if end.heard != self._heard:
@@ -182,9 +107,9 @@ class Link(asyncio.Protocol):
             self._used_at = now
         if not end.settled:
             if now - self._born > times.greeting:
-                self._transport.abort()
+                self.abort()
         elif self._asked_at and now - self._asked_at > times.answer:
-            self._transport.abort()  # the other end is gone
+            self.abort()  # the other end is gone
         elif not self._asked_at and now - self._heard_at > times.silent:
             self._asked_at = now
             end.ping()
@@ -198,16 +123,6 @@ class Link(asyncio.Protocol):
         if not self.end.leaving:
             self._leave_by = by
             self.end.leave()
-
-
-def write(transport: asyncio.WriteTransport, pieces: list[bytes | memoryview]) -> None:
-    """Hand pieces to a transport; small ones as one."""
-    if len(pieces) == 1:
-        transport.write(pieces[0])
-    elif sum(map(len, pieces)) <= JOIN_BYTES:
-        transport.write(b"".join(pieces))
-    else:
-        transport.writelines(pieces)
 
 
 class _Nobody:

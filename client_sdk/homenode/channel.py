@@ -1,0 +1,339 @@
+"""Calls to one server over one HTTP/2 connection, which is made when it is needed and again when it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from homenode.errors import from_status
+from homenode_api.http2.client import ClientEnd
+from homenode_api.http2.connection import Bounds
+from homenode_api.http2.frames import Code
+from homenode_api.http2.grpc import CONTENT_TYPE, Status, StatusCode, timeout_text
+from homenode_api.http2.headers import Headers, encode
+from homenode_api.http2.stream import Stream
+from homenode_api.http2_socket import EndOnSocket
+
+LOG = logging.getLogger("homenode")
+
+CONNECT_S = 5.0  # until the server's greeting has come
+SILENT_S, ANSWER_S = 20.0, 5.0  # a silent server is asked for a sign of life, and has so long to give it
+WAITING_MAX = 65_536  # calls that wait for a connection or a place on it
+
+_CUT = Status(StatusCode.CANCELLED, "the call was ended")
+_LATE = Status(StatusCode.DEADLINE_EXCEEDED, "no answer in time")
+
+
+class Call:
+    """One call, from before there is a connection for it. Used by one writer and one reader.
+
+    Attributes:
+        status: how it ended; None while it goes on.
+        begun: the server's initial headers have come, or the end.
+    """
+
+    def __init__(self) -> None:
+        self.stream: Stream | None = None
+        self.status: Status | None = None
+        self.begun = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    # --- for its user -----------------------------------------------------------------------------------------------
+
+    async def read(self) -> bytes | None:
+        """The next message; None at the end of a call that went well. Raises HomenodeError."""
+        while True:
+            if self.stream is not None and (message := self.stream.take()) is not None:
+                return message
+            if self.status is not None:
+                if self.status.code:
+                    raise from_status(self.status)
+                return None
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+
+    async def write(self, message: bytes) -> None:
+        """Send a message; returns when it has left. Raises HomenodeError."""
+        while self.stream is None and self.status is None:
+            await self._turn()
+        if self.stream is not None and self.status is None and not self.stream.send(message):
+            await self._turn()
+        if self.status is not None and self.status.code:
+            raise from_status(self.status)
+
+    async def _turn(self) -> None:
+        self._writer = asyncio.get_running_loop().create_future()
+        await self._writer
+
+    def end(self) -> None:
+        """Send no more."""
+        if self.stream is not None:
+            self.stream.end()
+
+    def cancel(self, status: Status = _CUT) -> None:
+        """End the call; a read or write under way ends."""
+        if self.status is None:
+            if self.stream is not None:
+                self.stream.reset(Code.CANCEL)
+            self.over(status)
+
+    def late(self) -> None:
+        """Its time is over."""
+        self.cancel(_LATE)
+
+    # --- for its stream ---------------------------------------------------------------------------------------------
+
+    def opened(self, stream: Stream) -> None:
+        """There is a stream for it."""
+        self.stream = stream
+        self.writable()
+
+    def started(self, headers: Headers) -> None:
+        """See `client.Caller`."""
+        self.begun = True
+
+    def readable(self) -> None:
+        """See `Owner`."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def writable(self) -> None:
+        """See `Owner`."""
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def over(self, status: Status) -> None:
+        """See `Owner`."""
+        if self.status is None:
+            if self.stream is not None and not self.stream.gone:
+                self.stream.reset(Code.CANCEL)
+            self.status, self.begun = status, True
+            self.readable()
+            self.writable()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A call that waits for a connection, or for a place on it."""
+
+    call: Call
+    path: str
+    timeout_s: float | None
+    request: bytes | None
+
+
+class Connection(EndOnSocket):
+    """One connection. `ready` is done when the server has greeted; `on_room` hears of ends of streams."""
+
+    end: ClientEnd
+
+    def __init__(self, bounds: Bounds, on_room: Callable[[], None]) -> None:
+        super().__init__()
+        self.end = ClientEnd(bounds, self.wake, self._left, self._room)
+        self.ready: asyncio.Future[None] = self.loop.create_future()
+        self._on_room = on_room
+        self._heard = 0
+        self._heard_at = self.loop.time()
+        self._asked_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def made(self, transport: asyncio.Transport) -> bool:
+        """See `EndOnSocket`."""
+        self._timer = self.loop.call_later(SILENT_S / 4, self._tick)
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        if not self.ready.done() and self.end.settled:
+            self.ready.set_result(None)
+
+    def gone(self) -> None:
+        """See `EndOnSocket`."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError("the connection was closed before a greeting"))
+            self.ready.exception()  # nobody may wait for it
+        self._on_room()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes calls."""
+        return not self.closing and not self.end.leaving
+
+    def _left(self) -> None:
+        self._room()
+
+    def _room(self) -> None:
+        if self.end.leaving and not self.end.streams:
+            self.loop.call_soon(self.close)
+        self._on_room()
+
+    def ask(self) -> None:
+        """Ask for a sign of life; without one the connection is given up."""
+        if not self._asked_at:
+            self._note()
+            self._asked_at = self.loop.time()
+            self.end.ping()
+            self.loop.call_later(ANSWER_S, self._tick)
+
+    def _note(self) -> None:
+        if self.end.heard != self._heard:
+            self._heard, self._heard_at, self._asked_at = self.end.heard, self.loop.time(), 0.0
+
+    def _tick(self) -> None:
+        if self.closing:
+            return
+        self.end.tick()
+        self._note()
+        now = self.loop.time()
+        if self._asked_at and now - self._asked_at >= 0.9 * ANSWER_S:
+            self.abort()
+            return
+        if not self._asked_at and self.end.streams and now - self._heard_at >= SILENT_S:
+            self.ask()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(SILENT_S / 4, self._tick)
+
+
+class Channel:
+    """See the module.
+
+    Args:
+        host: `host:port`.
+        tls: None: plain text.
+        bounds: of the connection.
+    """
+
+    def __init__(self, host: str, tls: ssl.SSLContext | None, bounds: Bounds) -> None:
+        name, _, port = host.rpartition(":")
+        self._name, self._port = name.removeprefix("[").removesuffix("]"), int(port)
+        self._authority = host
+        self._tls = tls
+        self._bounds = bounds
+        self._connection: Connection | None = None
+        self._former: list[Connection] = []  # that let calls come to their end
+        self._connecting: asyncio.Task[None] | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._blocks: dict[str, bytes] = {}
+        self.closed = False
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    def open(self, path: str, *, timeout_s: float | None = None, request: bytes | None = None) -> Call:
+        """A call; with `request` that is the only message of it. What fails shows in its first read."""
+        call = Call()
+        if self.closed:
+            call.over(Status(StatusCode.UNAVAILABLE, "the connection is over"))
+        elif len(self._waiting) >= WAITING_MAX:
+            call.over(Status(StatusCode.RESOURCE_EXHAUSTED, "too many calls wait for the server"))
+        else:
+            self._waiting.append(_Waiting(call, path, timeout_s, request))
+            self._serve()
+        return call
+
+    async def unary(self, path: str, request: bytes, timeout_s: float) -> bytes:
+        """One request, one answer. Raises HomenodeError."""
+        call = self.open(path, timeout_s=timeout_s, request=request)
+        timer = asyncio.get_running_loop().call_later(timeout_s, call.late)
+        try:
+            answer = await call.read()
+            if answer is None or await call.read() is not None:
+                raise from_status(Status(StatusCode.INTERNAL, "a call has one answer"))
+            return answer
+        finally:
+            timer.cancel()
+            call.cancel()
+
+    def _serve(self) -> None:
+        """Let waiting calls begin, as many as there is room for."""
+        connection = self._connection
+        if connection is not None and not connection.usable:
+            self._former = [one for one in (*self._former, connection) if not one.closing]
+            connection = self._connection = None
+        if connection is None:
+            if self._waiting and self._connecting is None and not self.closed:
+                self._connecting = asyncio.ensure_future(self._connect())
+            return
+        end = connection.end
+        while self._waiting and not end.full and not end.leaving:
+            one = self._waiting.popleft()
+            if one.call.status is None:
+                stream = end.open(one.call, self._block(one.path, one.timeout_s))
+                one.call.opened(stream)
+                if one.request is not None:
+                    stream.send(one.request, end=True)
+
+    def _block(self, path: str, timeout_s: float | None) -> bytes:
+        """The request's headers: those that are always the same, and the time limit."""
+        block = self._blocks.get(path)
+        if block is None:
+            scheme = "https" if self._tls else "http"
+            always = ((":method", "POST"), (":scheme", scheme), (":path", path), (":authority", self._authority))
+            block = self._blocks[path] = encode((*always, ("te", "trailers"), CONTENT_TYPE))
+        return block if timeout_s is None else block + encode([("grpc-timeout", timeout_text(timeout_s))])
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                name = self._name if self._tls else None
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._bounds, self._serve),
+                    self._name,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=name,
+                )
+                await connection.ready
+        except BaseException as failure:
+            if connection is not None:
+                connection.abort()
+            self._connecting = None
+            expected = isinstance(failure, OSError | asyncio.CancelledError)  # TimeoutError is one of the former
+            why = "no answer"
+            if isinstance(failure, OSError) and not isinstance(failure, TimeoutError):
+                why = failure.strerror or str(failure)
+            self._fail(Status(StatusCode.UNAVAILABLE, f"{self._authority} cannot be reached: {why}"))
+            if not expected:
+                LOG.exception("no connection can be made")
+            return
+        self._connecting = None
+        self._connection = connection
+        self._serve()
+
+    def _fail(self, status: Status) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            one.call.over(status)
+
+    def ask(self) -> None:
+        """Find out whether the server is still there."""
+        if self._connection is not None:
+            self._connection.ask()
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Take no more calls; those under way have `grace_s`, then they are cut."""
+        self.closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+            self._connecting = None
+        self._fail(Status(StatusCode.UNAVAILABLE, "the connection is over"))
+        connections = [one for one in (*self._former, self._connection) if one is not None and not one.closing]
+        loop = asyncio.get_running_loop()
+        by = loop.time() + grace_s
+        while loop.time() < by and any(one.end.streams for one in connections):
+            await asyncio.sleep(0.02)
+        for one in connections:
+            one.close()
+        self._connection = None
