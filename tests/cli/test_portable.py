@@ -24,6 +24,8 @@ from tests.cli.conftest import Cli, Served, spawn, start_server, stop
 from tests.client.server_process import ServerProcess
 from tests.support.ports import wait_until_async
 
+pytestmark = pytest.mark.xdist_group("portable")
+
 TERM = ("--term-ms", "1000")  # strict artifacts wait for a term after a start
 LARGE = random.Random(7).randbytes(5 << 20) + bytes(3 << 20)
 
@@ -137,6 +139,7 @@ def test_a_busy_workspace_is_listed_until_it_stands_still(
     assert cli("--json", "export", file, "--force").json["cut"] == "each"
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_killed_meanwhile(tmp_path: Path) -> None:
     """Requests are sent again under their ids: nothing is done twice, nothing is left out."""
     server = await ServerProcess(f"sqlite:///{tmp_path}/s.sqlite3", tmp_path).start()

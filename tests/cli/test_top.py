@@ -25,7 +25,7 @@ from homenode.cli.top_figures import FIGURES, Fleet, figures
 from tests.cli.conftest import COMMAND, Cli, Served, start_server, stop
 from tests.support.redis_process import RedisProcess
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.xdist_group("top")]
 
 WAIT_S = 90.0
 ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|\][^\x07]*\x07)")

@@ -15,7 +15,7 @@ from tests.faults.conftest import Report, Scale, ServerFactory
 from tests.faults.fleet import url
 from tests.support.ports import HOST, wait_until_async
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 DRAIN_MS = 8_000
 WAIT_S = 120.0
