@@ -6,18 +6,16 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-import grpc
-
 import homenode
 from homenode import opening
 from homenode.contents import encode
 from homenode.grpc_transport import GrpcTransport
 from homenode_api.v1 import directory_pb2 as pb
-from homenode_api.v1 import directory_pb2_grpc as pb_grpc
 from tests.bench.load import Loops, Operation
 
 VALUE_BYTES = 1_024
 WORKSPACE = "bench"
+CALL_S = 60.0
 STREAM_SESSIONS_MAX = 4_096  # a server takes no more on one stream
 
 
@@ -135,15 +133,14 @@ async def hot(address: str, clients: int) -> Loops:
 
 
 async def unary_commit(address: str, clients: int) -> Loops:
-    """Compare-and-set of 1 KiB by unary calls, without the SDK: a channel and a session each."""
+    """Compare-and-set of 1 KiB by unary calls over the transport of the SDK; a connection and a session each."""
     run = run_name()
     return Loops([await _unary(address, f"{run}/{number}", number) for number in range(clients)])
 
 
 async def _unary(address: str, key: str, number: int) -> Operation:
-    channel = grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-    stub = pb_grpc.DirectoryServiceStub(channel)
-    opened = await stub.OpenSession(pb.OpenSessionRequest(workspace=WORKSPACE, name=f"c{number}"))
+    transport = GrpcTransport([address])
+    opened = await transport.call("OpenSession", pb.OpenSessionRequest(workspace=WORKSPACE, name=f"c{number}"), CALL_S)
     text = body(number)
     count = 0
     current = pb.CommitResponse()
@@ -159,10 +156,10 @@ async def _unary(address: str, key: str, number: int) -> Operation:
             request.version.CopyFrom(current.version)
         request.content.hash, request.content.size = content.hash, content.size
         request.content.snapshot = content.body
-        current = await stub.Commit(request)
+        current = await transport.call("Commit", request, CALL_S)
         if count % 256 == 0:
             alive = pb.KeepAliveRequest(session_id=opened.session_id, settled_below=count)
-            await stub.KeepAlive(alive)
+            await transport.call("KeepAlive", alive, CALL_S)
 
     await put()
     return put
