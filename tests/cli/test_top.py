@@ -52,6 +52,7 @@ class Terminal:
             *whole, _ = self.raw.split("homenode://")  # each picture begins so; the last one may still come
             if whole and condition(shown := ESCAPE.sub("", whole[-1]).replace("\r", "")):
                 return shown
+        self._process.kill()
         raise TimeoutError(f"not seen; last came:\n{self.raw[-4_000:]}")
 
     def _read(self, within_s: float) -> None:
