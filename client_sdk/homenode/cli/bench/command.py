@@ -186,10 +186,25 @@ class Run:
 
         await self.until("result", working)
 
+    async def _settled(self) -> None:
+        """Until nobody is at work any more."""
+        while not all(
+            "result" in process.last or "failed" in process.last or hearing.done()
+            for process, hearing in zip(self._processes, self._hearing, strict=True)
+        ):
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+
     async def stop(self) -> None:
         """Let all end: what there is of figures comes now."""
         for one in self.outcome.watched:
             one.end()
+        for process in self._processes:
+            process.say("stop")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_WAIT_S):
+                await self._settled()
         await asyncio.gather(*(process.end() for process in self._processes))
         await asyncio.gather(*self._hearing)
         for process in self._processes:

@@ -1,8 +1,9 @@
 """One process of a load: `python -m homenode.cli.bench.worker`, which `homenode bench load` starts and talks to.
 
-It is told its plan on the first line of its input, and `go` on the second; a line more, or the end of its input, ends
-it early. What it says, as JSON a line: {"opened": n} and {"made": n} as it goes, {"ready": true}, {"measuring": true},
-{"done": n, "errors": n}, and in the end {"result": …}, or {"failed": …}; then it cleans up.
+It is told its plan on the first line of its input, and `go` on the second; a line more ends it early, and at the end of
+its input it cleans up: not before, for the others may still be at work. What it says, as JSON a line: {"opened": n} and
+{"made": n} as it goes, {"ready": true}, {"measuring": true}, {"done": n, "errors": n}, and in the end {"result": …}, or
+{"failed": …}, and {"left": n} when it has cleaned up.
 """
 
 from __future__ import annotations
@@ -145,37 +146,43 @@ class Worker:
         return left["artifacts"]
 
 
-def _listen(stop: asyncio.Event, go: asyncio.Event) -> None:
-    """Hear what the command says after the plan, on a thread that nobody waits for."""
-    loop = asyncio.get_running_loop()
+class Orders:
+    """What the command says after the plan, heard on a thread that nobody waits for."""
 
-    def listen() -> None:
+    def __init__(self) -> None:
+        self.go, self.stop, self.over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
         lines = iter(sys.stdin.readline, "")
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            if next(lines, "").strip() == "go":
-                loop.call_soon_threadsafe(go.set)
-                next(lines, "")
-            loop.call_soon_threadsafe(stop.set)
-            loop.call_soon_threadsafe(go.set)
+            for line in lines:
+                self._set(self.go if line.strip() == "go" else self.stop)
+            self._set(self.over)
 
-    threading.Thread(target=listen, daemon=True).start()
+    def _set(self, event: asyncio.Event) -> None:
+        self._loop.call_soon_threadsafe(event.set)
+        if event is not self.go:
+            self._loop.call_soon_threadsafe(self.stop.set)
+            self._loop.call_soon_threadsafe(self.go.set)
 
 
 async def _work(plan: Plan) -> int:
-    stop, go = asyncio.Event(), asyncio.Event()
-    _listen(stop, go)
-    worker = Worker(plan, stop)
+    orders = Orders()
+    worker = Worker(plan, orders.stop)
     try:
         await worker.open()
-        if not stop.is_set():
+        if not orders.stop.is_set():
             await worker.make()
         tell(ready=True)
-        await go.wait()
+        await orders.go.wait()
         tell(result=await worker.run())
     except (homenode.HomenodeError, OSError) as failure:
         tell(failed={"kind": type(failure).__name__, "message": str(failure)})
         return 1
     finally:
+        await orders.over.wait()
         tell(left=await worker.clean())
     return 0
 
