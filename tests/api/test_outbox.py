@@ -67,6 +67,18 @@ async def test_answers_and_events_leave_in_order() -> None:
     ]
 
 
+async def test_a_stream_is_behind_for_as_long_as_events_wait() -> None:
+    outbox = Outbox(BOUNDS, SILENT)
+    outbox.answer(1, _answer(1))
+    assert outbox.behind_s == 0, "answers are no events"
+    _push(outbox, 1, range(1, 3))
+    await asyncio.sleep(0.02)
+    _push(outbox, 1, range(3, 4))
+    assert 0.01 < outbox.behind_s < 60
+    await _drain(outbox)
+    assert outbox.behind_s == 0
+
+
 async def test_a_session_that_goes_over_gets_one_resync_and_others_are_untouched() -> None:
     outbox = Outbox(BOUNDS, SILENT)
     _push(outbox, 2, range(1, 6))

@@ -37,6 +37,13 @@ async def writer(url: str) -> None:
         await asyncio.to_thread(sys.stdin.readline)
 
 
+async def holder(url: str) -> None:
+    """Holds a write lease for a second, and is killed meanwhile."""
+    async with homenode.connect(url, agent="holder") as hn, hn.write("secret-key", create=True, ttl_ms=1_000):
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+
 async def worker(url: str, number: str) -> None:
     """At a line, does all sorts of things, and says how often it did what."""
     async with homenode.connect(url, agent=f"worker {number}") as hn, homenode.connect(url, agent="other") as other:
@@ -101,7 +108,12 @@ async def application(url: str, collector: str) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("HOMENODE_TRACE_RATIO", "1")
     asyncio.run(
-        {"reader": reader, "writer": writer, "application": application, "worker": worker, "crowd": crowd}[sys.argv[1]](
-            *sys.argv[2:]
-        )
+        {
+            "reader": reader,
+            "writer": writer,
+            "application": application,
+            "worker": worker,
+            "crowd": crowd,
+            "holder": holder,
+        }[sys.argv[1]](*sys.argv[2:])
     )

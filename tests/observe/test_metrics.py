@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from homenode_directory.telemetry.catalog import COUNTERS, GAUGES, HISTOGRAMS
+from tests.conftest import RedisFactory
 from tests.observe.conftest import WAIT_S, Agents, Serve, Served
 from tests.support.ports import HOST, accepts_connections, free_port, wait_until
 
@@ -128,6 +129,29 @@ def test_thousands_of_keys_and_agents_make_no_further_series(serve: Serve, agent
     work(3_000, 1_000)
     assert series() == before
     assert "secret" not in served.scrape() and "secret" not in served.scrape("application/openmetrics-text")
+
+
+@pytest.mark.redis
+def test_what_goes_wrong_is_counted(serve: Serve, agent: Agents, redis_factory: RedisFactory) -> None:
+    redis = redis_factory(settings={"maxmemory": "64mb"})
+    served = serve(store=redis.url)
+    wait_until(lambda: served.value("homenode_store_memory_limit_bytes") == 64 << 20, what="the store's limit")
+    assert served.value("homenode_store_persistence_ok") == 1
+
+    holder = agent("holder", served.url)
+    assert served.value("homenode_leases") == 1
+    holder.process.kill()
+    expired = 'homenode_lease_ends_total{cause="expired"}'
+    wait_until(lambda: served.value(expired) == 1, timeout_s=WAIT_S, what="the end of the lease")
+
+    writer = agent("writer", served.url)
+    failures = [f'homenode_store_failures_total{{kind="{kind}"}}' for kind in ("commit", "heads", "condition")]
+    assert [served.value(one) for one in ("homenode_incarnations_total", *failures)] == [0] * 4
+    redis.flushall()
+    wait_until(lambda: served.value("homenode_incarnations_total") >= 1, timeout_s=WAIT_S, what="another memory")
+    redis.kill()
+    writer.say()
+    wait_until(lambda: sum(map(served.value, failures)) >= 1, timeout_s=WAIT_S, what="failed calls")
 
 
 def test_metrics_have_the_form_that_is_asked_for(serve: Serve) -> None:
