@@ -562,6 +562,9 @@ class Promises:
 
     def _sharers(self, new: Entry) -> None:
         """A copy leaves the set only when it is certainly gone, and what was granted is in it."""
+        before, after = self.entry.sharers, new.sharers
+        moved = {session for session in {*before, *after} if before.get(session) != after.get(session)}
+        assert moved <= set(self.decision.moved), "a sharer moved, and the decision does not name it"
         event, new_version = self.event, new.version.n
         for session, n in self.entry.sharers.items():
             if new.sharers.get(session, -1) >= n:

@@ -43,7 +43,7 @@ class Draft:
 
     __slots__ = (
         "before_ms", "calm_guard", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence",
-        "floor", "holder", "live", "log", "old", "outlast_ms", "pending", "policy", "results", "sharers",
+        "floor", "holder", "live", "log", "moved", "old", "outlast_ms", "pending", "policy", "results", "sharers",
         "strict", "tombstone_ms", "version", "waiters",
     )  # fmt: skip
 
@@ -70,6 +70,7 @@ class Draft:
         self.log: list[LogEvent] = []
         self.results: list[Result] = []
         self.live: list[str] = []
+        self.moved: dict[str, None] = {}  # sessions that joined, left or moved on among the sharers
         self.before_ms = 0
         self.content_guard = ""
         self.calm_guard = False  # whether the commit compares the slice's quarantine with the one judged on
@@ -110,7 +111,10 @@ class Draft:
         """Note that `session` may hold the committed version; False if that was known."""
         if self.sharers.get(session) == self.version.n:
             return False
-        self.sharers = MappingProxyType({**self.sharers, session: self.version.n})
+        # `|` copies a proxy's dictionary as a whole; `{**proxy}` asks it for each key, a hundred times as long.
+        joined: dict[str, int] = self.sharers | {session: self.version.n}  # type: ignore[operator]
+        self.sharers = MappingProxyType(joined)
+        self.moved[session] = None
         self.changed = True
         return True
 
@@ -118,7 +122,11 @@ class Draft:
         """Remove the sharers that `gone` names; returns them, sorted."""
         dropped = tuple(sorted(s for s, n in self.sharers.items() if gone(s, n)))
         if dropped:
-            self.sharers = MappingProxyType({s: n for s, n in self.sharers.items() if s not in dropped})
+            left: dict[str, int] = self.sharers | {}  # type: ignore[operator]
+            for session in dropped:
+                del left[session]
+            self.sharers = MappingProxyType(left)
+            self.moved.update(dict.fromkeys(dropped))
             self.changed = True
         return dropped
 
@@ -249,4 +257,4 @@ class Draft:
             tombstone_ms=self.tombstone_ms,
             ended=self.ended,
         )
-        return Decision(entry, answer, log, results, guards)
+        return Decision(entry, answer, log, results, guards, moved=tuple(self.moved))

@@ -242,7 +242,8 @@ class Guards:
 class Decision:
     """`entry` None drops the record and raises the slice floor to `floor`; an unchanged entry is compare-only.
 
-    `answer` None: nobody asked (deadlines, acks, ended sessions).
+    `answer` None: nobody asked (deadlines, acks, ended sessions). `moved`: sessions whose place among the sharers may
+    be another one than before; of all others it is the same, so that nobody has to compare the sets, however large.
     """
 
     entry: Entry | None
@@ -251,3 +252,4 @@ class Decision:
     results: tuple[Result, ...] = ()
     guards: Guards = field(default_factory=Guards)
     floor: int = 0
+    moved: tuple[str, ...] = ()

@@ -316,9 +316,8 @@ def _writes(artifact: str, entry: str, old: Entry, decision: Decision) -> list[W
     writes.append(Put(entry, "rev", str(new.rev)))
     if old.rev == 0 or _body_of(new) != _body_of(old):
         writes.append(Put(entry, "body", dumps(_pack_body(new))))
-    if new.sharers is not old.sharers:
-        writes += _sharer_writes(entry, old, new)
-    writes += _held_writes(artifact, old, new)
+    writes += _sharer_writes(entry, old, new, decision.moved)
+    writes += _held_writes(artifact, old, new, decision.moved)
     due = due_ms(new)
     if due != due_ms(old):
         writes.append(Rank(DUE_ARTIFACTS, artifact, due) if due else Unrank(DUE_ARTIFACTS, artifact))
@@ -340,43 +339,44 @@ def _version_writes(artifact: str, new: Entry, decision: Decision) -> Iterator[W
 
 
 def _drop(artifact: str, old: Entry, floor: int) -> Iterator[Write]:
-    for session in sorted(_concerned(old)):
+    for session in sorted(_writers(old).union(old.sharers)):
         yield Unrank(held_key(session), artifact)
     yield Delete(entry_key(artifact))
     yield Unrank(DUE_ARTIFACTS, artifact)
     yield Put(META, FLOOR, str(floor))
 
 
-def _sharer_writes(key: str, old: Entry, new: Entry) -> Iterator[Write]:
-    before, after = old.sharers, new.sharers
-    for session, n in after.items():
-        if before.get(session) != n:
-            yield Put(key, SHARER + session, str(n))
-    for session in before:
-        if session not in after:
-            yield Drop(key, SHARER + session)
+def _sharer_writes(key: str, old: Entry, new: Entry, moved: Iterable[str]) -> Iterator[Write]:
+    """What changes the sharers in the record. Those that did not move, who may be many, are as they were."""
+    for session in moved:
+        n = new.sharers.get(session)
+        if n != old.sharers.get(session):
+            yield Drop(key, SHARER + session) if n is None else Put(key, SHARER + session, str(n))
 
 
-def _concerned(entry: Entry) -> set[str]:
-    """Sessions whose end must reach the entry, and the one whose commit is prepared."""
-    concerned = set(entry.sharers)
+def _writers(entry: Entry) -> set[str]:
+    """Sessions that hold the write lease, wait for it, or have prepared a commit."""
+    writers = {waiter.session for waiter in entry.waiters}
     if entry.holder is not None:
-        concerned.add(entry.holder.session)
+        writers.add(entry.holder.session)
     if entry.pending is not None:
-        concerned.add(entry.pending.session)
-    concerned.update(waiter.session for waiter in entry.waiters)
-    return concerned
+        writers.add(entry.pending.session)
+    return writers
 
 
-def _held_writes(artifact: str, old: Entry, new: Entry) -> Iterator[Write]:
+def _held_writes(artifact: str, old: Entry, new: Entry, moved: Iterable[str]) -> Iterator[Write]:
+    """What keeps the list of artifacts that the end of a session must reach: its copies and its places as a writer."""
     same = new.holder is old.holder and new.waiters is old.waiters and new.pending is old.pending
-    if same and new.sharers.keys() == old.sharers.keys():
+    if same and not moved:
         return
-    before, after = _concerned(old), _concerned(new)
-    for session in sorted(after - before):
-        yield Rank(held_key(session), artifact, 0)
-    for session in sorted(before - after):
-        yield Unrank(held_key(session), artifact)
+    wrote, writes = _writers(old), _writers(new)
+    for session in sorted(wrote.union(writes, moved)):
+        before = session in old.sharers or session in wrote
+        after = session in new.sharers or session in writes
+        if after and not before:
+            yield Rank(held_key(session), artifact, 0)
+        elif before and not after:
+            yield Unrank(held_key(session), artifact)
 
 
 def due_ms(entry: Entry) -> int:
