@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -199,6 +200,38 @@ def test_headers_are_read_the_same_whether_known_or_not() -> None:
         number += 2
     assert [call.request.headers for call in served.calls if call.request] == wanted
     assert [call.request.timeout_s for call in served.calls[:3] if call.request] == [1.0, 2.0, 3.0]
+
+
+def test_the_same_bytes_mean_something_else_when_the_table_has_changed() -> None:
+    served = Served().begin()
+    newest = REQUEST + b"\xbe"  # the entry that was added last
+    blocks = []
+    for value in (b"1", b"2", b"3"):
+        blocks += [REQUEST + b"\x40\x03x-a\x01" + value, newest, newest]
+    blocks += [b"\x20\x3f\xe1\x1f" + REQUEST + b"\x40\x03x-a\x01" + b"4", newest]  # the table was emptied
+    for turn, block in enumerate(blocks):
+        served.end.receive(f.frame(f.HEADERS, f.END_HEADERS, 1 + 2 * turn, block))
+    told = [dict(call.request.headers)["x-a"] for call in served.calls if call.request]
+    assert told == list("111222333") + ["4", "4"]
+
+
+def test_streams_share_the_window_of_their_connection() -> None:
+    served = Served().begin()
+    served.end.receive(f.settings({f.INITIAL_WINDOW_SIZE: 1 << 20}))
+    for number in (1, 3, 5):
+        served.end.receive(f.frame(f.HEADERS, f.END_HEADERS, number, REQUEST))
+    served.sent()
+    for call in served.calls:
+        assert call.stream is not None
+        call.stream.send(b"x" * 40_000)
+    sent: Counter[int] = Counter()
+    for kind, _, number, payload in served.sent():
+        sent[number] += len(payload) if kind == f.DATA else 0
+    assert sum(sent.values()) == f.WINDOW_DEFAULT
+    served.end.receive(f.window_update(0, 1 << 20))
+    for kind, _, number, payload in served.sent():
+        sent[number] += len(payload) if kind == f.DATA else 0
+    assert sent == {1: 40_005, 3: 40_005, 5: 40_005}
 
 
 @pytest.mark.parametrize(
