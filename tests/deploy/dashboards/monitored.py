@@ -123,10 +123,12 @@ class Monitored:
         return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, **more)
 
     def kill_directory(self) -> None:
-        """One of the two is gone at once, and comes back at the same place."""
-        self.directories[1].end()
-        self.directories[1].start()
-        self.directories[1].wait()
+        """The one with more sessions is gone at once, and comes back at the same place."""
+        sessions = {labels["instance"]: value for labels, value in self.query("homenode_sessions")}
+        busier = max(self.directories, key=lambda one: sessions.get(f"{HOST}:{one.metrics}", 0.0))
+        busier.end()
+        busier.start()
+        busier.wait()
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data that Prometheus answers."""

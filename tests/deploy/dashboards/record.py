@@ -31,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hn-dash-", ignore_cleanup_errors=True) as folder:
         world = Monitored(Path(folder))
         try:
-            start = time.time()
+            start, device = time.time(), _device()
             world.start()
             time.sleep(IDLE_S)
             world.load()
@@ -40,7 +40,7 @@ def main() -> None:
             time.sleep(RECOVERY_S)
             world.redis.restart()
             time.sleep(END_S)
-            recorded = _recorded(world, start, time.time())
+            recorded = {"device": device, **_recorded(world, start, time.time())}
         finally:
             world.close()
     Path(sys.argv[1]).write_text(json.dumps(recorded))
@@ -53,7 +53,6 @@ def _recorded(world: Monitored, start: float, end: float) -> dict[str, Any]:
         return world.between(filled(expression, lately=LATELY, whole=whole), start, end, STEP_S)
 
     return {
-        "device": _device(),
         "day": time.strftime("%-d %B %Y", time.gmtime(start)),
         "start": start,
         "end": end,
@@ -78,7 +77,7 @@ def _device() -> str:
     return (
         f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), "
         f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Redis {_version('redis-server')}, "
-        f"Prometheus {_version('prometheus')}"
+        f"Prometheus {_version('prometheus')}, load {os.getloadavg()[0]:.0f} before it"
     )
 
 
