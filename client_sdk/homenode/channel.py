@@ -21,8 +21,20 @@ from homenode_api.http2_socket import EndOnSocket
 LOG = logging.getLogger("homenode")
 
 CONNECT_S = 5.0  # until the server's greeting has come
-SILENT_S, ANSWER_S = 20.0, 5.0  # a silent server is asked for a sign of life, and has so long to give it
 WAITING_MAX = 65_536  # calls that wait for a connection or a place on it
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """A server that was silent for `silent_s` is asked for a sign of life, and has `answer_s` to give it."""
+
+    silent_s: float
+    answer_s: float
+
+
+PATIENT = Patience(20.0, 5.0)
+#: Where others would serve instead: the way to them, and the session's attach there, fit into two seconds.
+EAGER = Patience(0.3, 0.7)
 
 _CUT = Status(StatusCode.CANCELLED, "the call was ended")
 _LATE = Status(StatusCode.DEADLINE_EXCEEDED, "no answer in time")
@@ -132,19 +144,21 @@ class Connection(EndOnSocket):
 
     end: ClientEnd
 
-    def __init__(self, bounds: Bounds, on_room: Callable[[], None]) -> None:
+    def __init__(self, bounds: Bounds, patience: Patience, on_room: Callable[[], None]) -> None:
         super().__init__()
+        self._patience = patience
         self.end = ClientEnd(bounds, self.wake, self._left, self._room)
         self.ready: asyncio.Future[None] = self.loop.create_future()
         self._on_room = on_room
         self._heard = 0
         self._heard_at = self.loop.time()
-        self._asked_at = 0.0
+        self._asked_at = 0.0  # 0: not
+        self._looking_at = self._heard_at
         self._timer: asyncio.TimerHandle | None = None
 
     def made(self, transport: asyncio.Transport) -> bool:
         """See `EndOnSocket`."""
-        self._timer = self.loop.call_later(SILENT_S / 4, self._tick)
+        self._look_in(self._patience.silent_s / 4)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -177,30 +191,40 @@ class Connection(EndOnSocket):
 
     def ask(self) -> None:
         """Ask for a sign of life; without one the connection is given up."""
-        if not self._asked_at:
+        if not self._asked_at and not self.closing:
             self._note()
-            self._asked_at = self.loop.time()
-            self.end.ping()
-            self.loop.call_later(ANSWER_S, self._tick)
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked_at = self.loop.time()
+        self.end.ping()
+        self._look_in(self._patience.answer_s)
 
     def _note(self) -> None:
         if self.end.heard != self._heard:
             self._heard, self._heard_at, self._asked_at = self.end.heard, self.loop.time(), 0.0
 
-    def _tick(self) -> None:
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looking_at = self.loop.time() + seconds
+        self._timer = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
         if self.closing:
             return
         self.end.tick()
         self._note()
-        now = self.loop.time()
-        if self._asked_at and now - self._asked_at >= 0.9 * ANSWER_S:
-            self.abort()
-            return
-        if not self._asked_at and self.end.streams and now - self._heard_at >= SILENT_S:
-            self.ask()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_later(SILENT_S / 4, self._tick)
+        now, patience = self.loop.time(), self._patience
+        if self._asked_at:
+            if now - self._looking_at <= patience.answer_s / 4:
+                self.abort()
+            else:  # this process stood still, and may not have read yet what has come
+                self._look_in(patience.answer_s)
+        elif self.end.streams and now - self._heard_at >= patience.silent_s:
+            self._ask()
+        else:
+            self._look_in(patience.silent_s / 4)
 
 
 class Channel:
@@ -210,14 +234,16 @@ class Channel:
         host: `host:port`.
         tls: None: plain text.
         bounds: of the connection.
+        patience: with a silent server.
     """
 
-    def __init__(self, host: str, tls: ssl.SSLContext | None, bounds: Bounds) -> None:
+    def __init__(self, host: str, tls: ssl.SSLContext | None, bounds: Bounds, patience: Patience = PATIENT) -> None:
         name, _, port = host.rpartition(":")
         self._name, self._port = name.removeprefix("[").removesuffix("]"), int(port)
         self._authority = host
         self._tls = tls
         self._bounds = bounds
+        self._patience = patience
         self._connection: Connection | None = None
         self._former: list[Connection] = []  # that let calls come to their end
         self._connecting: asyncio.Task[None] | None = None
@@ -288,7 +314,7 @@ class Channel:
             async with asyncio.timeout(CONNECT_S):
                 name = self._name if self._tls else None
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._bounds, self._serve),
+                    lambda: Connection(self._bounds, self._patience, self._serve),
                     self._name,
                     self._port,
                     ssl=self._tls,

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from homenode.channel import Call, Channel
+from homenode.channel import EAGER, PATIENT, Call, Channel
 from homenode.clock import Clock, boot_clock
 from homenode.errors import DeadlineExceeded, HomenodeError, InternalError, SessionLost, Unavailable
 from homenode.servers import Servers
@@ -136,7 +136,9 @@ class GrpcTransport:
         channel = self._channels[which]
         if channel is None:
             host = (self._aside if which else "") or self.servers.current
-            channel = self._channels[which] = Channel(host, self._credentials, _BOUNDS[which])
+            # A server that stands still is left soon where there are others: its silence makes reads ask.
+            patience = EAGER if which == 0 and self.hosts > 1 else PATIENT
+            channel = self._channels[which] = Channel(host, self._credentials, _BOUNDS[which], patience)
         return channel
 
     def session(self) -> GrpcStream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import uvloop
 
 import homenode
 from homenode import channel as channels
-from homenode.channel import Channel
+from homenode.channel import PATIENT, Channel, Patience
 from homenode.errors import (
     DeadlineExceeded,
     HomenodeError,
@@ -47,9 +48,11 @@ async def grpc_server(**options: Any) -> AsyncIterator[tuple[grpc.aio.Server, st
 
 
 @asynccontextmanager
-async def channel_to(host: str, tls: ssl.SSLContext | None = None, **bounds: Any) -> AsyncIterator[Channel]:
+async def channel_to(
+    host: str, tls: ssl.SSLContext | None = None, patience: Patience = PATIENT, **bounds: Any
+) -> AsyncIterator[Channel]:
     """A channel that is closed at the end."""
-    channel = Channel(host, tls, Bounds(**{"message_bytes": 16 << 20, **bounds}))
+    channel = Channel(host, tls, Bounds(**{"message_bytes": 16 << 20, **bounds}), patience)
     try:
         yield channel
     finally:
@@ -182,8 +185,6 @@ async def test_nobody_there() -> None:
 @contextmanager
 def _short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(channels, "CONNECT_S", 0.2)
-    monkeypatch.setattr(channels, "SILENT_S", 0.2)
-    monkeypatch.setattr(channels, "ANSWER_S", 0.2)
     yield
 
 
@@ -212,16 +213,29 @@ async def test_who_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -
                 await channel.unary("/t/echo", b"x", WAIT_S)
 
 
-async def test_who_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _short(monkeypatch):
-        async with saying(f.frame(f.SETTINGS, 0, 0)) as host, channel_to(host) as channel:
-            with pytest.raises(Unavailable):
-                await channel.unary("/t/echo", b"x", WAIT_S)
-            call = channel.open("/t/each")
-            await call.write(b"x")
+@pytest.mark.parametrize("asked", [True, False])
+async def test_who_falls_silent_is_given_up(asked: bool) -> None:
+    patience = Patience(30.0, 0.2) if asked else Patience(0.2, 0.2)
+    async with saying(f.frame(f.SETTINGS, 0, 0)) as host, channel_to(host, patience=patience) as channel:
+        call = channel.open("/t/each")
+        await call.write(b"x")
+        if asked:
             channel.ask()
-            with pytest.raises(Unavailable):
-                await call.read()
+        with pytest.raises(Unavailable):
+            await call.read()
+
+
+async def test_who_answers_is_not_given_up_by_a_client_that_stood_still() -> None:
+    async with serving() as (_, port), channel_to(f"127.0.0.1:{port}", patience=Patience(0.1, 0.1)) as channel:
+        call = channel.open("/t/each")
+        await call.write(b"ab")
+        assert await call.read() == b"ba"
+        for _ in range(3):
+            channel.ask()
+            time.sleep(0.5)
+            await asyncio.sleep(0.3)  # asked again and again, and answered
+        await call.write(b"cd")
+        assert await call.read() == b"dc"
 
 
 @pytest.mark.parametrize(

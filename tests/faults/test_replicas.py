@@ -256,8 +256,8 @@ async def test_a_server_that_stands_still_for_three_terms(
     for n in range(stops):
         moment = time.monotonic()
         pair[n % 2].pause()
-        await asyncio.sleep(3 * TERM_MS / 1_000)
         times.append(await fleet.progress(moment))
+        await asyncio.sleep(max(0.0, moment + 3 * TERM_MS / 1_000 - time.monotonic()))
         pair[n % 2].go_on()
         await fleet.progress(time.monotonic())
     ledger = await fleet.finish()
