@@ -43,7 +43,7 @@ def test_people_get_a_table(cli: Cli, served: Served) -> None:
     result = cli("bench", "load", "--active", "2", "--own-streams", "--rate", "40", "--keep", *SHORT)
     assert result.code == 0, result.err
     first, columns, *rows = result.out.splitlines()
-    assert first.startswith("2 active and 0 idle sessions in 1 processes, a stream each; 20 artifacts of 1,024 bytes")
+    assert first.startswith("2 active and 0 idle sessions in 1 process, a stream each; 20 artifacts of 1,024 bytes")
     assert columns.split()[:3] == ["OPERATION", "COUNT", "PER"] and "P99.9 MS" in columns
     assert {row.split()[0] for row in rows if row} >= {"read", "commit", "all", "PROCESS"}
     assert any(row.split()[1:2] == [str(served.process.pid)] for row in rows)

@@ -57,9 +57,16 @@ async def cached(hn: homenode.Homenode) -> homenode.Artifact:
     return copy
 
 
-async def asked_for(contents: Proxy) -> None:
-    """Wait until a content was asked for on its own connection."""
-    await wait_until_async(lambda: contents.up.passed > 200, timeout_s=WAIT_S, what="the content is asked for")
+async def connected(far: homenode.Homenode, near: homenode.Homenode, contents: Proxy) -> int:
+    """Let `far` have its connection for contents; how many bytes it has sent on it."""
+    await near.put("another", LARGE[::-1])
+    await far.read("another")
+    return contents.up.passed
+
+
+async def asked_for(contents: Proxy, already: int) -> None:
+    """Wait until a content was asked for: what acknowledges another one is shorter than that."""
+    await wait_until_async(lambda: contents.up.passed > already + 80, timeout_s=WAIT_S, what="the content is asked for")
 
 
 async def load(transport: apart.PartedTransport, session: str) -> pb.ReadResponse:
@@ -197,11 +204,10 @@ async def test_a_content_that_comes_after_another_commit_is_not_kept(store_serve
         near, _ = await apart.connect(port, "near")
         async with near, far:
             old = await found(near, LARGE)
+            already = await connected(far, near, contents)
             contents.down.open.clear()
             reading = asyncio.create_task(far.read(KEY))
-            await wait_until_async(
-                lambda: contents.up.passed > 1_000, timeout_s=WAIT_S, what="the content is asked for"
-            )
+            await asked_for(contents, already)
             written = await near.put(KEY, "small")
             contents.heal()
             late = await reading
@@ -218,11 +224,10 @@ async def test_a_content_that_comes_after_an_own_commit_is_neither_kept_nor_show
         near, _ = await apart.connect(port, "near")
         async with near, far:
             await found(near, LARGE)
+            already = await connected(far, near, contents)
             contents.down.open.clear()
             reading = asyncio.create_task(far.agent("other").read(KEY))
-            await wait_until_async(
-                lambda: contents.up.passed > 1_000, timeout_s=WAIT_S, what="the content is asked for"
-            )
+            await asked_for(contents, already)
             written = await far.put(KEY, "small", base=homenode.ANY)
             contents.heal()
             assert (await reading).version == written.version

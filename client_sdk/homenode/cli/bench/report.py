@@ -117,8 +117,9 @@ def tell(outcome: Outcome, out: Output) -> None:
     low, high = plan.sizes
     size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     streams = "a stream each" if plan.own_streams else "streams shared"
+    processes = f"{outcome.processes} process" + ("" if outcome.processes == 1 else "es")
     out.line(
-        f"{plan.active:,} active and {plan.idle:,} idle sessions in {outcome.processes} processes, {streams}; "
+        f"{plan.active:,} active and {plan.idle:,} idle sessions in {processes}, {streams}; "
         f"{plan.artifacts:,} artifacts of {size} bytes; {outcome.window_s:.1f} s"
         + (", interrupted" if outcome.interrupted else "")
     )
