@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from homenode_api.http2 import frames as f
 from homenode_api.http2.connection import Bounds
 from homenode_api.http2.frames import Broken, Code
-from homenode_api.http2.grpc import StatusCode
+from homenode_api.http2.grpc import OK_TRAILERS, StatusCode, gunzip
 from homenode_api.http2.headers import encode
 from tests.http2.ends import POST, REQUEST, SETTINGS, Pair, Served
 
@@ -260,3 +261,75 @@ def test_damaged_conversations() -> None:
             Served().end.receive(bytes(damaged))
         except Broken:
             pass
+
+
+def test_what_one_frame_makes_of_many_streams_has_its_price() -> None:
+    served = Served(Bounds(calm=500)).begin()
+    served.end.receive(OPEN)
+    entries = [(f.INITIAL_WINDOW_SIZE, size) for size in (0, f.WINDOW_MAX, 70_000)]
+    served.end.receive(f.frame(f.SETTINGS, 0, 0, b"".join(f.SETTING.pack(*one) for one in entries)))
+    stream = served.calls[0].stream
+    assert stream is not None and stream.send_window == 70_000, "what counts is what a frame says last"
+    with pytest.raises(Broken) as broken:
+        served.end.receive(f.frame(f.SETTINGS, 0, 0, f.SETTING.pack(f.INITIAL_WINDOW_SIZE, 5) * 600))
+    assert broken.value.code == Code.ENHANCE_YOUR_CALM
+
+
+def test_small_windows_for_many_streams_that_wait_have_their_price() -> None:
+    served = Served(Bounds(calm=2_000)).begin()
+    served.end.receive(f.settings({f.INITIAL_WINDOW_SIZE: 0}))
+    for number in range(1, 1_001, 2):
+        served.end.receive(f.frame(f.HEADERS, f.END_HEADERS, number, REQUEST))
+        stream = served.calls[-1].stream
+        assert stream is not None
+        assert not stream.send(b"waits")
+    served.sent()
+    served.end.receive(f.window_update(7, 10))
+    assert [(kind, number) for kind, _, number, _ in served.sent()] == [(f.DATA, 7)]
+    with pytest.raises(Broken) as broken:
+        served.end.receive(f.window_update(0, 1) * 500)
+    assert broken.value.code == Code.ENHANCE_YOUR_CALM
+
+
+def test_what_is_compressed_stays_so_until_it_is_taken() -> None:
+    served = Served(keen=False).begin()
+    served.end.receive(OPEN)
+    call, bomb = served.calls[0], gzip.compress(bytes(4 << 20))
+    assert call.stream is not None
+    call.stream.inflate = gunzip
+    for _ in range(20):
+        served.end.receive(f.frame(f.DATA, 0, 1, f.PREFIX.pack(1, len(bomb)) + bomb))
+    assert sum(map(len, call.stream.messages)) == 20 * len(bomb)
+    assert call.stream.take() == bytes(4 << 20)
+    served.end.receive(f.frame(f.DATA, 0, 1, f.PREFIX.pack(1, 3) + b"bad"))
+    call.take()
+    assert call.messages == [bytes(4 << 20)] * 19
+    assert call.status is not None and call.status.code == StatusCode.INTERNAL
+
+
+def test_headers_that_grow_when_they_are_read_are_not_remembered() -> None:
+    served = Served().begin()
+    large = encode([("x-large", "v" * 3_000)]).replace(b"\0", b"\x40", 1)
+    served.end.receive(f.frame(f.HEADERS, f.END_HEADERS, 1, REQUEST + large))
+    for number in range(3, 403, 2):
+        block = REQUEST + encode([("x-n", str(number))]) + b"\xbe" * 5
+        served.end.receive(f.frame(f.HEADERS, f.END_HEADERS, number, block))
+    assert len(served.calls) == 201
+    assert not served.end._reader._known
+
+
+def test_nothing_is_read_behind_a_message_that_cannot_be() -> None:
+    served = Served(Bounds(message_bytes=1_000)).begin()
+    served.end.receive(f.settings({f.INITIAL_WINDOW_SIZE: 0}))
+    served.end.receive(OPEN)
+    call = served.calls[0]
+    assert call.stream is not None
+    call.stream.send(b"waits for a window")
+    served.end.receive(f.frame(f.DATA, 0, 1, f.PREFIX.pack(0, 5_000) + bytes(100)))
+    assert call.status is not None
+    call.stream.finish(OK_TRAILERS)
+    served.end.receive(f.frame(f.DATA, 0, 1, f.PREFIX.pack(0, 2) + b"no"))
+    assert not call.messages and not call.stream.messages
+    served.sent()
+    served.end.receive(f.window_update(1, 1_000))
+    assert [kind for kind, *_ in served.sent()] == [f.DATA, f.HEADERS, f.RST_STREAM]

@@ -72,7 +72,7 @@ class ClientEnd(Connection[Headers]):
             status = status_of(headers) or _of_http(headers)
             if stream._missing or stream._head:
                 status = Status(StatusCode.INTERNAL, "the last message is incomplete")
-            if not stream.closing:
+            if not stream.closing or stream.number in self.blocked:
                 stream.reset(Code.NO_ERROR)
             stream.close()
             owner.over(status)
@@ -98,6 +98,11 @@ class ClientEnd(Connection[Headers]):
         for stream in [one for number, one in self.streams.items() if number > last]:
             stream.close()
             stream.owner.over(Status(StatusCode.UNAVAILABLE, "the server is about to stop"))
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        super()._settings(flags, number, payload)
+        if payload:  # it may allow more streams than before
+            self._on_room()
 
     def forget(self, stream: Stream) -> None:
         """See `Connection.forget`."""

@@ -23,6 +23,7 @@ T = TypeVar("T")
 #: What a frame without a message costs of `Bounds.calm`: it makes work, and some need an answer.
 CHEAP, DEAR = 1, 10
 _CONTINUATIONS_MAX = 64
+_LOOKS = 32  # blocked streams that may be looked at for CHEAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +154,12 @@ class Connection(Generic[T]):
             and not self.paused
         )
 
-    def pump(self) -> None:
-        """Send what windows and transport allow, of all streams in turn."""
+    def pump(self, only: Stream | None = None) -> None:
+        """Send what windows and transport allow, of one stream, or of all in turn."""
         going = True
         while going and self.blocked:
             going = False
-            for stream in list(self.blocked.values()):
+            for stream in list(self.blocked.values()) if only is None else (only,):
                 if self.paused or self.window <= 0 or self._out_bytes >= self.bounds.out_bytes:
                     return
                 going |= stream.pump()
@@ -372,14 +373,17 @@ class Connection(Generic[T]):
             raise Broken(Code.PROTOCOL_ERROR, "SETTINGS on a stream")
         if len(payload) % 6 or (flags & f.ACK and payload):
             raise Broken(Code.FRAME_SIZE_ERROR, "SETTINGS of the wrong size")
-        self._count(DEAR)
+        self._count(DEAR + len(payload) // f.SETTING.size)
         if flags & f.ACK:
             if not self._settled:
                 raise Broken(Code.PROTOCOL_ERROR, "the first frame must be SETTINGS")
             return
         self._settled = True
+        window = self.peer_window
         for name, value in f.SETTING.iter_unpack(payload):
             self._setting(name, value)
+        if self.peer_window != window:
+            self._shift_windows(self.peer_window - window)
         self.send(f.frame(f.SETTINGS, f.ACK, 0))
         self.pump()
 
@@ -387,11 +391,7 @@ class Connection(Generic[T]):
         if name == f.INITIAL_WINDOW_SIZE:
             if value > f.WINDOW_MAX:
                 raise Broken(Code.FLOW_CONTROL_ERROR, "the window is too large")
-            more, self.peer_window = value - self.peer_window, value
-            for stream in self.streams.values():
-                stream.send_window += more
-                if stream.send_window > f.WINDOW_MAX:
-                    raise Broken(Code.FLOW_CONTROL_ERROR, "a window is too large")
+            self.peer_window = value
         elif name == f.MAX_FRAME_SIZE:
             if not f.FRAME_BYTES_DEFAULT <= value < 1 << 24:
                 raise Broken(Code.PROTOCOL_ERROR, "the frame size is out of range")
@@ -400,6 +400,13 @@ class Connection(Generic[T]):
             self.peer_streams = value
         elif name == f.ENABLE_PUSH and value > 1:
             raise Broken(Code.PROTOCOL_ERROR, "a setting is out of range")
+
+    def _shift_windows(self, more: int) -> None:
+        """Once for all settings of a frame: it looks at every stream."""
+        for stream in self.streams.values():
+            stream.send_window += more
+            if stream.send_window > f.WINDOW_MAX:
+                raise Broken(Code.FLOW_CONTROL_ERROR, "a window is too large")
 
     def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -422,9 +429,9 @@ class Connection(Generic[T]):
     def _window_update(self, flags: int, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Broken(Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE of the wrong size")
-        self._count(CHEAP)
         more = f.NUMBER.unpack(payload)[0] & f.WINDOW_MAX
         stream = self.streams.get(number)
+        self._count(CHEAP if number else CHEAP + len(self.blocked) // _LOOKS)
         if not number:
             self.window += more
             if not more or self.window > f.WINDOW_MAX:
@@ -435,5 +442,7 @@ class Connection(Generic[T]):
                 self._end(stream, Code.PROTOCOL_ERROR if not more else Code.FLOW_CONTROL_ERROR)
         elif self.idle(number):
             raise Broken(Code.PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is not open")
-        if self.blocked:
+        if not number:
             self.pump()
+        elif number in self.blocked:
+            self.pump(self.blocked[number])

@@ -19,7 +19,7 @@ Headers = tuple[tuple[str, str], ...]
 T = TypeVar("T")
 
 KNOWN_MAX = 256  # blocks that are remembered for a connection
-KNOWN_BYTES_MAX = 1_024  # a longer one is not
+KNOWN_BYTES_MAX = 2_048  # of a block and what it says; a longer one is not
 
 _WHOLE: dict[tuple[bytes, bytes], int] = {}
 _NAMES: dict[bytes, int] = {}
@@ -94,7 +94,7 @@ class HeaderReader(Generic[T]):
         made = self._make(headers)
         if self._table.changes != before:
             self._known.clear()
-        elif len(block) <= KNOWN_BYTES_MAX:
+        elif len(block) + sum(len(name) + len(value) for name, value in headers) <= KNOWN_BYTES_MAX:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[block] = made

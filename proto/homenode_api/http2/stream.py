@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Inflate = Callable[[bytes, int], bytes | None]
 
 
+class _Packed(bytes):
+    """A compressed message, which stays so until somebody takes it: then its plain form needs no bound of its own."""
+
+
 class Owner(Protocol):
     """Whose stream it is. No method blocks or raises."""
 
@@ -46,6 +50,7 @@ class Stream:
 
     __slots__ = (
         "_body",
+        "_deaf",
         "_due",
         "_half",
         "_head",
@@ -85,6 +90,7 @@ class Stream:
         self._body: list[bytes | memoryview] = []
         self._pending: deque[memoryview] = deque()  # for which there was no window
         self._quiet = False
+        self._deaf = False  # what comes is no messages any more
         self._last: bytes | None = None  # trailers behind them; empty: the end of the last message
 
     # --- in ---------------------------------------------------------------------------------------------------------
@@ -100,6 +106,9 @@ class Stream:
 
     def take_in(self, data: bytes, at: int, stop: int) -> None:
         """Bytes of DATA."""
+        if self._deaf:
+            self._give(stop - at)
+            return
         while at < stop and not self.gone:
             missing = self._missing
             if missing:
@@ -151,20 +160,11 @@ class Stream:
         return False
 
     def _whole(self, message: bytes) -> None:
-        size = len(message)
-        if self._packed:
-            assert self.inflate is not None
-            plain = self.inflate(message, self._link.bounds.message_bytes)
-            if plain is None:
-                self.fail(Status(StatusCode.INTERNAL, "a compressed message is malformed or too large"))
-                return
-            self._give(size - len(plain))
-            message = plain
-        self.messages.append(message)
+        self.messages.append(_Packed(message) if self._packed else message)
         self.owner.readable()
 
     def take(self) -> bytes | None:
-        """The next message; None where none is there."""
+        """The next message; None where none is there, or none that can be read: the owner has heard of that."""
         if not self.messages:
             return None
         message = self.messages.popleft()
@@ -172,6 +172,13 @@ class Stream:
             self._give(len(message) + f.PREFIX_BYTES)
             if self._missing and not self.messages:
                 self._widen()
+        return self._plain(message) if type(message) is _Packed else message
+
+    def _plain(self, packed: bytes) -> bytes | None:
+        assert self.inflate is not None
+        message = self.inflate(packed, self._link.bounds.message_bytes)
+        if message is None:
+            self.fail(Status(StatusCode.INTERNAL, "a compressed message is malformed or too large"))
         return message
 
     def _give(self, size: int) -> None:
@@ -201,7 +208,9 @@ class Stream:
 
     def fail(self, status: Status) -> None:
         """What has come cannot be gone on with."""
+        self._deaf = True
         self.messages.clear()
+        self._head = b""
         self._drop_body()
         self.owner.over(status)
 
@@ -244,7 +253,7 @@ class Stream:
             self.closing, self._last = True, b""
         link.blocked[self.number] = self
         self._quiet = True  # whoever sends sees what has left
-        link.pump()
+        link.pump(self)
         self._quiet = False
         return self.gone or not self._pending
 

@@ -208,8 +208,8 @@ class Call(Served):
             if len(self.stream.messages) > 1 or (self.stream.ended and not self.stream.messages):
                 self.finish(_NOT_ONE)
                 self.release()
-            elif self.stream.ended:
-                self._start(self.stream.take())
+            elif self.stream.ended and (message := self.stream.take()) is not None:
+                self._start(message)
 
     def writable(self) -> None:
         """See `Owner`."""
