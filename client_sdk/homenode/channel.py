@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from homenode_api.http2_socket import EndOnSocket
 LOG = logging.getLogger("homenode")
 
 CONNECT_S = 5.0  # until the server's greeting has come
+ADDRESS_S = 1.0  # for one of many addresses, at least
 WAITING_MAX = 65_536  # calls that wait for a connection or a place on it
 
 
@@ -309,21 +312,10 @@ class Channel:
     # --- the connection ---------------------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        connection: Connection | None = None
         try:
             async with asyncio.timeout(CONNECT_S):
-                name = self._name if self._tls else None
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._bounds, self._patience, self._serve),
-                    self._name,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=name,
-                )
-                await connection.ready
+                connection = await self._first()
         except BaseException as failure:
-            if connection is not None:
-                connection.abort()
             self._connecting = None
             expected = isinstance(failure, OSError | asyncio.CancelledError)  # TimeoutError is one of the former
             why = "no answer"
@@ -334,8 +326,39 @@ class Channel:
                 LOG.exception("no connection can be made")
             return
         self._connecting = None
-        self._connection = connection
-        self._serve()
+        if connection.usable:
+            self._connection = connection
+            self._serve()
+        else:  # not tried again here: callers know how long to wait before they do
+            self._fail(Status(StatusCode.UNAVAILABLE, f"{self._authority} takes no calls"))
+
+    async def _first(self) -> Connection:
+        """A connection to the first address of the host that greets. Raises OSError.
+
+        Each but the last has a part of the time only: an address where nobody is may be silent.
+        """
+        infos = await asyncio.get_running_loop().getaddrinfo(self._name, self._port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(info[4][0]) for info in infos))
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):  # TimeoutError is one of them
+                async with asyncio.timeout(max(CONNECT_S / len(addresses), ADDRESS_S)):
+                    return await self._greeted(address)
+        return await self._greeted(addresses[-1] if len(addresses) > 1 else self._name)
+
+    async def _greeted(self, address: str) -> Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self._bounds, self._patience, self._serve),
+            address,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._name if self._tls else None,
+        )
+        try:
+            await connection.ready
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
     def _fail(self, status: Status) -> None:
         waiting, self._waiting = self._waiting, deque()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -308,3 +309,40 @@ async def test_closing_waits_for_what_is_under_way() -> None:
         await wait_until_async(lambda: server.calls == 1, what="it is under way")
         await channel.close(WAIT_S)
         assert await call == b"waited"
+
+
+async def test_who_greets_and_goes_is_not_asked_again_and_again() -> None:
+    came = 0
+
+    async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        writer.write(f.frame(f.SETTINGS, 0, 0) + f.goaway(0, f.Code.NO_ERROR))
+        with contextlib.suppress(OSError):
+            await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(come, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with channel_to(f"127.0.0.1:{port}") as channel:
+            call = channel.open("/t/each")
+            with pytest.raises(Unavailable):
+                await call.read()
+    assert came == 1
+
+
+async def test_a_host_with_several_addresses_is_reached_at_one_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "ADDRESS_S", 0.2)
+    monkeypatch.setattr(channels, "CONNECT_S", 1.0)
+    loop = asyncio.get_running_loop()
+
+    async def addresses(name: str, port: int, **_: Any) -> list[Any]:
+        family = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*family, (address, port)) for address in ("127.0.0.3", "127.0.0.2", "127.0.0.1")]
+
+    async with serving() as (_, port):
+        silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.2", port)  # and nobody at the first
+        async with silent, channel_to(f"several.test:{port}") as channel:
+            monkeypatch.setattr(loop, "getaddrinfo", addresses)
+            assert await channel.unary("/t/echo", b"x", WAIT_S) == b"x"
+            monkeypatch.undo()
