@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -121,3 +122,20 @@ def test_ctrl_c_ends_without_a_traceback() -> None:
         with connection:
             assert stop(command, signal.SIGINT) == ("", "")
     assert command.returncode == 130
+
+
+def test_ctrl_c_while_modules_load_ends_without_a_traceback() -> None:
+    """The module whose import is interrupted is one of the last and one of the first."""
+    code = """
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+from homenode_cli import main
+sys.exit(main())
+"""
+    for module in ("homenode", "homenode.cli.restore"):
+        ended = subprocess.run([sys.executable, "-c", code, module, "ls"], capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", ""), module

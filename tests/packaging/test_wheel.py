@@ -72,13 +72,13 @@ def full_bin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of_packages(root: Path) -> set[str]:
-    """Everything that lies in the import packages, as paths inside a wheel."""
+    """Everything that lies in the import packages, and the command's entry, as paths inside a wheel."""
     found: set[str] = set()
     for package, source in PACKAGES.items():
         for path in (root / source / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 found.add(path.relative_to(root / source).as_posix())
-    return found
+    return found | {"homenode_cli.py"}
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path, repo_root: Path) -> None:
