@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import homenode
 from homenode_directory.audit.archive import seal, unseal
-from tests.cli.conftest import Cli, start_server, stop
+from tests.cli.conftest import Cli, Served, start_server, stop
 from tests.conftest import RedisFactory
 
 
@@ -115,8 +116,41 @@ def test_a_recorded_history_is_judged(cli: Cli, tmp_path: Path, monkeypatch: pyt
     first = re.findall(rb'"id":"[^"]*"', path.read_bytes())[0]
     path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(keepends=True) if first not in line))
     result = cli("replay", str(path))
-    assert result.code == 1 and "never written" in result.out
+    assert result.code == 1 and "never written" in result.out and "--some-writers" in result.err
     assert cli("replay", str(path), "--some-writers").code == 0
+
+
+def test_histories_of_two_workspaces_are_judged_apart(
+    cli: Cli, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history.jsonl"
+    monkeypatch.setenv("HOMENODE_RECORD", str(path))
+    for name in ("apart-1", "apart-2"):
+        url = f"{served.address}/{name}"
+        assert cli("--url", url, "put", "k", "--create", stdin=name).code == 0
+        assert cli("--url", url, "edit", "k", "--append", "more").code == 0
+    monkeypatch.delenv("HOMENODE_RECORD")
+    result = cli("replay", str(path))
+    assert result.code == 0 and "4 write" in result.out and "on 2 artifacts" in result.out, result.out
+    assert "2 write" in cli("replay", str(path), "--workspace", "apart-2", "--key", "k").out
+
+
+def test_a_handoff_is_told_in_words(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    server = start_server("--store", "memory://", "--log-archive", str(path))
+    try:
+        with homenode.connect_sync(f"{server.address}/main", agent="writer") as writer:
+            critic = writer.agent("critic")
+            with writer.write("plan.md", create=True) as draft:
+                draft.text = "one"
+                writer.handoff(draft, to=critic)
+            with critic.write("plan.md") as draft:
+                draft.text += " two"
+    finally:
+        stop(server.process)
+    told = cli("replay", str(path), "--key", "plan.md").out
+    assert "the write lease is kept for main~" in told and "acquired the write lease that was kept for it" in told
+    assert "  went" not in told and "(; " not in told
 
 
 @pytest.mark.parametrize("source", ["/no/such/file", "redis://127.0.0.1:9/0", "nonsense://x"])

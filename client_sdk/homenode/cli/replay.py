@@ -55,15 +55,17 @@ def _is_history(path: Path) -> bool:
 
 
 def _history(args: argparse.Namespace, out: Output) -> int:
-    from homenode.history.operations import BadHistory, by_key, read_history
+    from homenode.history.operations import BadHistory, read_history
     from homenode.history.report import judge
 
     try:
         operations = read_history([Path(args.source)])
     except BadHistory as bad:
         raise CliError(str(bad), Exit.ERROR, kind="BadHistory") from None
+    if args.workspace:
+        operations = [one for one in operations if one.workspace == args.workspace]
     if args.key:
-        operations = by_key(operations).get(args.key, [])
+        operations = [one for one in operations if one.key == args.key]
         if not out.json:
             for one in operations:
                 out.line(str(one))
@@ -78,6 +80,10 @@ def _history(args: argparse.Namespace, out: Output) -> int:
             f"{verdict.availability:.2%} answered, longest silence {verdict.longest_gap_ms:.0f} ms"
         )
         _findings(out, [f"{found.rule}: {found.key}: {found.text}" for found in verdict.findings])
+        if verdict.findings and not args.some_writers:
+            out.note(
+                "if others wrote too, and were not recorded, say --some-writers: what they wrote is taken as given"
+            )
     return Exit.ERROR if verdict.findings else Exit.OK
 
 

@@ -71,6 +71,11 @@ class Operation:
     lease: bool = False
 
     @property
+    def workspace(self) -> str:
+        """The one that the session belongs to: its id begins with it."""
+        return self.session.rpartition("~")[0]
+
+    @property
     def writes(self) -> bool:
         """Whether it is to change the content."""
         return self.kind in (Kind.WRITE, Kind.DELETE)
@@ -204,11 +209,11 @@ def _base(text: str) -> Version | Base:
     return Base(text) if text in ("absent", "any") else Version.parse(text)
 
 
-def by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
-    """The operations of each artifact, in their order."""
-    found: dict[str, list[Operation]] = {}
+def by_artifact(operations: Iterable[Operation]) -> dict[tuple[str, str], list[Operation]]:
+    """The operations of each artifact, by workspace and key, in their order."""
+    found: dict[tuple[str, str], list[Operation]] = {}
     for operation in operations:
-        found.setdefault(operation.key, []).append(operation)
+        found.setdefault((operation.workspace, operation.key), []).append(operation)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from homenode.history import promises, zones
-from homenode.history.operations import Kind, Operation, by_key, linear
+from homenode.history.operations import Kind, Operation, by_artifact, linear
 from homenode.history.zones import Finding
 
 NS_PER_MS = 1_000_000
@@ -71,7 +71,7 @@ def judge(operations: Sequence[Operation], *, max_age_ms: float | None = None, a
         verdict.operations["unknown"] += one.unknown and one.writes
         if one.refused:
             verdict.refused[one.refused] += 1
-    for mine in by_key(operations).values():
+    for mine in by_artifact(operations).values():
         verdict.artifacts += 1
         found = zones.check(linear(mine), all_writers=all_writers)
         if found is not None:

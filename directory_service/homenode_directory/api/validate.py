@@ -122,7 +122,8 @@ def session(tenant: str, value: str) -> Place:
 def successor(session_id: str, value: str) -> str:
     """A session of the same workspace."""
     if not _SESSION.fullmatch(value):
-        raise invalid("to is missing" if not value else "to is not a session id that OpenSession gives")
+        said = "to is not a session id that OpenSession gives; an agent's name is none"
+        raise invalid("to is missing" if not value else said)
     if value.partition("~")[0] != session_id.partition("~")[0]:
         raise invalid("to is a session of another workspace")
     return value

@@ -69,12 +69,17 @@ def _granted(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Granted)
     waited = ", which had waited for it" if event.request else ""
     waited += f", from {event.by}" if event.by else ""
+    if not event.lease:  # handed to one that has not acquired it yet
+        return f"the write lease is kept for {event.session}{waited} (token {event.fence})"
     return f"the write lease {event.lease} went to {event.session}{waited} (token {event.fence})"
 
 
 def _ended(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.Ended)
-    return f"{event.session} {ENDS[event.cause]} ({event.lease}; tokens below {event.fence} are refused)"
+    how, lease = ENDS[event.cause], f"{event.lease}; " if event.lease else ""
+    if not lease and event.cause is Cause.HANDED_OFF:
+        how = "acquired the write lease that was kept for it"
+    return f"{event.session} {how} ({lease}tokens below {event.fence} are refused)"
 
 
 def _shared(event: LogEvent, known: Known, item: Logged) -> str:
