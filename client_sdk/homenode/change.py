@@ -51,6 +51,11 @@ TokenCounter = Callable[[str], int]
 Block = tuple[int, int, int, int]
 
 
+def whole(count_tokens: TokenCounter) -> TokenCounter:
+    """The same counter in whole tokens: many a user's own divides a length, and what it says goes to the directory."""
+    return estimate_tokens if count_tokens is estimate_tokens else lambda text: max(0, int(count_tokens(text)))
+
+
 class ChangeKind(StrEnum):
     """What the text of a Change is: nothing, a change against the earlier version, or the full new text."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from homenode import opening
 from homenode.artifact import Artifact
-from homenode.change import TokenCounter, estimate_tokens
+from homenode.change import TokenCounter, estimate_tokens, whole
 from homenode.chunking import Source
 from homenode.clock import Clock
 from homenode.core import Core
@@ -380,7 +380,7 @@ class Connecting:
         self._url = url
         self._agent = agent
         self._settings = settings
-        self._count_tokens = count_tokens
+        self._count_tokens = whole(count_tokens)
         self._homenode: Homenode | None = None
 
     async def _open(self) -> Homenode:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -851,3 +852,19 @@ async def test_an_edit_that_met_others_goes_on_in_turn_with_them_for_a_while(dir
     clock.pass_ms(1_001)
     assert await tried() == [False, True]
     await hn.close()
+
+
+async def test_a_token_counter_of_fractions_does_no_harm(short_tmp: Path) -> None:
+    def quarter(text: str) -> int:
+        return len(text) / 4  # type: ignore[return-value]
+
+    async with homenode.connect(f"embedded://{short_tmp}/d.sqlite3", agent="a", count_tokens=quarter) as hn:
+        session = hn.session_id
+        for size in (10, 30):
+            await hn.put("k", "x" * size)
+            for _ in range(3):
+                await hn.read("k")
+        assert isinstance(hn.stats().tokens_saved, int)
+        hn._core.session.ping()
+        await asyncio.sleep(0.3)
+        assert hn.connected and hn.session_id == session
