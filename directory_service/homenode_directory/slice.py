@@ -407,14 +407,14 @@ class Slice:
         try:
             await self._prepare()
             return await self._try(batch, relief=False)
-        except StoreFull as error:
+        except StoreFull as full:
             self._forget()
-            return await self._relieve(batch, error)
-        except StoreChanged as error:
+            return await self._relieve(batch, full)
+        except StoreChanged as changed:
             self._forget()
             self.incarnation = await self._renew()
             self._abandon_waiting("the slice's memory changed")  # its queues are those of sessions that are over
-            return self._retriable(batch, error)
+            return self._retriable(batch, changed)
         except StoreError as error:
             self._forget()
             await asyncio.sleep(RETRY_PAUSE_S)

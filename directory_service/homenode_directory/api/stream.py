@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from types import CoroutineType
 from typing import Any
 
 from homenode_api.v1 import directory_pb2 as pb
@@ -48,7 +47,7 @@ class Ticket(Hearing):
             return
         try:
             message = self.finish(reply)
-            if type(message) is CoroutineType:
+            if isinstance(message, Coroutine):  # of whatever type: those of compiled modules have their own
                 self._stream._run(self, message)
                 return
         except BaseException as failure:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 META = "meta"
 """The record that the store shares: number, token, identity, head and kept are its own fields, others the caller's."""
@@ -164,8 +164,7 @@ class Outcome:
         return self.failed == -1
 
 
-@dataclass(frozen=True, slots=True)
-class Incarnation:
+class Incarnation(NamedTuple):
     """Identity of a slice's memory. `number` only rises; `token` is what commits compare: number and a random id."""
 
     number: int
