@@ -35,7 +35,7 @@ def packer(kind: Any, skip: frozenset[str] = frozenset()) -> Convert:
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind) if f.name not in skip]
     nested = [(i, step) for i, name in enumerate(names) if (step := _pack_of(hints[name])) is not None]
-    get = attrgetter(*names)
+    get: Convert = attrgetter(*names)
     # Of a single name, attrgetter gives the value itself.
     row_of = get if len(names) > 1 else lambda value: (get(value),)
 
