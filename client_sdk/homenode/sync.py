@@ -20,7 +20,7 @@ from homenode import client
 from homenode.artifact import Artifact
 from homenode.change import TokenCounter, estimate_tokens
 from homenode.draft import Draft, WriteContext
-from homenode.errors import HomenodeError
+from homenode.errors import HomenodeError, Unavailable
 from homenode.joint import Gate
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
@@ -50,6 +50,9 @@ class Background:
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise HomenodeError("a blocking call inside the event loop would wait for itself; use homenode.connect")
+        if not self._thread.is_alive():
+            coroutine.close()
+            raise Unavailable("this connection belongs to the process that was forked; a child makes its own")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()

@@ -326,3 +326,30 @@ async def test_a_forked_child_serves_nothing_and_says_so(server_factory: ServerF
     )
     out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert out == b"fine\n"
+
+
+async def test_a_forked_child_is_refused_its_parents_blocking_connection(server_factory: ServerFactory) -> None:
+    server = await server_factory().start()
+    script = """
+        import os, signal, sys, homenode
+        with homenode.connect_sync(sys.argv[1], agent="parent") as hn:
+            hn.put("k", "one")
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                try:
+                    hn.read("k", max_age_ms=0)
+                except homenode.Unavailable:
+                    with homenode.connect_sync(sys.argv[1], agent="child") as own:
+                        os._exit(0 if own.read("k").text == "one" else 1)
+                os._exit(2)
+            status = os.waitpid(child, 0)[1]
+            assert status == 0, f"the child ended with {status}"
+            assert hn.read("k", max_age_ms=0).text == "one"
+            print("fine")
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(script), server.url, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert out == b"fine\n"
