@@ -276,7 +276,7 @@ def test_what_one_frame_makes_of_many_streams_has_its_price() -> None:
 
 
 def test_small_windows_for_many_streams_that_wait_have_their_price() -> None:
-    served = Served(Bounds(calm=2_000)).begin()
+    served = Served(Bounds(calm=1_500)).begin()
     served.end.receive(f.settings({f.INITIAL_WINDOW_SIZE: 0}))
     for number in range(1, 1_001, 2):
         served.end.receive(f.frame(f.HEADERS, f.END_HEADERS, number, REQUEST))

@@ -23,7 +23,7 @@ T = TypeVar("T")
 #: What a frame without a message costs of `Bounds.calm`: it makes work, and some need an answer.
 CHEAP, DEAR = 1, 10
 _CONTINUATIONS_MAX = 64
-_LOOKS = 32  # blocked streams that may be looked at for CHEAP
+_LOOKS = 128  # blocked streams that may be looked at for CHEAP
 
 
 @dataclass(frozen=True, slots=True)
