@@ -48,7 +48,8 @@ from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
-FETCHES_MAX = 5
+#: A commit of this session that is answered while a read is under way makes the read's answer an old one.
+FETCHES_MAX = 16
 
 
 class Core:

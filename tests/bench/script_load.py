@@ -57,13 +57,13 @@ class Replay:
         self._batch = call * PIPELINE
         with socket.create_connection((HOST, port)) as probe:
             probe.sendall(call)
-            self._reply_bytes = len(probe.recv(1 << 12))
+            self._reply_lines = probe.recv(1 << 12).count(b"\n")  # the log's head in it grows
         self._sockets = [socket.create_connection((HOST, port)) for _ in range(CONNECTIONS)]
 
     async def measure(self, seconds: float) -> dict[str, float]:
         """See `load.Measurable`."""
         took_s: list[float] = []
-        whole = self._reply_bytes * PIPELINE
+        whole = self._reply_lines * PIPELINE
         with selectors.DefaultSelector() as selector:
             for connection in self._sockets:
                 selector.register(connection, selectors.EVENT_READ, [0, time.perf_counter()])
@@ -74,7 +74,7 @@ class Replay:
             while under_way:
                 for found, _ in selector.select():
                     state = found.data
-                    state[0] += len(found.fileobj.recv(1 << 16))  # type: ignore[union-attr]
+                    state[0] += found.fileobj.recv(1 << 16).count(b"\n")  # type: ignore[union-attr]
                     if state[0] < whole:
                         continue
                     now = time.perf_counter()
@@ -83,6 +83,7 @@ class Replay:
                     if now < until:
                         found.fileobj.sendall(self._batch)  # type: ignore[union-attr]
                     else:
+                        selector.unregister(found.fileobj)
                         under_way -= 1
         n = len(took_s) * PIPELINE
         return {"n": n, "per_s": n / (time.perf_counter() - started), **latencies(took_s)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_every_promise_is_kept(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERDICT: every promise was kept" in done.stdout
     assert "is killed (-9)" in done.stdout
-    assert "late commit is refused: StaleFence, its lease was over: expired" in done.stdout
+    # Where the machine is busy it may sleep past its session, too.
+    assert re.search("late commit is refused: StaleFence, its lease was over: (expired|session_lost)", done.stdout)
     assert "EDITS LOST" in done.stdout
     assert done.stderr == ""
     ours, control = found["homenode"], found["control"]
