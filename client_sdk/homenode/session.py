@@ -409,8 +409,8 @@ class Session(Requests):
     # --- leases -------------------------------------------------------------------------------------------------------
 
     def new_lease_id(self) -> str:
-        """An id that no other lease of this session has."""
-        return f"lease-{self.next_id()}"
+        """An id that no other lease has: the directory tells by it why a lease is over."""
+        return f"{self.id.rpartition('~')[2]}-{self.next_id()}"
 
     def release_later(self, key: str, lease_id: str) -> None:
         """See `Requests.release_later`; the lease is no longer ours at once."""

@@ -77,6 +77,12 @@ async def test_put_compares_with_what_the_agent_saw(url: str) -> None:
             await c.put("k", "x", base="1.2")  # type: ignore[arg-type]
 
 
+async def test_no_two_leases_have_one_id(url: str) -> None:
+    """Or a writer that woke up late would be told how somebody else's lease ended."""
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        assert len({hn._core.session.new_lease_id() for hn in (a, b) for _ in range(3)}) == 6
+
+
 async def test_a_draft_rests_on_the_version_under_its_lease(url: str) -> None:
     async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
         old = await a.put("k", "one")
