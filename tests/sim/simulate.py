@@ -11,7 +11,7 @@ from homenode_directory.protocol.model import Version
 from tests.sim.agents import Agent
 from tests.sim.faults import NONE, Odds
 from tests.sim.judge import judge
-from tests.sim.loop import run
+from homenode.cli.simulate.loop import run
 from tests.sim.net import SimTransport
 from tests.sim.sdk import SimClient, connect
 from tests.sim.server import tag_tasks

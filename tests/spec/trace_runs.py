@@ -32,7 +32,7 @@ from homenode_directory.store.base import Put as PutField
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from homenode_directory.sweeper import Rounds, Sweeper
-from tests.sim.loop import run
+from homenode.cli.simulate.loop import run
 from tests.sim.simulate import simulate
 from tests.spec.trace_module import Run, runs_of
 

@@ -1,0 +1,255 @@
+"""The command: which workloads, over which seeds; tables and JSON of what came of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, TypeVar
+
+from homenode.cli.exits import CliError, Exit
+from homenode.cli.output import Output, console, table
+from homenode.cli.session import Commands
+from homenode.cli.simulate.edits import EDITS
+from homenode.cli.simulate.figures import Result, Verdict, sum_up, verdict
+from homenode.cli.simulate.paper import ARTIFACT_TOKENS, SCENARIOS, SEEDS
+from homenode.cli.simulate.pool import processors, run_all
+from homenode.cli.simulate.workload import (
+    CHANGE,
+    COMPARE,
+    DOCUMENT,
+    LAZY,
+    OVERWRITE,
+    SHOWS,
+    STRATEGIES,
+    WRITES,
+    Workload,
+)
+
+T = TypeVar("T")
+
+SEEDS_MAX = 100_000
+ROWS_MAX = 2_000
+AUTO = "auto"
+_NAMES = tuple(scenario.name for scenario in SCENARIOS)
+
+
+def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
+    """Add this command to the command line."""
+    made = commands.add_parser(
+        "simulate",
+        parents=[common],
+        help="what coherence saves: the published scenarios on the real directory, session and cache",
+        description="Agents that read and write shared artifacts, over the real directory (in memory), sessions and "
+        "caches, in virtual time. Tokens are compared with broadcast (everything to everybody after each step), with "
+        "pulling at each access, and with prompts cached by exact prefix. Options that take several values, separated "
+        "by commas, make a row for each combination. Scenarios: "
+        + ", ".join(f"{one.name} {one.title} (V = {one.volatility:g})" for one in SCENARIOS)
+        + ". Run i of a scenario has its published seed + i.",
+    )
+    add = made.add_argument
+    add("--scenario", type=_some(_NAMES), default=None, metavar="A,…", help="published scenarios (default: all)")
+    add("--volatility", type=_numbers(0, 1), metavar="V,…", help="instead: probabilities that an action is a write")
+    add("--strategy", type=_some(STRATEGIES), default=[LAZY], metavar="S,…", help=f"all, or of {', '.join(STRATEGIES)}")
+    add("--edit", type=_some(tuple(EDITS)), default=["whole"], metavar="E,…", help=f"all, or of {', '.join(EDITS)}")
+    add(
+        "--lost",
+        type=_numbers(0, 0.95),
+        default=[0.0],
+        metavar="P,…",
+        help="part of the news that is lost (default: 0)",
+    )
+    add("--agents", type=_wholes(2, 64), default=[4], metavar="N,…", help="default: 4")
+    add("--steps", type=_wholes(1, 10_000), default=[40], metavar="S,…", help="default: 40")
+    add("--artifacts", type=_wholes(1, 256), default=[3], metavar="M,…", help="default: 3")
+    add("--tokens", type=_wholes(16, 65_536), default=[ARTIFACT_TOKENS], metavar="D,…", help="of an artifact")
+    add("--max-steps", type=_wholes(0, 4_000), default=[None], metavar="K,…", help="greatest age of a copy in steps")
+    add("--lease-steps", type=_whole(1, 4_000), default=10, metavar="T", help="of the strategy lease (default: 10)")
+    add("--max-reads", type=_whole(0, 4_000), default=8, metavar="K", help="of the strategy access_count (default: 8)")
+    show = "what a reader gets of a new version: the document, or what changed since the version in its context"
+    add("--show", choices=(AUTO, *SHOWS), default=AUTO, help=f"{show} (auto: the document where the edit is whole)")
+    writes = "over whatever is there, as published, or as compare-and-set"
+    add("--writes", choices=(AUTO, *WRITES), default=AUTO, help=f"{writes} (auto: overwrite where the edit is whole)")
+    add("--seeds", type=_seeds, default=range(SEEDS), metavar="N|A..B", help=f"runs of a row (default: {SEEDS})")
+    add("--jobs", type=_whole(1, 256), default=processors(), metavar="N", help="processes (default: one a processor)")
+    add("--plot", metavar="FILE", help="also draw a picture: savings over V, cost over n, staleness against saving")
+    made.set_defaults(run=run_simulate)
+
+
+def run_simulate(args: argparse.Namespace, out: Output) -> int:
+    """`simulate`. Ends with 1 where an artifact was fetched more often than is proved."""
+    _need_server()
+    loads = workloads(args)
+    pictures: list[list[Workload]] = []
+    if args.plot:
+        from homenode.cli.simulate import plot
+
+        plot.need_matplotlib()
+        pictures = plot.workloads()
+    every = list(dict.fromkeys([*loads, *(load for picture in pictures for load in picture)]))
+    jobs = [(load, [load.base_seed + number for number in args.seeds]) for load in every]
+    with out.counting() as count:
+        outcomes = run_all(jobs, args.jobs, lambda done, total: count("runs", done, total))
+    results = {load: sum_up(load, seeds, came) for (load, seeds), came in zip(jobs, outcomes, strict=True)}
+    shown = [results[load] for load in loads]
+    verdicts = [found for result in shown if (found := verdict(result)) is not None]
+    if args.plot:
+        plot.draw([[results[load] for load in picture] for picture in pictures], args.plot)
+        out.note(f"drawn: {args.plot}")
+    violations = {result.row.scenario: result.violations for result in results.values() if result.violations}
+    if out.json:
+        gates = [found.as_dict() for found in verdicts]
+        out.value({"rows": [result.as_dict() for result in shown], "gate": gates, "violations": violations})
+    else:
+        tell(out, shown, verdicts)
+        for scenario, seeds in violations.items():
+            out.line(f"VIOLATION: {scenario}: more fetches than are proved with the seeds {list(seeds[:10])}")
+    return Exit.ERROR if violations else Exit.OK
+
+
+def workloads(args: argparse.Namespace) -> list[Workload]:
+    """What the options ask for. Raises CliError."""
+    if args.volatility:
+        if args.scenario:
+            raise CliError("--scenario and --volatility exclude each other", Exit.USAGE)
+        bases = [Workload(f"V={part:g}", part, SCENARIOS[0].base_seed) for part in args.volatility]
+    else:
+        chosen = args.scenario or _NAMES
+        bases = [Workload(one.name, one.volatility, one.base_seed) for one in SCENARIOS if one.name in chosen]
+    sizes = product(args.agents, args.steps, args.artifacts, args.tokens, args.max_steps)
+    ways = product(args.strategy, args.edit, args.lost)
+    found = [_workload(args, base, size, way) for base, size, way in product(bases, list(sizes), list(ways))]
+    if len(found) > ROWS_MAX:
+        raise CliError(f"{len(found)} rows are too many: at most {ROWS_MAX}", Exit.USAGE)
+    return list(dict.fromkeys(found))
+
+
+def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], way: tuple[str, str, float]) -> Workload:
+    agents, steps, artifacts, tokens, max_steps = size
+    strategy, edit, lost = way
+    whole = edit == "whole"
+    made = replace(
+        base,
+        agents=agents,
+        steps=steps,
+        artifacts=artifacts,
+        tokens=tokens,
+        max_steps=max_steps,
+        strategy=strategy,
+        edit=edit,
+        lost=lost,
+        lease_steps=args.lease_steps,
+        max_reads=args.max_reads,
+        shows=(DOCUMENT if whole else CHANGE) if args.show == AUTO else args.show,
+        writes=(OVERWRITE if whole else COMPARE) if args.writes == AUTO else args.writes,
+    )
+    return replace(made, scenario=" ".join([base.scenario, *_different(args, made)]))
+
+
+def _different(args: argparse.Namespace, load: Workload) -> list[str]:
+    """What a row's name has to say beside its scenario."""
+    marks = (
+        ("n", load.agents, 4), ("S", load.steps, 40), ("m", load.artifacts, 3), ("d", load.tokens, ARTIFACT_TOKENS),
+        ("K", load.max_steps, None),
+    )  # fmt: skip
+    said = [f"{mark}={value}" for mark, value, usual in marks if value != usual]
+    return said + [one for one, asked in ((load.shows, args.show), (load.writes, args.writes)) if asked != AUTO]
+
+
+def tell(out: Output, results: Sequence[Result], verdicts: Sequence[Verdict]) -> None:
+    """For people."""
+    columns = ("SCENARIO", "V", "STRATEGY", "EDIT", "LOST", "TOKENS", "SAVED", "±", "FLOOR", "VS PULL", "VS PREFIX",
+               "FETCHES", "BOUND", "HITS", "STALE", "OLDEST")  # fmt: skip
+    rows = []
+    for result in results:
+        row = result.row
+        rows.append((
+            row.scenario, f"{row.volatility:g}", row.strategy, row.edit_model, f"{row.lost_rate:g}",
+            f"{row.tokens_mean:,.0f}", _part(row.saving_mean), _part(row.saving_sd), _part(result.floors[1]),
+            _part(row.saving_vs_pull), _part(result.saving_vs_prefix), f"{row.fetches_mean:.1f}",
+            f"{row.fetch_bound:.1f}", _part(row.hit_rate), f"{row.stale_reads} ({_part(result.stale_part)})",
+            f"{row.max_age_steps} steps",
+        ))  # fmt: skip
+    console().print(table(columns, rows, right=columns[5:]))
+    seeds = max(result.row.seeds for result in results)
+    out.line(
+        f"Means of {seeds} runs, in % but for tokens and counts. Fetches and their bound are of one artifact and run;"
+    )
+    out.line("stale: reads of a version that was superseded, and how long it had been (0: in the same step).")
+    for found in verdicts:
+        out.line(
+            f"{found.scenario}: saved {100 * found.ours:.1f} %, published {100 * found.published:.1f} %, "
+            f"{'inside' if found.inside else 'OUTSIDE'} ± {100 * found.allowed:.1f}"
+        )
+
+
+def _part(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _need_server() -> None:
+    from homenode.embedded import server_packages
+
+    try:
+        server_packages()
+    except Exception as failure:
+        raise CliError(
+            "simulate needs the server's packages: pip install 'homenode[cli,server]'", Exit.MISSING_EXTRA
+        ) from failure
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def _several(one: Callable[[str], T]) -> Callable[[str], list[T]]:
+    return lambda text: list(dict.fromkeys(one(part.strip()) for part in text.split(",")))
+
+
+def _some(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def chosen(text: str) -> list[str]:
+        if text == "all":
+            return list(names)
+        found = [part.strip() for part in text.split(",")]
+        for part in found:
+            if part not in names:
+                raise argparse.ArgumentTypeError(f"{part!r} is not one of {', '.join(names)}, all")
+        return list(dict.fromkeys(found))
+
+    return chosen
+
+
+def _number(low: float, high: float, kind: Callable[[str], T]) -> Callable[[str], T]:
+    def number(text: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None  # type: ignore[assignment]
+        if value is None or not low <= value <= high:  # type: ignore[operator]
+            raise argparse.ArgumentTypeError(f"{low:g} to {high:g}, not {text!r}")
+        return value
+
+    return number
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    return _number(low, high, int)
+
+
+def _wholes(low: int, high: int) -> Callable[[str], list[int]]:
+    return _several(_whole(low, high))
+
+
+def _numbers(low: float, high: float) -> Callable[[str], list[float]]:
+    return _several(_number(low, high, float))
+
+
+def _seeds(text: str) -> range:
+    first, dots, last = text.partition("..")
+    try:
+        found = range(int(first), int(last)) if dots else range(int(first))
+    except ValueError:
+        found = range(0)
+    if not found or found[0] < 0 or len(found) > SEEDS_MAX:
+        raise argparse.ArgumentTypeError(f"how many (up to {SEEDS_MAX}), or a range A..B without B, not {text!r}")
+    return found

@@ -1,0 +1,60 @@
+"""Runs spread over processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from homenode.cli.simulate.run import Outcome, simulate
+from homenode.cli.simulate.workload import Workload
+
+#: Runs that a process is given at once; so few that the last ones end at about the same time.
+CHUNK = 8
+#: Not worth the start of processes.
+FEW = 24
+
+Job = tuple[Workload, Sequence[int]]
+
+
+def run_all(jobs: Sequence[Job], processes: int, told: Callable[[int, int], None]) -> list[list[Outcome]]:
+    """The outcomes of each workload's seeds, in order. `told` is called with the runs that are done, and with all."""
+    total = sum(len(seeds) for _, seeds in jobs)
+    outcomes: list[dict[int, Outcome]] = [{} for _ in jobs]
+    chunks = [
+        (at, load, seeds[i : i + CHUNK]) for at, (load, seeds) in enumerate(jobs) for i in range(0, len(seeds), CHUNK)
+    ]
+    done = 0
+    told(done, total)
+
+    def take(at: int, came: dict[int, Outcome]) -> None:
+        nonlocal done
+        outcomes[at] |= came
+        done += len(came)
+        told(done, total)
+
+    if processes <= 1 or total <= FEW:
+        for at, load, seeds in chunks:
+            take(at, run_chunk(load, seeds))
+    else:
+        context = multiprocessing.get_context("spawn")  # nothing of this process's event loops goes along
+        with ProcessPoolExecutor(min(processes, len(chunks)), mp_context=context) as pool:
+            futures = {pool.submit(run_chunk, load, seeds): at for at, load, seeds in chunks}
+            try:
+                for future in as_completed(futures):
+                    take(futures[future], future.result())
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return [[outcomes[at][seed] for seed in seeds] for at, (_, seeds) in enumerate(jobs)]
+
+
+def run_chunk(workload: Workload, seeds: Sequence[int]) -> dict[int, Outcome]:
+    """Some runs, by seed."""
+    return {seed: simulate(workload, seed) for seed in seeds}
+
+
+def processors() -> int:
+    """How many processes may compute at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
