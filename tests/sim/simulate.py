@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 
 from homenode.artifact import STRICT
+from homenode.cli.simulate.loop import run
 from homenode.errors import HomenodeError
 from homenode_directory.protocol.model import Version
 from tests.sim.agents import Agent
 from tests.sim.faults import NONE, Odds
 from tests.sim.judge import judge
-from homenode.cli.simulate.loop import run
 from tests.sim.net import SimTransport
 from tests.sim.sdk import SimClient, connect
 from tests.sim.server import tag_tasks

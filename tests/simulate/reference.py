@@ -24,5 +24,5 @@ def fetches(seed: int, volatility: float, agents: int = 4, steps: int = 40, arti
             valid[artifact][agent] = True
             if writes:
                 due = [one for one in due if one != (artifact, agent)]  # it has the newest now
-                due += [(artifact, other) for other in range(agents) if other != agent]
+                due += [(artifact, other) for other in range(agents) if other != agent and valid[artifact][other]]
     return count

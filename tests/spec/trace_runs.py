@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from homenode.cli.simulate.loop import run
 from homenode_directory.audit.items import Item
 from homenode_directory.audit.live import read_store
 from homenode_directory.clock import monotonic_ms
@@ -32,7 +33,6 @@ from homenode_directory.store.base import Put as PutField
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from homenode_directory.sweeper import Rounds, Sweeper
-from homenode.cli.simulate.loop import run
 from tests.sim.simulate import simulate
 from tests.spec.trace_module import Run, runs_of
 

@@ -77,16 +77,12 @@ def _savings(axes: Any, lazy: Sequence[Result], eager: Sequence[Result], blocks:
 
 def _costs(axes: Any, lazy: Sequence[Result], eager: Sequence[Result]) -> None:
     where = [result.workload.agents for result in lazy]
-    axes.errorbar(
-        where, _thousands(lazy, "tokens_mean"), _thousands(lazy, "tokens_sd"), marker="o", capsize=3, label="lazy"
-    )
-    axes.errorbar(
-        where, _thousands(eager, "tokens_mean"), _thousands(eager, "tokens_sd"), marker="s", capsize=3, label="eager"
-    )
+    for found, label, marker in ((lazy, "lazy", "o"), (eager, "eager", "s")):
+        means, spread = _thousands(found, "tokens_mean"), _thousands(found, "tokens_sd")
+        axes.errorbar(where, means, spread, marker=marker, capsize=3, label=label)
     axes.plot(where, _thousands(lazy, "broadcast_mean"), "--", color="grey", label="broadcast")
-    axes.set(
-        title="Cost over agents, V = 0.05", xlabel="agents", ylabel="thousand tokens a run", xscale="log", yscale="log"
-    )
+    axes.set(title="Cost over agents, V = 0.05", xlabel="agents", ylabel="thousand tokens a run")
+    axes.set(xscale="log", yscale="log")
     axes.set_xticks(where, [str(count) for count in where])
     axes.minorticks_off()
     axes.legend()
