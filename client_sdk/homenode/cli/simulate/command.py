@@ -26,6 +26,7 @@ from homenode.cli.simulate.workload import (
     WRITES,
     Workload,
 )
+from homenode.errors import HomenodeError
 
 T = TypeVar("T")
 
@@ -193,7 +194,7 @@ def _need_server() -> None:
 
     try:
         server_packages()
-    except Exception as failure:
+    except HomenodeError as failure:
         raise CliError(
             "simulate needs the server's packages: pip install 'homenode[cli,server]'", Exit.MISSING_EXTRA
         ) from failure
@@ -225,7 +226,7 @@ def _number(low: float, high: float, kind: Callable[[str], T]) -> Callable[[str]
             value = kind(text)
         except ValueError:
             value = None  # type: ignore[assignment]
-        if value is None or not low <= value <= high:  # type: ignore[operator]
+        if value is None or not low <= value <= high:
             raise argparse.ArgumentTypeError(f"{low:g} to {high:g}, not {text!r}")
         return value
 
