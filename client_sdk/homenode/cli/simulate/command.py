@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -29,6 +30,7 @@ from homenode.cli.simulate.workload import (
 from homenode.errors import HomenodeError
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 SEEDS_MAX = 100_000
 ROWS_MAX = 2_000
@@ -220,15 +222,13 @@ def _some(names: tuple[str, ...]) -> Callable[[str], list[str]]:
     return chosen
 
 
-def _number(low: float, high: float, kind: Callable[[str], T]) -> Callable[[str], T]:
-    def number(text: str) -> T:
-        try:
+def _number(low: N, high: N, kind: Callable[[str], N]) -> Callable[[str], N]:
+    def number(text: str) -> N:
+        with contextlib.suppress(ValueError):
             value = kind(text)
-        except ValueError:
-            value = None  # type: ignore[assignment]
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{low:g} to {high:g}, not {text!r}")
-        return value
+            if low <= value <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{low:g} to {high:g}, not {text!r}")
 
     return number
 

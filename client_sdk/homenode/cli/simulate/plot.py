@@ -70,7 +70,13 @@ def _savings(axes: Any, lazy: Sequence[Result], eager: Sequence[Result], blocks:
         axes.errorbar(where, means, spread, marker=marker, capsize=3, label=label)
     for index, label, style in ((0, "floor as published", ":"), (1, "floor as proved", "--")):
         axes.plot(where, [100 * result.floors[index] for result in lazy], style, color="grey", label=label)
-    axes.plot([one.volatility for one in SCENARIOS], [100 * one.saving for one in SCENARIOS], "kx", label="published")
+    axes.plot(
+        [one.volatility for one in SCENARIOS],
+        [100 * one.saving for one in SCENARIOS],
+        "kx",
+        zorder=9,
+        label="published",
+    )
     axes.set(title="Saved against broadcast", xlabel="V, part of actions that write", ylabel="%", ylim=(0, 101))
     axes.legend()
 
@@ -89,16 +95,20 @@ def _costs(axes: Any, lazy: Sequence[Result], eager: Sequence[Result]) -> None:
 
 
 def _staleness(axes: Any, lossy: Sequence[Result], bounded: Sequence[Result]) -> None:
-    for found, label, marker in ((lossy, "lazy", "o"), (bounded, f"lazy, K = {BOUND_STEPS}", "s")):
+    for found, label, marker, side in (
+        (lossy, "lazy", "o", "left"),
+        (bounded, f"lazy, K = {BOUND_STEPS}", "s", "right"),
+    ):
         savings, stale = _percent(found, "saving_mean"), [100 * result.stale_part for result in found]
         axes.plot(savings, stale, marker=marker, label=label)
         for result, x, y in zip(found, savings, stale, strict=True):
-            text = f"{100 * result.row.lost_rate:.0f} % lost, ≤ {result.row.max_age_steps} steps"
-            axes.annotate(text, (x, y), textcoords="offset points", xytext=(6, 4), fontsize=8)
+            text = f"{100 * result.row.lost_rate:.0f} %, {result.row.max_age_steps}"
+            away = (7 if side == "left" else -7, -3)
+            axes.annotate(text, (x, y), textcoords="offset points", xytext=away, ha=side, fontsize=8)
     axes.set(title="Lost news look like savings, V = 0.25", xlabel="saved, %", ylabel="stale reads, %")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.25)
-    axes.legend()
+    axes.legend(title="beside each point: part lost,\noldest read in steps")
 
 
 def _percent(results: Sequence[Result], name: str) -> list[float]:
