@@ -25,7 +25,8 @@ ROW = (
 def outcome(tokens: int, *, fetches: tuple[int, ...] = (4, 6), stale: int = 0) -> Outcome:
     """A run of two artifacts."""
     return Outcome(
-        tokens=tokens, broadcast=1_000, prefix=500.0, pull=400, fetches=fetches, bounds=(5, 7), accesses=20, hits=10,
+        tokens=tokens, broadcast=1_000, prefix=500.0, pull=400, fetches=fetches, bounds=(5, 7), shown=tokens,
+        shown_max=tokens, accesses=20, hits=10,
         reads=10, stale=stale, oldest_steps=stale, conflicts=0, signals=0, wire_bytes=80,
     )  # fmt: skip
 

@@ -44,10 +44,11 @@ def test_under_the_published_rules_the_real_thing_fetches_what_the_rules_say(sce
     lost=st.sampled_from([0.0, 0.3, 0.7]), writes=st.sampled_from(WRITES), shows=st.sampled_from(SHOWS),
     max_steps=st.sampled_from([None, 1, 3]), seed=st.integers(0, 1 << 32),
 )  # fmt: skip
-def test_no_artifact_is_fetched_more_often_than_is_proved(seed: int, **chosen) -> None:
+def test_no_artifact_is_fetched_more_often_nor_costs_more_than_is_proved(seed: int, **chosen) -> None:
     workload = Workload("any", base_seed=0, tokens=256, lease_steps=4, max_reads=2, **chosen)
     outcome = simulate(workload, seed)
     assert outcome.in_bounds, (outcome.fetches, outcome.bounds)
+    assert outcome.shown <= outcome.shown_max
     if workload.max_steps is not None:
         assert outcome.oldest_steps <= workload.max_steps
 
@@ -77,6 +78,7 @@ def test_changes_cost_less_than_documents() -> None:
     documents, changes = simulate(blocks, 1), simulate(replace(blocks, shows=CHANGE), 1)
     assert documents.fetches == changes.fetches
     assert changes.tokens < documents.tokens / 3
+    assert changes.shown <= changes.shown_max < documents.shown_max / 3
 
 
 def test_pushing_costs_more_where_much_is_written_and_copies_are_renewed_for_nothing() -> None:

@@ -26,9 +26,12 @@ class Truth:
         accesses, writes, fetches, pushes: by key. A fetch is an access that shows the agent a version which was not in
             its context and not its own; a push shows it unasked.
         stale: reads of a version that was superseded then; oldest_steps: how many steps ago, at most.
-        pull_tokens: what the accesses would have cost without any cache.
+        tokens: of what agents were shown; pull_tokens: what the accesses would have cost without any cache.
+        changes, largest: by key, the tokens of all changes from version to version (of the versions, where agents are
+            shown documents), and of the largest version.
     """
 
+    shows: str
     step: int = 0
     newest: dict[str, Version] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -37,6 +40,8 @@ class Truth:
     writes: Counter[str] = field(default_factory=Counter)
     fetches: Counter[str] = field(default_factory=Counter)
     pushes: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
+    largest: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     pull_tokens: int = 0
     reads: int = 0
@@ -48,10 +53,14 @@ class Truth:
     def committed(self, artifact: Artifact) -> None:
         """Somebody has committed this."""
         assert artifact.version is not None
-        before = self.newest.get(artifact.key)
+        key, before = artifact.key, self.newest.get(artifact.key)
+        tokens = artifact.tokens(estimate_tokens)
         if before is not None:
-            self.superseded[artifact.key, before] = self.step
-        self.newest[artifact.key], self.texts[artifact.key] = artifact.version, artifact.text
+            self.superseded[key, before] = self.step
+            changed = self.shows == CHANGE
+            self.changes[key] += describe(self.texts[key], artifact.text).tokens if changed else tokens
+        self.largest[key] = max(self.largest[key], tokens)
+        self.newest[key], self.texts[key] = artifact.version, artifact.text
 
     def was_read(self, artifact: Artifact) -> None:
         """An agent uses this now."""
@@ -69,6 +78,10 @@ class Truth:
             key: fetches_max(agents, 1 << 62 if key in pushed else self.accesses[key], self.writes[key])
             for key in self.newest
         }
+
+    def tokens_max(self, agents: int) -> int:
+        """Most tokens that agents can have been shown: each of them a first look, and everybody else's changes."""
+        return sum(agents * self.largest[key] + (agents - 1) * self.changes[key] for key in self.newest)
 
 
 class Agent:

@@ -39,6 +39,7 @@ class Outcome:
         broadcast, prefix, pull: tokens of the baselines: everything to everybody after each step; the same, where the
             unchanged beginning of what is sent costs CACHED_PRICE; each access by itself.
         fetches: contents shown, asked for or pushed; bounds: the most that there may be.
+        shown: tokens without signals; shown_max: the most that there may be, by the sizes of versions or of changes.
         wire_bytes: of contents, both ways.
     """
 
@@ -48,6 +49,8 @@ class Outcome:
     pull: int
     fetches: tuple[int, ...]
     bounds: tuple[int, ...]
+    shown: int
+    shown_max: int
     accesses: int
     hits: int
     reads: int
@@ -108,7 +111,7 @@ async def _simulate(workload: Workload, seed: int) -> Outcome:
 
     keys = [f"artifact-{number}" for number in range(workload.artifacts)]
     texts = random.Random(f"{seed} texts")
-    truth = Truth()
+    truth = Truth(workload.shows)
     founder, _ = await connect("founder")
     for key in keys:
         truth.committed(await founder.put(key, fresh(texts, 4 * workload.tokens)))
@@ -185,6 +188,8 @@ def _outcome(
         pull=truth.pull_tokens,
         fetches=tuple(truth.fetches[key] + truth.pushes[key] for key in keys),
         bounds=tuple(bounds[key] for key in keys),
+        shown=truth.tokens,
+        shown_max=truth.tokens_max(workload.agents),
         accesses=truth.accesses.total(),
         hits=truth.hits,
         reads=truth.reads,
