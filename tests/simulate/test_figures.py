@@ -8,7 +8,7 @@ import json
 import pytest
 
 from homenode.cli.main import main
-from homenode.cli.simulate.figures import Verdict, published, sum_up, verdict
+from homenode.cli.simulate.figures import Verdict, agreement, published, sum_up, verdict
 from homenode.cli.simulate.paper import SCENARIOS, fetches_max, proved_floor, published_floor
 from homenode.cli.simulate.plot import draw, workloads
 from homenode.cli.simulate.pool import run_all
@@ -26,8 +26,8 @@ def outcome(tokens: int, *, fetches: tuple[int, ...] = (4, 6), stale: int = 0) -
     """A run of two artifacts."""
     return Outcome(
         tokens=tokens, broadcast=1_000, prefix=500.0, pull=400, fetches=fetches, bounds=(5, 7), shown=tokens,
-        shown_max=tokens, accesses=20, hits=10,
-        reads=10, stale=stale, oldest_steps=stale, conflicts=0, signals=0, wire_bytes=80,
+        shown_max=tokens, accesses=20, hits=10, reads=10, stale=stale, oldest_steps=stale, conflicts=0, signals=0,
+        wire_bytes=80,
     )  # fmt: skip
 
 
@@ -52,6 +52,14 @@ def test_a_row_sums_up_its_runs() -> None:
     assert row.saving_vs_pull == pytest.approx(1 - 300 / 800) and result.saving_vs_prefix == pytest.approx(0.7)
     assert (row.stale_reads, row.max_age_steps, row.hit_rate, result.stale_part) == (3, 3, 0.5, 0.15)
     assert result.violations == (2,)
+
+
+def test_live_runs_agree_within_two_standard_errors() -> None:
+    load = Workload("A", 0.05, 20260305)
+    simulated, near, far = (sum_up(load, [1, 2], [outcome(100 + more), outcome(200 + more)]) for more in (0, 50, 250))
+    assert agreement(simulated, near).agree and not agreement(simulated, far).agree
+    assert agreement(simulated, near).allowed == pytest.approx(2 * simulated.row.saving_sd)
+    assert "they agree" in agreement(simulated, simulated).text()
 
 
 def test_the_gate_is_two_standard_errors() -> None:

@@ -14,6 +14,7 @@ from homenode.cli.simulate.paper import SCENARIOS, SIGNAL_TOKENS
 from homenode.cli.simulate.run import simulate
 from homenode.cli.simulate.workload import (
     ACCESS_COUNT,
+    ACCESSES,
     CHANGE,
     COMPARE,
     EAGER,
@@ -87,6 +88,14 @@ def test_pushing_costs_more_where_much_is_written_and_copies_are_renewed_for_not
     for strategy in (LEASE, ACCESS_COUNT):
         bounded = simulate(replace(CHURN, strategy=strategy, max_reads=1), 1)
         assert bounded.tokens == lazy.tokens
+
+
+def test_what_the_context_holds_may_cost_nothing_a_reference_or_all_of_it_again() -> None:
+    conditional, pointer, always = (simulate(replace(CHURN, access=access), 1) for access in ACCESSES)
+    known = conditional.accesses - sum(conditional.fetches)
+    assert pointer.tokens - conditional.tokens == known * 8
+    assert always.tokens - conditional.tokens == known * 4_096
+    assert always.shown == pointer.shown == conditional.shown
 
 
 def test_only_overwriting_loses_what_others_wrote() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,12 +14,15 @@ from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, console, table
 from homenode.cli.session import Commands
 from homenode.cli.simulate.edits import EDITS
-from homenode.cli.simulate.figures import Result, Verdict, sum_up, verdict
+from homenode.cli.simulate.figures import Agreement, Result, Verdict, agreement, sum_up, verdict
 from homenode.cli.simulate.paper import ARTIFACT_TOKENS, SCENARIOS, SEEDS
-from homenode.cli.simulate.pool import processors, run_all
+from homenode.cli.simulate.pool import Job, processors, run_all
+from homenode.cli.simulate.run import Outcome
 from homenode.cli.simulate.workload import (
+    ACCESSES,
     CHANGE,
     COMPARE,
+    CONDITIONAL,
     DOCUMENT,
     LAZY,
     OVERWRITE,
@@ -73,15 +77,22 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     show = "what a reader gets of a new version: the document, or what changed since the version in its context"
     add("--show", choices=(AUTO, *SHOWS), default=AUTO, help=f"{show} (auto: the document where the edit is whole)")
     writes = "over whatever is there, as published, or as compare-and-set"
+    again = "what an access costs to what the context holds already: nothing, 8 tokens, or all of it"
+    add("--access", type=_some(ACCESSES), default=[CONDITIONAL], metavar="A,…", help=f"{again}: {', '.join(ACCESSES)}")
     add("--writes", choices=(AUTO, *WRITES), default=AUTO, help=f"{writes} (auto: overwrite where the edit is whole)")
     add("--seeds", type=_seeds, default=range(SEEDS), metavar="N|A..B", help=f"runs of a row (default: {SEEDS})")
     add("--jobs", type=_whole(1, 256), default=processors(), metavar="N", help="processes (default: one a processor)")
+    add(
+        "--live",
+        metavar="URL",
+        help="the same with agents in processes of their own at a directory that runs, compared",
+    )
     add("--plot", metavar="FILE", help="also draw a picture: savings over V, cost over n, staleness against saving")
     made.set_defaults(run=run_simulate)
 
 
 def run_simulate(args: argparse.Namespace, out: Output) -> int:
-    """`simulate`. Ends with 1 where an artifact was fetched more often than is proved."""
+    """`simulate`. Ends with 1 where more was fetched than is proved, or live runs disagree with the simulation."""
     _need_server()
     loads = workloads(args)
     pictures: list[list[Workload]] = []
@@ -93,8 +104,16 @@ def run_simulate(args: argparse.Namespace, out: Output) -> int:
     every = list(dict.fromkeys([*loads, *(load for picture in pictures for load in picture)]))
     jobs = [(load, [load.base_seed + number for number in args.seeds]) for load in every]
     with out.counting() as count:
-        outcomes = run_all(jobs, args.jobs, lambda done, total: count("runs", done, total))
-    results = {load: sum_up(load, seeds, came) for (load, seeds), came in zip(jobs, outcomes, strict=True)}
+        results = _summed(jobs, run_all(jobs, args.jobs, lambda done, total: count("runs", done, total)))
+        agreed: list[Agreement] = []
+        if args.live:
+            from homenode.cli.simulate.live import run_live
+
+            args.url = args.live
+            asked = [(load, seeds) for load, seeds in jobs if load in loads]
+            live = asyncio.run(run_live(args, asked, lambda done, total: count("live runs", done, total)))
+            simulated, results = results, results | _summed(asked, live)
+            agreed = [agreement(simulated[load], results[load]) for load in loads]
     shown = [results[load] for load in loads]
     verdicts = [found for result in shown if (found := verdict(result)) is not None]
     if args.plot:
@@ -103,12 +122,19 @@ def run_simulate(args: argparse.Namespace, out: Output) -> int:
     violations = {result.row.scenario: result.violations for result in results.values() if result.violations}
     if out.json:
         gates = [found.as_dict() for found in verdicts]
-        out.value({"rows": [result.as_dict() for result in shown], "gate": gates, "violations": violations})
+        told = {"rows": [result.as_dict() for result in shown], "gate": gates, "violations": violations}
+        out.value(told | ({"live": [one.as_dict() for one in agreed]} if args.live else {}))
     else:
         tell(out, shown, verdicts)
+        for one in agreed:
+            out.line(one.text())
         for scenario, seeds in violations.items():
             out.line(f"VIOLATION: {scenario}: more fetches than are proved with the seeds {list(seeds[:10])}")
-    return Exit.ERROR if violations else Exit.OK
+    return Exit.ERROR if violations or not all(one.agree for one in agreed) else Exit.OK
+
+
+def _summed(jobs: Sequence[Job], outcomes: Sequence[Sequence[Outcome]]) -> dict[Workload, Result]:
+    return {load: sum_up(load, seeds, came) for (load, seeds), came in zip(jobs, outcomes, strict=True)}
 
 
 def workloads(args: argparse.Namespace) -> list[Workload]:
@@ -121,16 +147,16 @@ def workloads(args: argparse.Namespace) -> list[Workload]:
         chosen = args.scenario or _NAMES
         bases = [Workload(one.name, one.volatility, one.base_seed) for one in SCENARIOS if one.name in chosen]
     sizes = product(args.agents, args.steps, args.artifacts, args.tokens, args.max_steps)
-    ways = product(args.strategy, args.edit, args.lost)
+    ways = product(args.strategy, args.edit, args.lost, args.access)
     found = [_workload(args, base, size, way) for base, size, way in product(bases, list(sizes), list(ways))]
     if len(found) > ROWS_MAX:
         raise CliError(f"{len(found)} rows are too many: at most {ROWS_MAX}", Exit.USAGE)
     return list(dict.fromkeys(found))
 
 
-def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], way: tuple[str, str, float]) -> Workload:
+def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], way: tuple[Any, ...]) -> Workload:
     agents, steps, artifacts, tokens, max_steps = size
-    strategy, edit, lost = way
+    strategy, edit, lost, access = way
     whole = edit == "whole"
     made = replace(
         base,
@@ -142,6 +168,7 @@ def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], w
         strategy=strategy,
         edit=edit,
         lost=lost,
+        access=access,
         lease_steps=args.lease_steps,
         max_reads=args.max_reads,
         shows=(DOCUMENT if whole else CHANGE) if args.show == AUTO else args.show,
@@ -157,6 +184,7 @@ def _different(args: argparse.Namespace, load: Workload) -> list[str]:
         ("K", load.max_steps, None),
     )  # fmt: skip
     said = [f"{mark}={value}" for mark, value, usual in marks if value != usual]
+    said += [load.access] * (load.access != CONDITIONAL)
     return said + [one for one, asked in ((load.shows, args.show), (load.writes, args.writes)) if asked != AUTO]
 
 
@@ -169,7 +197,7 @@ def tell(out: Output, results: Sequence[Result], verdicts: Sequence[Verdict]) ->
         row = result.row
         rows.append((
             row.scenario, f"{row.volatility:g}", row.strategy, row.edit_model, f"{row.lost_rate:g}",
-            f"{row.tokens_mean:,.0f}", _part(row.saving_mean), _part(row.saving_sd), _part(result.floors[1]),
+            f"{row.tokens_mean:,.0f}", _part(row.saving_mean), _part(row.saving_sd), _floor(result),
             _part(row.saving_vs_pull), _part(result.saving_vs_prefix), f"{row.fetches_mean:.1f}",
             f"{row.fetch_bound:.1f}", _part(row.hit_rate), f"{row.stale_reads} ({_part(result.stale_part)})",
             f"{row.max_age_steps} steps",
@@ -185,6 +213,11 @@ def tell(out: Output, results: Sequence[Result], verdicts: Sequence[Verdict]) ->
             f"{found.scenario}: saved {100 * found.ours:.1f} %, published {100 * found.published:.1f} %, "
             f"{'inside' if found.inside else 'OUTSIDE'} ± {100 * found.allowed:.1f}"
         )
+
+
+def _floor(result: Result) -> str:
+    """Where the context pays again for what it holds, nothing is proved."""
+    return _part(result.floors[1]) if result.workload.access == CONDITIONAL else "-"
 
 
 def _part(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
@@ -89,6 +90,40 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         return {**asdict(self), "inside": self.inside}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Live runs of a workload beside those of the simulation; savings, and two standard errors of their difference."""
+
+    scenario: str
+    live: float
+    simulated: float
+    allowed: float
+
+    @property
+    def agree(self) -> bool:
+        """Whether the two agree; rounding is forgiven."""
+        return abs(self.live - self.simulated) <= self.allowed + 1e-9
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "agree": self.agree}
+
+    def text(self) -> str:
+        """For people."""
+        live, simulated, allowed = (f"{100 * part:.2f}" for part in (self.live, self.simulated, self.allowed))
+        verdict = "they agree" if self.agree else "they DISAGREE"
+        return (
+            f"{self.scenario}: saved live {live} %, simulated {simulated} %, two standard errors {allowed}: {verdict}"
+        )
+
+
+def agreement(simulated: Result, live: Result) -> Agreement:
+    """The same workload and seeds, both ways."""
+    a, b = simulated.row, live.row
+    allowed = 2 * math.sqrt((a.saving_sd**2 + b.saving_sd**2) / a.seeds)
+    return Agreement(a.scenario, b.saving_mean, a.saving_mean, allowed)
 
 
 def sum_up(workload: Workload, seeds: Sequence[int], outcomes: Sequence[Outcome]) -> Result:

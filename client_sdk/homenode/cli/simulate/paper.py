@@ -16,6 +16,8 @@ ACT_PROBABILITY = 0.75
 SEEDS = 10
 #: Tokens that an invalidation costs whoever gets it.
 SIGNAL_TOKENS = 12
+#: Tokens of a reference to an artifact in a prompt.
+POINTER_TOKENS = 8
 #: How far from "about 81 %" the last scenario may be.
 _ABOUT = 0.015
 
@@ -54,7 +56,10 @@ SCENARIOS = (
 
 
 def fetches_max(agents: int, accesses: int, writes: int) -> int:
-    """Most fetches of one artifact that was accessed (written included) and written so many times."""
+    """Most fetches of one artifact that was accessed (writes included) and written so many times.
+
+    With pushes: most of both together, if `accesses` has the pushes too.
+    """
     return min(accesses, agents + (agents - 1) * writes)
 
 

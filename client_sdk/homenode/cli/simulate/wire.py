@@ -1,56 +1,80 @@
 """The way between an agent and the directory: answers at once, what is told unasked at the beginning of the next step.
 
-What is told (invalidations, pushed contents, bookmarks) travels between two steps as one frame, and may be lost. Then
-frames lack a number, which the session notices by the next one, as it does on a real stream.
+What is told (invalidations, pushed contents, bookmarks) arrives as one frame for each step, and may be lost. Then a
+number is missing among the frames, which the session notices by the next one, as it does on a real stream.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
-from homenode.embedded import EmbeddedStream, EmbeddedTransport
 from homenode.errors import HomenodeError
+from homenode.transport import Incoming, Outgoing, Stream, Transport
 from homenode_api.v1 import directory_pb2 as pb
-
-if TYPE_CHECKING:
-    from homenode_directory.api.local import LocalEndpoint
 
 _FRAMES_MAX = 65_536
 
 
-class SteppedTransport(EmbeddedTransport):
-    """`homenode.transport.Transport` to somebody else's directory in this process.
+class SteppedTransport:
+    """`homenode.transport.Transport`, by way of another one.
 
     Attributes:
         holding: whether what is told waits for `deliver`; before a run begins it does not.
         session_id: the agent's session.
         signals: invalidations of others' commits that the directory sent it, lost ones too.
+        echo_us: the newest ping, by its send time, whose bookmark has come, though it may be waiting for `deliver`.
     """
 
-    def __init__(self, endpoint: LocalEndpoint) -> None:
-        super().__init__(endpoint)
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
         self.holding = False
         self.session_id = ""
         self.signals = 0
-        self._streams: list[SteppedStream] = []
+        self.echo_us = 0
+        self._stream: SteppedStream | None = None
 
-    def session(self) -> SteppedStream:  # type: ignore[override]
+    @property
+    def hosts(self) -> int:
         """See `transport.Transport`."""
-        stream = SteppedStream(super().session(), self)
-        self._streams = [stream]  # the one before is over
-        return stream
+        return self._inner.hosts
+
+    def session(self) -> SteppedStream:
+        """See `transport.Transport`."""
+        self._stream = SteppedStream(self._inner.session(), self)  # the one before is over
+        return self._stream
+
+    async def call(self, method: str, request: Any, timeout_s: float) -> Any:
+        """See `transport.Transport`."""
+        return await self._inner.call(method, request, timeout_s)
+
+    def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:
+        """See `transport.Transport`."""
+        return self._inner.read_content(request, timeout_s)
+
+    async def write_content(self, requests: AsyncIterator[Outgoing], timeout_s: float) -> pb.WriteContentResponse:
+        """See `transport.Transport`."""
+        return await self._inner.write_content(requests, timeout_s)
+
+    async def next_server(self) -> None:
+        """See `transport.Transport`."""
+        await self._inner.next_server()
+
+    async def close(self) -> None:
+        """See `transport.Transport`."""
+        await self._inner.close()
 
     def deliver(self, *, lost: bool) -> None:
         """A step begins: what was told since the last one arrives, or gets lost."""
-        for stream in self._streams:
-            stream.deliver(lost=lost)
+        if self._stream is not None:
+            self._stream.deliver(lost=lost)
 
 
 class SteppedStream:
     """See the module."""
 
-    def __init__(self, inner: EmbeddedStream, transport: SteppedTransport) -> None:
+    def __init__(self, inner: Stream, transport: SteppedTransport) -> None:
         self._inner = inner
         self._transport = transport
         self._told: list[pb.Item] = []
@@ -93,10 +117,14 @@ class SteppedStream:
 
     def _sort(self, frame: pb.SessionResponse) -> None:
         at_once = []
+        transport = self._transport
         for item in frame.items:
-            transport = self._transport
-            transport.signals += item.HasField("invalidation") and item.invalidation.by != transport.session_id
-            if transport.holding and not item.HasField("answer"):
+            what = item.WhichOneof("what")
+            if what == "invalidation":
+                transport.signals += item.invalidation.by != transport.session_id
+            elif what == "bookmark":
+                transport.echo_us = item.bookmark.echo
+            if transport.holding and what != "answer":
                 self._told.append(item)
             else:
                 at_once.append(item)

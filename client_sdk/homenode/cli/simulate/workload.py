@@ -15,6 +15,8 @@ BROADCAST, EAGER, LAZY, LEASE, ACCESS_COUNT = STRATEGIES = ("broadcast", "eager"
 OVERWRITE, COMPARE = WRITES = ("overwrite", "compare")
 #: What an agent is shown of a new version: the document, or the change since the version that it has in its context.
 DOCUMENT, CHANGE = SHOWS = ("document", "change")
+#: What an access costs to an artifact that the context holds already: nothing, a reference to it, or all of it again.
+CONDITIONAL, POINTER, ALWAYS_READ = ACCESSES = ("conditional", "pointer", "always_read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Workload:
     lost: float = 0.0
     writes: str = OVERWRITE
     shows: str = DOCUMENT
+    access: str = CONDITIONAL
     lease_steps: int = 10
     max_reads: int = 8
     max_steps: int | None = None
