@@ -24,7 +24,7 @@ help: ## this list
 	@echo "make TARGET, where TARGET is one of"
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
 
-env: ## the environment .venv, with the package (editable) and all extras
+env: ## the environment .venv, with the package (editable) and all extras but matplotlib (plot)
 	@$(SETUP) env
 
 tools: ## everything the checks and tests need: .venv, generator, redis-server, Prometheus, node, buf
