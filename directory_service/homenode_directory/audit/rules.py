@@ -65,7 +65,7 @@ class Known:
     pending: effects.Inv | None = None
     dropped: set[str] = field(default_factory=set)  # since the pending version was prepared
     sharers: dict[str, int] = field(default_factory=dict)
-    ended: dict[str, Cause] = field(default_factory=dict)
+    ended: dict[tuple[str, str], Cause] = field(default_factory=dict)
     slack: bool = False
     past: Version | None = None
 
@@ -218,7 +218,7 @@ def _under_lease(known: Known, event: effects.Inv) -> None:
         fits = (event.session, event.lease) == (holder.session, holder.lease)
         _require(fits, "lease", f"{event.session} committed while {holder.session} held the lease {holder.lease}")
     elif event.lease and known.holder_known:
-        cause = known.ended.get(event.lease)
+        cause = known.ended.get((event.session, event.lease))
         why = f"had ended ({cause})" if cause is not None else "is not held"
         raise _Broken("lease", f"{event.session} committed under the lease {event.lease}, which {why}")
     known.holder_known = True
@@ -276,7 +276,7 @@ def _ended(known: Known, event: LogEvent, item: Logged) -> None:
         _require(not known.holder_known, "one writer", f"the lease {event.lease} ended, nobody held one")
     _raise_fence(known, event.fence)
     known.holder, known.holder_known = None, True
-    known.ended[event.lease] = event.cause
+    known.ended[event.session, event.lease] = event.cause
     if len(known.ended) > ENDED_MAX:
         known.ended.pop(next(iter(known.ended)))
 

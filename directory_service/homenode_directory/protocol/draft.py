@@ -27,11 +27,13 @@ from homenode_directory.protocol.model import (
     Entry,
     Holder,
     Level,
+    Over,
     Pending,
     Policy,
     Push,
     Version,
     Waiter,
+    why_ended,
 )
 
 
@@ -142,12 +144,12 @@ class Draft:
         assert holder is not None
         self.raise_fence()
         self.holder = None
-        self.ended = (*self.ended, (holder.lease, cause))[-self.facts.terms.ended_max :]
+        self.ended = (*self.ended, Over(holder.lease, cause, holder.session))[-self.facts.terms.ended_max :]
         self.log.append(Ended(holder.session, holder.lease, self.fence, cause))
 
-    def cause_of(self, lease: str) -> Cause | None:
-        """Why a lease ended, as far as it is remembered."""
-        return dict(self.ended).get(lease)
+    def cause_of(self, session: str, lease: str) -> Cause | None:
+        """Why a session's lease ended, as far as it is remembered."""
+        return why_ended(self.ended, session, lease)
 
     def give_lease(
         self, session: str, lease: str, ttl_ms: int, request: int = 0, by: str = "", agent: str = ""

@@ -134,6 +134,21 @@ class Pending:
     policy: Policy | None = None
 
 
+@value
+class Over:
+    """A write lease that ended. Of one that ended before sessions were noted, `session` is empty."""
+
+    lease: str
+    cause: Cause
+    session: str = ""
+
+
+def why_ended(ended: tuple[Over, ...], session: str, lease: str) -> Cause | None:
+    """Of the leases that `Entry.ended` remembers, why this one is over. Two sessions may use the same lease id."""
+    ours = (over for over in reversed(ended) if over.lease == lease and over.session in (session, ""))
+    return next((over.cause for over in ours), None)
+
+
 def state_of(pending: Pending | None, holder: Holder | None, sharers: Mapping[str, int]) -> State:
     """The coherence state that these fields make."""
     if pending is not None:
@@ -168,7 +183,7 @@ class Entry:
     sharers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     policy: Policy | None = None
     tombstone_ms: int = 0  # when a deleted artifact's record may be dropped; 0: not deleted
-    ended: tuple[tuple[str, Cause], ...] = ()  # the last few leases that ended, so that a zombie learns why
+    ended: tuple[Over, ...] = ()  # the last few leases that ended, so that a zombie learns why
     outlast_ms: int = 0  # the greatest age of copies that were given under an earlier policy
 
     @property

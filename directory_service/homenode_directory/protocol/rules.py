@@ -156,8 +156,8 @@ def _queue(draft: Draft, event: Event) -> Answer:
     return Waiting()
 
 
-def _not_holder(draft: Draft, lease: str) -> Denial:
-    cause = draft.cause_of(lease)
+def _not_holder(draft: Draft, session: str, lease: str) -> Denial:
+    cause = draft.cause_of(session, lease)
     return Denial(Reason.LEASE_LOST, "the write lease is not held any more", current=draft.current, cause=cause)
 
 
@@ -170,7 +170,7 @@ def _renew(draft: Draft, event: Event) -> Answer:
     assert isinstance(event, Renew)
     holder = draft.holder
     if holder is None or not _is_holder(draft, event.session, event.lease):
-        return _not_holder(draft, event.lease)
+        return _not_holder(draft, event.session, event.lease)
     draft.not_after(holder.deadline_ms)
     deadline_ms = max(holder.deadline_ms, draft.facts.now_max_ms + event.ttl_ms)
     if deadline_ms != holder.deadline_ms:
@@ -181,7 +181,7 @@ def _renew(draft: Draft, event: Event) -> Answer:
 
 def _renew_none(draft: Draft, event: Event) -> Answer:
     assert isinstance(event, Renew)
-    return _not_holder(draft, event.lease)
+    return _not_holder(draft, event.session, event.lease)
 
 
 def _handoff(draft: Draft, event: Event) -> Answer:
@@ -215,7 +215,7 @@ def _put(draft: Draft, event: Event) -> Answer:
         _leave(draft, event.session)
         return draft.done()
     if not _is_holder(draft, event.session, event.lease):
-        return _not_holder(draft, event.lease)
+        return _not_holder(draft, event.session, event.lease)
     draft.end_lease(Cause.RELEASED)
     return draft.done()
 
@@ -265,7 +265,7 @@ def _check_token(draft: Draft, event: Commit | Handoff) -> Denial | None:
         Reason.STALE_FENCE,
         "the write lease is not held any more",
         current=draft.current,
-        cause=draft.cause_of(event.lease),
+        cause=draft.cause_of(event.session, event.lease),
     )
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from homenode_directory.protocol.effects import Decision, Denial, Done, DoneMany, KeyDone, KeyRefusal, Reason, Waiting
 from homenode_directory.protocol.events import Commit
 from homenode_directory.protocol.facts import Facts, level_of
-from homenode_directory.protocol.model import Cause, Entry, Level, Version
+from homenode_directory.protocol.model import Cause, Entry, Level, Version, why_ended
 from homenode_directory.protocol.transitions import step
 
 _FIRST = (
@@ -120,8 +120,9 @@ def check_read(read: Read, entry: Entry, session: str, now_ms: int) -> Finding:
     verdict, cause = Verdict.HOLDS, None
     if read.lease and not (ours and holder is not None and holder.fence == read.fence):
         verdict = Verdict.LEASE_LOST
-        expired = entry.holder is not None and holder is None and entry.holder.lease == read.lease
-        cause = Cause.EXPIRED if expired else dict(entry.ended).get(read.lease)
+        late = entry.holder if holder is None else None
+        expired = late is not None and (late.session, late.lease) == (session, read.lease)
+        cause = Cause.EXPIRED if expired else why_ended(entry.ended, session, read.lease)
     elif not entry.exists:
         if read.version is not None:
             verdict = Verdict.DELETED
