@@ -152,6 +152,10 @@ class Unsupported(HomenodeError):
     """This server does not do that; it never does less than asked in silence."""
 
 
+class ModelMismatch(HomenodeError):
+    """The worker has another model than the one that was named: other weights, settings or tokenizer."""
+
+
 class QuotaExceeded(HomenodeError):
     """A quota of the tenant, or the store's memory, is used up."""
 
@@ -245,6 +249,7 @@ _PLAIN: dict[int, type[HomenodeError]] = {
     t.ERROR_REASON_UNKNOWN: Unknown,
     t.ERROR_REASON_INTERNAL: InternalError,
     t.ERROR_REASON_SUCCESSOR_LOST: SuccessorLost,
+    t.ERROR_REASON_MODEL_MISMATCH: ModelMismatch,
 }
 
 
