@@ -91,7 +91,7 @@ quiet_pip() { "$1/bin/python" -m pip --disable-pip-version-check -qq install "${
 
 install_package() {
   say "installing homenode and its extras into .venv"
-  quiet_pip .venv --editable '.[cli,server,otel,dev]'
+  quiet_pip .venv --editable '.[cli,server,otel,kv,dev]'
 }
 
 setup_env() { stamped .venv "$({ pwd; cat pyproject.toml; } | hash_of)" install_package; }
