@@ -1,0 +1,362 @@
+"""The pool: entries of KV on a device, in host memory and on disk, each tier within its budget.
+
+An entry is kept whole in one tier. What does not fit pushes out what is cheapest to lose (`recency`): from the device
+to the host, from there to the disk, from there for good. Entries that are pinned or in use stay. A pinned entry is
+never lost, an entry in use never moved: its blocks are referred to. When nothing may go the pool refuses, with
+OutOfMemory.
+
+Reading from a slower tier brings the entry back to the device and is timed; `look` says what that will cost, and what
+computing the tokens again would. At a start the disk's entries are there again; `flush` writes the rest before an end.
+
+Not thread-safe: one owner. `on_change` is told of each entry's tier, so that a directory can be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from torch import Tensor
+
+from homenode_kv.costs import Choice, Costs, Tier
+from homenode_kv.disk import DiskTier
+from homenode_kv.errors import InUse, OutOfMemory
+from homenode_kv.layout import Geometry, blocks_of
+from homenode_kv.pages import Pages
+from homenode_kv.recency import PricedRecency
+
+NS_PER_MS = 1_000_000
+#: (key, tier before, tier after); None: not in the pool.
+OnChange = Callable[[str, Tier | None, Tier | None], None]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One KV of the pool; `blocks` on the device, `host` in host memory, neither on disk."""
+
+    key: str
+    tokens: int
+    meta: dict[str, str]
+    size_bytes: int
+    tier: Tier
+    pins: int = 0
+    blocks: tuple[int, ...] = ()
+    host: Tensor | None = None
+
+
+class Held:
+    """An entry in use: its blocks stay where they are until `release`, or the end of a `with`.
+
+    Attributes:
+        key, tokens, meta: of the entry.
+        blocks: of the device, in order.
+    """
+
+    def __init__(self, pages: Pages, entry: Entry) -> None:
+        self.key, self.tokens, self.meta, self.blocks = entry.key, entry.tokens, entry.meta, entry.blocks
+        self._pages: Pages | None = pages
+        pages.ledger.retain(self.blocks)
+
+    def kv(self, tokens: int | None = None) -> Tensor:
+        """A copy of the first `tokens` tokens (all by default), a KV."""
+        assert self._pages is not None, "released"
+        return self._pages.read(self.blocks, self.tokens if tokens is None else tokens)
+
+    def release(self) -> None:
+        """The blocks are no longer in use by this holder. Once is enough."""
+        if self._pages is not None:
+            self._pages.ledger.release(self.blocks)
+            self._pages = None
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the pool did since it began."""
+
+    demoted: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(Tier, 0))  # by the tier they went to
+    lost: int = 0
+    reloaded: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(Tier, 0))
+    broken: int = 0
+    write_failures: int = 0
+    refused: int = 0
+
+
+class Pool:
+    """Entries by content key.
+
+    Args:
+        pages: the device's blocks.
+        host_bytes_max: budget of host memory; 0 for none.
+        disk: files, or None for no disk tier.
+        disk_bytes_max: budget of the disk.
+        costs: measured costs, shared with who computes KV.
+    """
+
+    def __init__(
+        self,
+        pages: Pages,
+        *,
+        host_bytes_max: int = 0,
+        disk: DiskTier | None = None,
+        disk_bytes_max: int = 0,
+        costs: Costs | None = None,
+        on_change: OnChange | None = None,
+    ) -> None:
+        self.pages = pages
+        self.costs = Costs() if costs is None else costs
+        self.counters = Counters()
+        self.on_change: OnChange = on_change or (lambda key, before, after: None)
+        self._disk = disk
+        self._entries: dict[str, Entry] = {}
+        self._order = {tier: PricedRecency() for tier in Tier}
+        self._bytes = dict.fromkeys(Tier, 0)
+        self._bytes_max = {
+            Tier.DEVICE: pages.ledger.blocks * pages.geometry.block_bytes,
+            Tier.HOST: host_bytes_max,
+            Tier.DISK: disk_bytes_max if disk else 0,
+        }
+        if disk is not None:
+            self._restore(disk)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the KV kept here."""
+        return self.pages.geometry
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries; read them, don't change them."""
+        return iter(list(self._entries.values()))
+
+    def bytes(self, tier: Tier) -> int:
+        """What a tier's entries take."""
+        return self._bytes[tier]
+
+    def put(self, key: str, kv: Tensor, meta: Mapping[str, str] | None = None) -> None:
+        """Keeps a KV on the device, in place of what has the same key. Raises OutOfMemory, WrongShape, InUse."""
+        tokens = self.geometry.check(kv)
+        if (old := self._entries.get(key)) and self._busy(old):
+            raise InUse("the entry is pinned or in use")
+        blocks = self._allocate(blocks_of(tokens), old)
+        if key in self._entries:  # it may just have been evicted, to make room for its successor
+            self._lose(self._entries[key])
+        self.pages.write(blocks, kv)
+        size = len(blocks) * self.geometry.block_bytes
+        self._settle(Entry(key, tokens, dict(meta or {}), size, Tier.DEVICE, blocks=blocks), None)
+
+    def look(self, key: str) -> Choice | None:
+        """What bringing the entry back costs; None for a miss."""
+        entry = self._entries.get(key)
+        return self.costs.choose(entry.tier, entry.size_bytes, entry.tokens) if entry else None
+
+    def entry(self, key: str) -> Entry | None:
+        """The entry, to be read and not changed; None for a miss."""
+        return self._entries.get(key)
+
+    def get(self, key: str) -> Held | None:
+        """The entry on the device, in use; None for a miss, a broken file included. Raises OutOfMemory."""
+        entry = self._entries.get(key)
+        if entry is None or (entry.tier is not Tier.DEVICE and not self._promote(entry)):
+            return None
+        self._touch(entry)
+        return Held(self.pages, entry)
+
+    def pin(self, key: str) -> bool:
+        """Keeps the entry from being lost until `unpin`, as often; False for a miss."""
+        if entry := self._entries.get(key):
+            entry.pins += 1
+        return entry is not None
+
+    def unpin(self, key: str) -> None:
+        """Takes one pin back."""
+        entry = self._entries[key]
+        assert entry.pins > 0, "not pinned"
+        entry.pins -= 1
+
+    def drop(self, key: str) -> bool:
+        """Forgets an entry in all tiers; who uses it may go on. False for a miss. Raises InUse where it is pinned."""
+        if (entry := self._entries.get(key)) is None:
+            return False
+        if entry.pins:
+            raise InUse("the entry is pinned")
+        self._lose(entry)
+        return True
+
+    def flush(self) -> int:
+        """Copies to disk what fits there, before an end; how many entries were moved. What is in use stays."""
+        moved = 0
+        for entry in self.entries():
+            if self._disk and entry.tier is not Tier.DISK and self._idle(entry) and self._to_disk(entry):
+                moved += 1
+        return moved
+
+    def check(self, held: Iterator[Held] | tuple[Held, ...] = ()) -> None:
+        """Asserts the invariants: blocks in use are those of entries and holders, budgets are kept."""
+        owners = [entry.blocks for entry in self._entries.values()]
+        self.pages.ledger.check([*owners, *(holder.blocks for holder in held if holder._pages is not None)])
+        for tier in Tier:
+            sizes = sum(entry.size_bytes for entry in self._entries.values() if entry.tier is tier)
+            assert sizes == self._bytes[tier] <= self._bytes_max[tier], tier
+            assert len(self._order[tier]) == sum(entry.tier is tier for entry in self._entries.values()), tier
+
+    # --- moving ---
+
+    def _restore(self, disk: DiskTier) -> None:
+        for stored in disk.scan():
+            if self._room_below(Tier.DISK, stored.size_bytes):
+                self._settle(Entry(stored.key, stored.tokens, dict(stored.meta), stored.size_bytes, Tier.DISK), None)
+            else:
+                disk.remove(stored.key)
+
+    def _busy(self, entry: Entry) -> bool:
+        return entry.pins > 0 or not self.pages.ledger.sole(entry.blocks)
+
+    def _idle(self, entry: Entry) -> bool:
+        """Whether it may change its tier: pinned entries may, below the device; entries in use may not."""
+        return self.pages.ledger.sole(entry.blocks)
+
+    def _allocate(self, count: int, replaced: Entry | None = None) -> tuple[int, ...]:
+        """Blocks of the device, after as many evictions as that takes."""
+        ledger = self.pages.ledger
+        if count > ledger.blocks:
+            self.counters.refused += 1
+            raise OutOfMemory(count, ledger.free, 0)
+        stuck: set[str] = set()  # pinned, and no tier below has room
+        while ledger.free < count:
+            if replaced is not None and self._entries.get(replaced.key) is replaced:
+                if replaced.blocks and ledger.free + len(replaced.blocks) >= count:
+                    self._lose(replaced)  # its successor takes its room
+                    break
+            key = self._order[Tier.DEVICE].victim(lambda key: key not in stuck and self._idle(self._entries[key]))
+            if key is None:
+                self.counters.refused += 1
+                raise OutOfMemory(count, ledger.free, ledger.blocks - ledger.free)
+            if not self._demote(self._entries[key]):
+                stuck.add(key)
+        return ledger.allocate(count)
+
+    def _demote(self, entry: Entry) -> bool:
+        """Moves an entry one tier down, or further, or loses it; False where it is pinned and no tier has room."""
+        if entry.tier is Tier.DEVICE and self._to_host(entry):
+            return True
+        if entry.tier is not Tier.DISK and self._to_disk(entry):
+            return True
+        if entry.pins:
+            return False
+        self._lose(entry)
+        self.counters.lost += 1
+        return True
+
+    def _to_host(self, entry: Entry) -> bool:
+        size = entry.tokens * self.geometry.token_bytes
+        if not self._room_below(Tier.HOST, size):
+            return False
+        kv = self.pages.read(entry.blocks, entry.tokens).cpu()
+        self._move(entry, Tier.HOST, size, host=kv)
+        return True
+
+    def _to_disk(self, entry: Entry) -> bool:
+        size = entry.tokens * self.geometry.token_bytes
+        if self._disk is None or not self._room_below(Tier.DISK, size):
+            return False
+        kv = entry.host if entry.host is not None else self.pages.read(entry.blocks, entry.tokens)
+        try:
+            size = self._disk.write(entry.key, kv, entry.meta)
+        except OSError:
+            self.counters.write_failures += 1
+            return False
+        if not self._room_below(Tier.DISK, size):  # the header took what was left
+            self._disk.remove(entry.key)
+            return False
+        self._move(entry, Tier.DISK, size)
+        return True
+
+    def _room_below(self, tier: Tier, size: int) -> bool:
+        """Makes room in a tier below the device; False where there cannot be."""
+        if size > self._bytes_max[tier]:
+            return False
+        stuck: set[str] = set()
+        while self._bytes[tier] + size > self._bytes_max[tier]:
+            key = self._order[tier].victim(lambda key: key not in stuck)
+            if key is None:
+                return False
+            if not self._demote(self._entries[key]):
+                stuck.add(key)
+        return True
+
+    def _promote(self, entry: Entry) -> bool:
+        """Brings an entry to the device; False, and it is forgotten, where its file is broken."""
+        began_ns, source, size = time.monotonic_ns(), entry.tier, entry.size_bytes
+        kv = entry.host
+        if kv is None:
+            assert self._disk is not None
+            kv = self._disk.read(entry.key)
+        if kv is None or kv.shape[2] != entry.tokens:
+            self.counters.broken += 1
+            self._lose(entry)
+            return False
+        entry.pins += 1  # making room must not push this very entry further down
+        try:
+            blocks = self._allocate(blocks_of(entry.tokens))
+        finally:
+            entry.pins -= 1
+        self.pages.write(blocks, kv)
+        if entry.tier is Tier.DISK and self._disk is not None:
+            self._disk.remove(entry.key)
+        self._move(entry, Tier.DEVICE, len(blocks) * self.geometry.block_bytes, blocks=blocks)
+        self.counters.reloaded[source] += 1
+        self.costs.reloaded(source, size, (time.monotonic_ns() - began_ns) / NS_PER_MS)
+        return True
+
+    # --- bookkeeping ---
+
+    def _below(self, tier: Tier) -> Tier | None:
+        if tier is Tier.DEVICE and self._bytes_max[Tier.HOST]:
+            return Tier.HOST
+        return Tier.DISK if tier is not Tier.DISK and self._disk is not None else None
+
+    def _touch(self, entry: Entry) -> None:
+        price_ms = self.costs.price_ms(self._below(entry.tier), entry.size_bytes, entry.tokens)
+        self._order[entry.tier].use(entry.key, price_ms, entry.size_bytes)
+
+    def _unsettle(self, entry: Entry) -> None:
+        self._order[entry.tier].forget(entry.key)
+        self._bytes[entry.tier] -= entry.size_bytes
+        if entry.blocks:
+            self.pages.ledger.release(entry.blocks)
+
+    def _settle(self, entry: Entry, before: Tier | None) -> None:
+        self._entries[entry.key] = entry
+        self._bytes[entry.tier] += entry.size_bytes
+        self._touch(entry)
+        self.on_change(entry.key, before, entry.tier)
+
+    def _move(
+        self, entry: Entry, tier: Tier, size: int, *, blocks: tuple[int, ...] = (), host: Tensor | None = None
+    ) -> None:
+        before = entry.tier
+        self._unsettle(entry)
+        entry.tier, entry.size_bytes, entry.blocks, entry.host = tier, size, blocks, host
+        if tier is not Tier.DEVICE:
+            self.counters.demoted[tier] += 1
+        self._settle(entry, before)
+
+    def _lose(self, entry: Entry) -> None:
+        self._unsettle(entry)
+        del self._entries[entry.key]
+        if entry.tier is Tier.DISK and self._disk is not None:
+            self._disk.remove(entry.key)
+        self.on_change(entry.key, entry.tier, None)
