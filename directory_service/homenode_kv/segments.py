@@ -1,0 +1,147 @@
+"""Base KV of segments: each computed once, kept at canonical position 0, found by its own content key.
+
+A base is what was computed without a context (exact, as far as it goes: it is what a prompt that begins with the
+segment has), or an agent's own decode of it, turned back to position 0 (KVCOMM, section 3.1; approximate, for it
+carries the context of its writer). Nothing else becomes a base: KV that was blended once and kept as a base would carry
+its error into every later prompt. Exact bases also enter the index of exact prefixes, no others do.
+
+Superseded versions are dropped by their version; KV of a dead version cannot be found before that either, for who looks
+names the version that its coherent read returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from homenode_kv.costs import Choice, Tier
+from homenode_kv.errors import InUse, NotABase, WrongShape
+from homenode_kv.ident import SegmentKey, token_hash
+from homenode_kv.pool import Held, Pool
+from homenode_kv.prefix import PrefixIndex
+from homenode_kv.provenance import Kind, Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A segment that is kept.
+
+    Attributes:
+        digest: its content key.
+        tokens: T.
+        tier: where it lies.
+        provenance: of its KV in the canonical frame; used after other text it is approximate, whatever this says.
+        choice: what bringing it back costs, and whether computing it again is cheaper.
+    """
+
+    digest: str
+    tokens: int
+    tier: Tier
+    provenance: Provenance
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The exact beginning of a prompt: `tokens` tokens of the entry `digest`."""
+
+    digest: str
+    tokens: int
+
+
+class Segments:
+    """Bases in a pool. It listens to the pool, so that what is evicted there is forgotten here.
+
+    Who listened to the pool before is told as before.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._told_before, pool.on_change = pool.on_change, self._changed
+        self._prefixes = PrefixIndex()
+        self._provenance: dict[str, Provenance] = {}
+        self._versions: dict[str, set[str]] = {}  # digest of a version -> its segments
+        self._version_of: dict[str, str] = {}
+        for entry in list(pool.entries()):  # what a restart found on disk
+            self._restore(entry.key, entry.meta)
+
+    def put(self, key: SegmentKey, tokens: Sequence[int], kv: Tensor, provenance: Provenance) -> bool:
+        """Keeps the KV of `tokens` at positions 0, 1, …; False where what is kept is as good, or is in use.
+
+        Raises NotABase for approximate KV that is no agent's own decode, WrongShape, OutOfMemory.
+        """
+        if not provenance.may_be_base:
+            raise NotABase("approximate KV is never a base")
+        if self._pool.geometry.check(kv) != len(tokens) or token_hash(tokens) != key.tokens:
+            raise WrongShape("the KV is not of these tokens, or the key is not theirs")
+        kept = self._provenance.get(key.digest)
+        if kept is not None and not provenance.better_than(kept):
+            return False
+        try:
+            self._pool.put(key.digest, kv, {"provenance": provenance.text(), "version": key.version_digest})
+        except InUse:
+            return False
+        self._note(key.digest, key.version_digest, provenance)
+        if provenance.kind is Kind.EXACT:
+            self._prefixes.add(key.digest, key.fingerprint, key.salt, tokens, provenance)
+        return True
+
+    def find(self, key: SegmentKey) -> Found | None:
+        """The segment under its content key, or None."""
+        digest = key.digest
+        entry, choice = self._pool.entry(digest), self._pool.look(digest)
+        if entry is None or choice is None or digest not in self._provenance:
+            return None
+        return Found(digest, entry.tokens, entry.tier, self._provenance[digest], choice)
+
+    def prefix(self, fingerprint: str, salt: bytes, tokens: Sequence[int]) -> Prefix | None:
+        """The longest beginning of a prompt, in whole blocks, of which exact KV is kept."""
+        match = self._prefixes.match(fingerprint, salt, tokens)
+        return Prefix(*match) if match else None
+
+    def use(self, found: Found | Prefix) -> Held | None:
+        """The KV on the device, in use until released; None if it went meanwhile. Raises OutOfMemory."""
+        return self._pool.get(found.digest)
+
+    def drop_version(self, key: SegmentKey) -> int:
+        """Forgets all segments of the key's artifact at the key's version; how many. Pinned ones go when unpinned.
+
+        They are no longer found from here on, pinned or not.
+        """
+        gone = 0
+        for digest in sorted(self._versions.get(key.version_digest, ())):
+            self._forget(digest)
+            try:
+                gone += self._pool.drop(digest)
+            except InUse:
+                continue  # the pool evicts it in time: nobody finds it any more
+        return gone
+
+    def _changed(self, key: str, before: Tier | None, after: Tier | None) -> None:
+        if after is None:
+            self._forget(key)
+        self._told_before(key, before, after)
+
+    def _note(self, digest: str, version: str, provenance: Provenance) -> None:
+        self._provenance[digest] = provenance
+        self._versions.setdefault(version, set()).add(digest)
+        self._version_of[digest] = version
+
+    def _forget(self, digest: str) -> None:
+        self._prefixes.remove(digest)
+        self._provenance.pop(digest, None)
+        if version := self._version_of.pop(digest, None):
+            segments = self._versions[version]
+            segments.discard(digest)
+            if not segments:
+                del self._versions[version]
+
+    def _restore(self, digest: str, meta: dict[str, str]) -> None:
+        """Entries of an earlier run are found by their key; prefixes are not, for files hold no tokens."""
+        try:
+            provenance = Provenance.parse(meta["provenance"])
+            self._note(digest, meta["version"], provenance)
+        except (KeyError, ValueError):
+            self._pool.drop(digest)
