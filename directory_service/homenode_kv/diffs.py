@@ -1,0 +1,183 @@
+"""Siblings stored as differences from one of them (TokenDance, arXiv 2604.03143, section 4.3: Diff-Aware Storage).
+
+Agents of a round hold the same segments, each in its own context. What was reused and not refreshed is the same in all
+of them, byte for byte, as long as it is kept in the canonical frame: so one member, the *master*, is kept dense, and
+each other, a *mirror*, as the blocks of 32 tokens in which it differs, layer by layer, with their keys and values. A
+densely computed sibling differs everywhere above layer 0: such a mirror is larger than dense, and `Mirror.worthwhile`
+says so.
+
+Restoring is bit-exact. The plain way is here: copy the master, put the blocks in their places, turn to the position. It
+is also the reference of any faster one.
+
+Two ratios, never to be mixed: of one mirror 1/f, where f is the share of its dense bytes that differ; of a group of N
+N/(1 + (N-1)·f), master included. Both are also given in bytes, indices included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from homenode_kv.errors import InUse, WrongShape
+from homenode_kv.layout import Geometry, as_bytes, blocks_of
+from homenode_kv.ledger import BLOCK_TOKENS
+from homenode_kv.rope import Rotation
+
+
+def _blocked(kv: Tensor, blocks: int) -> Tensor:
+    """[L, 2, T, Hkv, d] → [L, blocks, 2, 32, Hkv, d]; what is beyond T is zero, blocks beyond `blocks` are left out."""
+    tokens = kv.shape[2]
+    kept = kv[:, :, : blocks * BLOCK_TOKENS]
+    filled = pad(kept, (0, 0, 0, 0, 0, max(0, blocks * BLOCK_TOKENS - tokens)))
+    return filled.unflatten(2, (blocks, BLOCK_TOKENS)).transpose(1, 2)
+
+
+def dirty_blocks(member: Tensor, master: Tensor) -> Tensor:
+    """Which blocks of `member` [L, 2, T, Hkv, d] differ in a bit from those of `master` (any T): bool [L, ⌈T/32⌉].
+
+    A token that the master lacks counts as zeros; of a last block that is not full only the member's tokens count.
+    """
+    tokens, blocks = member.shape[2], blocks_of(member.shape[2])
+    ours, theirs = _blocked(member, blocks), _blocked(master[:, :, :tokens], blocks)
+    return (as_bytes(ours) != as_bytes(theirs)).flatten(2).any(2)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mirror:
+    """A member as its differences from a master.
+
+    Attributes:
+        tokens: T of the member.
+        layers: L.
+        place: int32 [n], where each kept block belongs: layer · ⌈T/32⌉ + block, rising.
+        data: [n, 2, 32, Hkv, d], the keys and values of those blocks.
+    """
+
+    tokens: int
+    layers: int
+    place: Tensor
+    data: Tensor
+
+    @classmethod
+    def of(cls, member: Tensor, master: Tensor) -> Mirror:
+        """`member` against `master`, both canonical. Raises WrongShape unless layers, heads and dimensions agree."""
+        if member.shape[:2] != master.shape[:2] or member.shape[3:] != master.shape[3:] or member.dtype != master.dtype:
+            raise WrongShape(f"{tuple(member.shape)} cannot mirror {tuple(master.shape)}")
+        differ = dirty_blocks(member, master)
+        data = _blocked(member, differ.shape[1])[differ]
+        return cls(member.shape[2], member.shape[0], differ.flatten().nonzero().flatten().to(torch.int32), data)
+
+    @property
+    def dense_bytes(self) -> int:
+        """What the member takes kept dense, in whole blocks."""
+        _, two, block, heads, dim = self.data.shape
+        return self.layers * blocks_of(self.tokens) * two * block * heads * dim * self.data.element_size()
+
+    @property
+    def bytes(self) -> int:
+        """What the mirror takes, indices included."""
+        return self.data.nbytes + self.place.nbytes
+
+    @property
+    def dirty_share(self) -> float:
+        """f: the share of blocks, over all layers, that differ."""
+        return self.place.numel() / (self.layers * blocks_of(self.tokens))
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether it takes less than the dense member."""
+        return self.bytes < self.dense_bytes
+
+    def restore(self, master: Tensor, rotation: Rotation | None = None, delta: int = 0) -> Tensor:
+        """The member [L, 2, T, Hkv, d], bit for bit; with a rotation, moved by `delta` positions after that."""
+        blocks = blocks_of(self.tokens)
+        whole = _blocked(master, blocks).contiguous()  # a copy, into which the differing blocks go
+        if whole.data_ptr() == master.data_ptr():
+            whole = whole.clone()
+        whole.flatten(0, 1)[self.place.long()] = self.data
+        member = whole.transpose(1, 2).flatten(2, 3)[:, :, : self.tokens].contiguous()
+        return member if rotation is None else rotation.shift(member, delta)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """How much smaller a group is than its members kept dense.
+
+    Attributes:
+        members: N.
+        dirty_share: f, the mean over mirrors; 0 without any.
+        per_mirror: dense bytes over bytes of the mirrors alone, indices included; 1/f and a little less.
+        per_group: dense bytes of all members over bytes of the group, master and indices included.
+    """
+
+    members: int
+    dirty_share: float
+    per_mirror: float
+    per_group: float
+
+
+class Family:
+    """One master and its mirrors, by name. A master with mirrors is never dropped: another is elected first.
+
+    Args:
+        geometry: of the members.
+        members: canonical KV of each.
+        deviation: how far each is from what a dense prefill gives, as measured; the least is the master.
+    """
+
+    def __init__(self, geometry: Geometry, members: Mapping[str, Tensor], deviation: Mapping[str, float]) -> None:
+        if not members or set(members) != set(deviation):
+            raise ValueError("each member has a deviation, and there is at least one")
+        for kv in members.values():
+            geometry.check(kv)
+        self._geometry = geometry
+        self._deviation = dict(deviation)
+        self.master = min(sorted(members), key=lambda name: deviation[name])
+        self._dense = members[self.master].clone()
+        self._mirrors = {
+            name: Mirror.of(kv, self._dense) for name, kv in sorted(members.items()) if name != self.master
+        }
+
+    @property
+    def mirrors(self) -> Mapping[str, Mirror]:
+        """All members but the master."""
+        return dict(self._mirrors)
+
+    def restore(self, name: str, rotation: Rotation | None = None, delta: int = 0) -> Tensor:
+        """A member, bit for bit; with a rotation, moved by `delta`. Raises KeyError for an unknown one."""
+        if name != self.master:
+            return self._mirrors[name].restore(self._dense, rotation, delta)
+        return self._dense.clone() if rotation is None else rotation.shift(self._dense, delta)
+
+    def elect(self, name: str | None = None) -> str:
+        """Makes `name` the master (by default the mirror of lowest deviation); all members keep their bits."""
+        if name is None:
+            name = min(sorted(self._mirrors), key=lambda other: self._deviation[other], default=self.master)
+        if name == self.master:
+            return name
+        members = {member: self.restore(member) for member in (self.master, *self._mirrors)}
+        self.master, self._dense = name, members[name]
+        self._mirrors = {other: Mirror.of(kv, self._dense) for other, kv in sorted(members.items()) if other != name}
+        return name
+
+    def leave(self, name: str) -> Tensor:
+        """Takes a member out, dense. Raises InUse for a master with mirrors."""
+        if name == self.master and self._mirrors:
+            raise InUse("a master with mirrors is not dropped: elect another first")
+        kv = self.restore(name)
+        self._mirrors.pop(name, None)
+        self._deviation.pop(name)
+        return kv
+
+    def ratios(self) -> Ratios:
+        """Both ratios in bytes, and f."""
+        dense = self._geometry.block_bytes * blocks_of(self._dense.shape[2])
+        mirrors = self._mirrors.values()
+        stored, whole = sum(mirror.bytes for mirror in mirrors), sum(mirror.dense_bytes for mirror in mirrors)
+        share = sum(mirror.dirty_share for mirror in mirrors) / len(mirrors) if mirrors else 0.0
+        per_mirror = whole / stored if stored else float("inf") if mirrors else 1.0
+        return Ratios(1 + len(mirrors), share, per_mirror, (dense + whole) / (dense + stored))
