@@ -28,6 +28,7 @@ PROTOCOL_MAY_IMPORT = {
 
 # (contract, file that is changed, line that breaks it)
 SERVER = "directory_service/homenode_directory"
+KV = "directory_service/homenode_kv"
 SDK = "client_sdk/homenode"
 VIOLATIONS = [
     ("protocol-is-pure", f"{SERVER}/protocol/transitions.py", "import time"),
@@ -47,6 +48,11 @@ VIOLATIONS = [
     ("otel-at-the-edges", f"{SERVER}/api/stream.py", "import opentelemetry.trace"),
     ("kv-stays-apart", f"{SDK}/errors.py", "import torch"),
     ("kv-stays-apart", f"{SERVER}/directory.py", "import homenode_kv"),
+    ("kv-is-a-client", f"{KV}/segments.py", "import homenode_directory.place"),
+    ("kv-layers", f"{KV}/pool.py", "import homenode_kv.segments"),
+    ("kv-layers", f"{KV}/nowhere.py", ""),
+    ("tensors-in-tensor-modules", f"{KV}/ident.py", "import torch"),
+    ("tensors-in-tensor-modules", f"{KV}/rope.py", "import transformers"),
     ("sdk-is-light", f"{SDK}/errors.py", "import homenode_directory.protocol.model"),
     ("sdk-is-light", f"{SDK}/errors.py", "import rich"),
     ("sdk-is-light", f"{SDK}/errors.py", "import grpc"),
