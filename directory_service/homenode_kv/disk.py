@@ -85,11 +85,11 @@ class DiskTier:
         """The KV of an entry on the CPU; None where there is none, or it is broken (it is removed then)."""
         path = self._path(key)
         try:
-            data = path.read_bytes()
-            start = len(MAGIC) + CHECK_BYTES
-            if data[: len(MAGIC)] != MAGIC or _checksum(data[start:]) != data[len(MAGIC) : start]:
+            with path.open("rb") as file:
+                magic, checksum, content = file.read(len(MAGIC)), file.read(CHECK_BYTES), file.read()
+            if magic != MAGIC or _checksum(content) != checksum:
                 raise ValueError("broken")
-            kv = safetensors.torch.load(data[start:])["kv"]
+            kv = safetensors.torch.load(content)["kv"]
             self._geometry.check(kv)
         except (OSError, ValueError, KeyError, SafetensorError, WrongShape):
             path.unlink(missing_ok=True)

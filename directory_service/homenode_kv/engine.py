@@ -23,7 +23,7 @@ from homenode_kv.layout import KEYS, Geometry, as_bytes
 from homenode_kv.rope import Rotation
 from homenode_kv.slots import Slots
 
-#: Largest relative deviation that the probe forgives, by the bits of the dtype's fraction.
+#: Largest relative deviation that the probe forgives; other dtypes are refused.
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _PROBE_TOKENS, _PROBE_SHIFT = 8, 37
 
@@ -84,6 +84,8 @@ class Engine:
         parameter = next(model.parameters())
         self.device = parameter.device
         self.geometry = Geometry(config.num_hidden_layers, heads, dim, parameter.dtype)
+        if unknown := set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
+            raise UnsupportedModel(f"layers of kinds {sorted(unknown)}")
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         self.tokens_max = min(config.max_position_embeddings, window or config.max_position_embeddings)
         self.vocabulary = int(config.vocab_size)
@@ -141,6 +143,8 @@ class Engine:
             or chosen[-1] >= total
         ):
             raise WrongShape("positions to refresh rise, and lie within the prompt")
+        if visible is not None and tuple(visible.shape) != (len(chosen), total):
+            raise WrongShape(f"a mask of {tuple(visible.shape)} for {len(chosen)} of {total} positions")
         ids = self._ids(tokens, 0)
         slots = Slots(self.geometry, total, self.device, kv)
         where = torch.tensor(chosen, device=self.device)

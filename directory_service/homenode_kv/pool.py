@@ -8,20 +8,20 @@ OutOfMemory.
 Reading from a slower tier brings the entry back to the device and is timed; `look` says what that will cost, and what
 computing the tokens again would. At a start the disk's entries are there again; `flush` writes the rest before an end.
 
-Not thread-safe: one owner. `on_change` is told of each entry's tier, so that a directory can be.
+Not thread-safe: one owner. `on_change` is told of each entry's tier, so that a directory can be; it neither raises nor
+calls the pool.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
 from homenode_kv.costs import Choice, Costs, Tier
 from homenode_kv.disk import DiskTier
+from homenode_kv.entries import Counters, Entry, Held
 from homenode_kv.errors import InUse, OutOfMemory
 from homenode_kv.layout import Geometry, blocks_of
 from homenode_kv.pages import Pages
@@ -30,63 +30,6 @@ from homenode_kv.recency import PricedRecency
 NS_PER_MS = 1_000_000
 #: (key, tier before, tier after); None: not in the pool.
 OnChange = Callable[[str, Tier | None, Tier | None], None]
-
-
-@dataclass(slots=True)
-class Entry:
-    """One KV of the pool; `blocks` on the device, `host` in host memory, neither on disk."""
-
-    key: str
-    tokens: int
-    meta: dict[str, str]
-    size_bytes: int
-    tier: Tier
-    pins: int = 0
-    blocks: tuple[int, ...] = ()
-    host: Tensor | None = None
-
-
-class Held:
-    """An entry in use: its blocks stay where they are until `release`, or the end of a `with`.
-
-    Attributes:
-        key, tokens, meta: of the entry.
-        blocks: of the device, in order.
-    """
-
-    def __init__(self, pages: Pages, entry: Entry) -> None:
-        self.key, self.tokens, self.meta, self.blocks = entry.key, entry.tokens, entry.meta, entry.blocks
-        self._pages: Pages | None = pages
-        pages.ledger.retain(self.blocks)
-
-    def kv(self, tokens: int | None = None) -> Tensor:
-        """A copy of the first `tokens` tokens (all by default), a KV."""
-        assert self._pages is not None, "released"
-        return self._pages.read(self.blocks, self.tokens if tokens is None else tokens)
-
-    def release(self) -> None:
-        """The blocks are no longer in use by this holder. Once is enough."""
-        if self._pages is not None:
-            self._pages.ledger.release(self.blocks)
-            self._pages = None
-
-    def __enter__(self) -> Held:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the pool did since it began."""
-
-    demoted: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(Tier, 0))  # by the tier they went to
-    lost: int = 0
-    reloaded: dict[Tier, int] = field(default_factory=lambda: dict.fromkeys(Tier, 0))
-    broken: int = 0
-    write_failures: int = 0
-    refused: int = 0
 
 
 class Pool:
@@ -181,10 +124,9 @@ class Pool:
         return entry is not None
 
     def unpin(self, key: str) -> None:
-        """Takes one pin back."""
-        entry = self._entries[key]
-        assert entry.pins > 0, "not pinned"
-        entry.pins -= 1
+        """Takes one pin back. Nothing happens where there is none: the entry's file was broken, so it is gone."""
+        if (entry := self._entries.get(key)) and entry.pins:
+            entry.pins -= 1
 
     def drop(self, key: str) -> bool:
         """Forgets an entry in all tiers; who uses it may go on. False for a miss. Raises InUse where it is pinned."""
@@ -203,10 +145,10 @@ class Pool:
                 moved += 1
         return moved
 
-    def check(self, held: Iterator[Held] | tuple[Held, ...] = ()) -> None:
+    def check(self, held: Iterable[Held] = ()) -> None:
         """Asserts the invariants: blocks in use are those of entries and holders, budgets are kept."""
         owners = [entry.blocks for entry in self._entries.values()]
-        self.pages.ledger.check([*owners, *(holder.blocks for holder in held if holder._pages is not None)])
+        self.pages.ledger.check([*owners, *(holder.blocks for holder in held)])
         for tier in Tier:
             sizes = sum(entry.size_bytes for entry in self._entries.values() if entry.tier is tier)
             assert sizes == self._bytes[tier] <= self._bytes_max[tier], tier

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from homenode_kv.costs import Choice, Tier
+from homenode_kv.entries import Held
 from homenode_kv.errors import InUse, NotABase, WrongShape
 from homenode_kv.ident import SegmentKey, token_hash
-from homenode_kv.pool import Held, Pool
+from homenode_kv.pool import Pool
 from homenode_kv.prefix import PrefixIndex
 from homenode_kv.provenance import Kind, Provenance
 

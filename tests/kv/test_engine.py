@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from homenode_kv.engine import Engine
-from homenode_kv.errors import InvalidTokens, PromptTooLong, WrongShape
+from homenode_kv.errors import InvalidTokens, PromptTooLong, UnsupportedModel, WrongShape
 from tests.kv.models import ROPES, SHAPES, VOCABULARY, deviation, engine, model, tokens
 
 TEXT = tokens(75)
@@ -155,12 +155,21 @@ def test_positions_to_refresh_rise_within_the_prompt(positions: list[int]) -> No
         engine().refresh(TEXT, kv, positions)
 
 
-def test_kv_of_another_length_or_dtype_is_refused() -> None:
+def test_kv_or_a_mask_of_another_shape_is_refused() -> None:
     kv = engine().prefill(TEXT).kv
+    with pytest.raises(WrongShape):
+        engine().refresh(TEXT, kv, [3, 4], visible=torch.ones(75, 75).bool())
     with pytest.raises(WrongShape):
         engine().refresh(TEXT[:-1], kv, [0])
     with pytest.raises(WrongShape):
         engine().prefill(TEXT, kv.half())
+
+
+def test_layers_that_do_not_attend_to_everything_are_refused() -> None:
+    chunked = model()
+    chunked.config.layer_types = ["full_attention", "chunked_attention", "full_attention"]
+    with pytest.raises(UnsupportedModel, match="chunked_attention"):
+        Engine(chunked)
 
 
 def test_models_that_differ_in_one_weight_have_other_fingerprints() -> None:

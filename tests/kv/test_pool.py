@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from homenode_kv.costs import Choice, Costs, Tier
 from homenode_kv.disk import DiskTier
+from homenode_kv.entries import Held
 from homenode_kv.errors import InUse, OutOfMemory, WrongShape
 from homenode_kv.ident import digest
 from homenode_kv.layout import Geometry
 from homenode_kv.ledger import BlockLedger
 from homenode_kv.pages import Pages
-from homenode_kv.pool import Held, Pool
+from homenode_kv.pool import Pool
 from homenode_kv.recency import PricedRecency
 
 GEOMETRY = Geometry(layers=2, heads=2, dim=4, dtype=torch.float32)
@@ -227,6 +228,20 @@ def test_a_disk_that_fails_costs_the_entry_only(tmp_path: Path) -> None:
     it.put(name(1), kv(32))
     it.put(name(2), kv(32))
     assert name(1) not in it and it.counters.write_failures == 1
+    it.check()
+
+
+def test_a_pin_on_an_entry_whose_file_broke_is_taken_back_in_peace(tmp_path: Path) -> None:
+    it = pool(folder=tmp_path, disk=8)
+    it.put(name(1), kv(40))
+    it.pin(name(1))
+    it.flush()
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, 3000)
+    assert it.get(name(1)) is None and it.counters.broken == 1
+    it.unpin(name(1))
+    it.put(name(1), kv(41))
+    it.unpin(name(1))
     it.check()
 
 

@@ -14,7 +14,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # one wheel a
 
 TIMEOUT_S = 300
 MISSING_EXTRA = 6
-PACKAGES = {"homenode": "client_sdk", "homenode_api": "proto", "homenode_directory": "directory_service"}
+PACKAGES = {
+    "homenode": "client_sdk",
+    "homenode_api": "proto",
+    "homenode_directory": "directory_service",
+    "homenode_kv": "directory_service",
+}
 # A few by name, so that an empty checkout does not pass; the test compares all files of the packages.
 NEEDED = {
     "homenode/py.typed",
@@ -25,6 +30,7 @@ NEEDED = {
     "homenode_api/v1/directory.proto",
     "homenode_directory/py.typed",
     "homenode_directory/store/commit.lua",
+    "homenode_kv/py.typed",
 }
 
 
