@@ -95,9 +95,7 @@ class Mirror:
     def restore(self, master: Tensor, rotation: Rotation | None = None, delta: int = 0) -> Tensor:
         """The member [L, 2, T, Hkv, d], bit for bit; with a rotation, moved by `delta` positions after that."""
         blocks = blocks_of(self.tokens)
-        whole = _blocked(master, blocks).contiguous()  # a copy, into which the differing blocks go
-        if whole.data_ptr() == master.data_ptr():
-            whole = whole.clone()
+        whole = _blocked(master, blocks).contiguous()  # a copy (`pad` makes one), into which the differing blocks go
         whole.flatten(0, 1)[self.place.long()] = self.data
         member = whole.transpose(1, 2).flatten(2, 3)[:, :, : self.tokens].contiguous()
         return member if rotation is None else rotation.shift(member, delta)
