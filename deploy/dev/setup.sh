@@ -89,8 +89,10 @@ stamped() {
 hash_of() { sha256sum | cut -d' ' -f1; }
 quiet_pip() { "$1/bin/python" -m pip --disable-pip-version-check -qq install "${@:2}"; }
 
+# pip takes a CPU build of torch (version X+cpu, 0.2 GB) where its configuration offers one, by PIP_FIND_LINKS or another
+# index; otherwise torch's default build, which on Linux brings CUDA: 2.7 GB to fetch.
 install_package() {
-  say "installing homenode and its extras into .venv"
+  say "installing homenode and its extras into .venv (torch among them: 0.2 GB as a CPU build, 2.7 GB where none is offered)"
   quiet_pip .venv --editable '.[cli,server,otel,kv,dev]'
 }
 
