@@ -487,7 +487,7 @@ class KvAnchorEvicted(_message.Message):
     def __init__(self, slot: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class WorkerLoad(_message.Message):
-    __slots__ = ("queued", "running", "queue_max", "queued_tokens", "prefill_tokens_per_s", "decode_tokens_per_s", "host_bytes_per_s", "disk_bytes_per_s", "tiers", "masters", "mirrors", "anchors")
+    __slots__ = ("queued", "running", "queue_max", "queued_tokens", "prefill_tokens_per_s", "decode_tokens_per_s", "host_bytes_per_s", "disk_bytes_per_s", "tiers", "masters", "mirrors", "anchors", "draining")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MAX_FIELD_NUMBER: _ClassVar[int]
@@ -500,6 +500,7 @@ class WorkerLoad(_message.Message):
     MASTERS_FIELD_NUMBER: _ClassVar[int]
     MIRRORS_FIELD_NUMBER: _ClassVar[int]
     ANCHORS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     queued: int
     running: int
     queue_max: int
@@ -512,7 +513,8 @@ class WorkerLoad(_message.Message):
     masters: int
     mirrors: int
     anchors: int
-    def __init__(self, queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_max: _Optional[int] = ..., queued_tokens: _Optional[int] = ..., prefill_tokens_per_s: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., host_bytes_per_s: _Optional[float] = ..., disk_bytes_per_s: _Optional[float] = ..., tiers: _Optional[_Iterable[_Union[TierBytes, _Mapping]]] = ..., masters: _Optional[int] = ..., mirrors: _Optional[int] = ..., anchors: _Optional[int] = ...) -> None: ...
+    draining: bool
+    def __init__(self, queued: _Optional[int] = ..., running: _Optional[int] = ..., queue_max: _Optional[int] = ..., queued_tokens: _Optional[int] = ..., prefill_tokens_per_s: _Optional[float] = ..., decode_tokens_per_s: _Optional[float] = ..., host_bytes_per_s: _Optional[float] = ..., disk_bytes_per_s: _Optional[float] = ..., tiers: _Optional[_Iterable[_Union[TierBytes, _Mapping]]] = ..., masters: _Optional[int] = ..., mirrors: _Optional[int] = ..., anchors: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class TierBytes(_message.Message):
     __slots__ = ("tier", "bytes", "bytes_max")
@@ -573,12 +575,14 @@ class RoutePart(_message.Message):
     def __init__(self, tokens: _Optional[int] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
-    __slots__ = ("choice", "alternatives")
+    __slots__ = ("choice", "alternatives", "dead_parts")
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_PARTS_FIELD_NUMBER: _ClassVar[int]
     choice: RouteCandidate
     alternatives: _containers.RepeatedCompositeFieldContainer[RouteCandidate]
-    def __init__(self, choice: _Optional[_Union[RouteCandidate, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[RouteCandidate, _Mapping]]] = ...) -> None: ...
+    dead_parts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, choice: _Optional[_Union[RouteCandidate, _Mapping]] = ..., alternatives: _Optional[_Iterable[_Union[RouteCandidate, _Mapping]]] = ..., dead_parts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RouteCandidate(_message.Message):
     __slots__ = ("worker", "address", "model", "predicted_ms", "exact_tokens", "approximate_tokens")

@@ -406,7 +406,8 @@ class KvRoutingServiceServicer(object):
     """
 
     def Placement(self, request_iterator, context):
-        """A worker tells what it holds. The session that says hello owns the holdings; they vanish with the stream.
+        """A worker tells what it holds, each server of the directory on a stream of its own. The session that says hello owns
+        the holdings; they vanish with the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
