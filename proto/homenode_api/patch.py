@@ -5,7 +5,8 @@ Theory of operation
 Most edits touch one place, so the common prefix and suffix of base and new are found first, by comparing bytes, and
 only lengths travel for them. What is left, the *middle*, is compressed by zstd with the whole base as its dictionary
 (raw content, no id), so that text that moved inside the artifact costs a reference. A one-line edit of 1 MiB of text
-becomes about 100 bytes.
+becomes about 100 bytes. A large middle is first looked for in the base at a few places: where none is found, it is a
+rewrite, and not worth the time of a search that a snapshot wins anyhow.
 
 A patch is::
 
@@ -41,6 +42,9 @@ WINDOW_MAX_BYTES = 8 << 20
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _CHUNK = 1 << 16
 _RAW_MIDDLE_MAX_BYTES = 128  # below this, indexing the base costs more time than compression saves bytes
+_LARGE_MIDDLE_BYTES = 256 << 10
+_SAMPLES = 8
+_SAMPLE_BYTES = 24
 _VARINT_MAX_BYTES = 5
 _BLOCK_MAX_BYTES = 128 << 10
 # Real encoders write blocks of 8 KiB and more; a frame of thousands of empty blocks is an attack on the walk below.
@@ -94,7 +98,7 @@ def make_patch(base: bytes, new: bytes) -> bytes:
     suffix = common_suffix(base, new, min(len(base), len(new)) - prefix)
     middle = new[prefix : len(new) - suffix]
     form, body = FORMAT_RAW, middle
-    if len(middle) > _RAW_MIDDLE_MAX_BYTES:
+    if len(middle) > _RAW_MIDDLE_MAX_BYTES and _akin(base, middle):
         frame = _compress_middle(base, middle)
         if len(frame) < len(middle):
             form, body = FORMAT_ZSTD, frame
@@ -152,6 +156,14 @@ def decompress(data: bytes, *, size: int, max_size: int) -> bytes:
     return _decode(data, size, None)
 
 
+def _akin(base: bytes, middle: bytes) -> bool:
+    """Whether a search of `base` for parts of `middle` is worth its time, which for megabytes may be 0.2 s."""
+    if len(middle) <= _LARGE_MIDDLE_BYTES:
+        return True
+    step = (len(middle) - _SAMPLE_BYTES) // (_SAMPLES - 1)
+    return any(middle[at : at + _SAMPLE_BYTES] in base for at in range(0, step * _SAMPLES, step))
+
+
 def _compress_middle(base: bytes, middle: bytes) -> bytes:
     # The presets look back 2 MiB at most and index with tables far too small for a dictionary of megabytes: a move
     # inside 4 MiB then costs 1.2 MB instead of 0.4 KB. Tables grow with the input here, up to 2 x 4 MiB.
@@ -161,7 +173,7 @@ def _compress_middle(base: bytes, middle: bytes) -> bytes:
         hash_log=table_log,
         chain_log=table_log,
         search_log=3,
-        min_match=5,
+        min_match=7,
         target_length=0,
         strategy=zstandard.STRATEGY_DFAST,
         write_content_size=True,

@@ -106,6 +106,17 @@ def test_edits_far_apart_and_moves_stay_small(size: int) -> None:
         assert restored(base, new) == new
 
 
+def test_a_rewrite_of_megabytes_is_not_searched_for_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(1)
+    monkeypatch.setattr(codec, "_dictionary", None)
+    for base, new in (
+        (rng.randbytes(1 << 20).hex().encode(), rng.randbytes(1 << 20).hex().encode()),
+        (text_bytes(4 << 20), text_bytes(4 << 20, seed=8)),
+        (b"", text_bytes(1 << 20)),
+    ):
+        assert make_patch(base, new)[0] == codec.FORMAT_RAW
+
+
 @pytest.mark.parametrize("base", [b"", b"\x37\xa4\x30\xec" + b"looks like a zstd dictionary " * 30, b"short"])
 def test_a_base_of_any_shape_is_a_raw_dictionary(base: bytes) -> None:
     new = b"something else altogether, " * 40

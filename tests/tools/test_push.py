@@ -157,6 +157,18 @@ async def test_a_burst_of_versions_ends_with_the_last_one(url: str) -> None:
         assert seen == sorted(seen), "a copy went back"
 
 
+async def test_versions_that_follow_each_other_quickly_come_as_patches(url: str) -> None:
+    text = os.urandom(6_000).hex()
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        await a.put("plan", text)
+        await a.set_policy("plan", push="sharers")
+        await b.read("plan")
+        for n in range(4):
+            await a.put("plan", f"{n}{text}")
+        await until(lambda: has(b, "plan", f"3{text}"))
+        assert 0 < b.stats().pushed_bytes < 1_000 and b.stats().misses == 1
+
+
 @pytest.mark.parametrize("push", ["sharers", "all"])
 async def test_strict_content_comes_only_once_it_is_published(brisk_url: str, push: str) -> None:
     async with homenode.connect(brisk_url, agent="a") as a, homenode.connect(brisk_url, agent="b") as b:

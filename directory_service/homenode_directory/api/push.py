@@ -5,7 +5,7 @@ as the same answer, and the client keeps it by the same rules. So a pushed copy 
 and is invalidated as any other. It goes out behind the invalidation, which was queued before the push began.
 
 Pushing is a courtesy: what does not fit into a frame, finds a long queue, or fails is left out, and fetched when it is
-read. Of versions that follow each other quickly the last is sent.
+read. Of versions that follow each other quickly the last is sent, as a patch of what the session had before them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class _Waiting:
     audience: Audience
     event: Any
     members: dict[Member, bool] = field(default_factory=dict)
-    alone: bool = True  # no version before it was left out, so a patch of what it replaced will do
 
 
 class Pusher:
@@ -48,6 +47,8 @@ class Pusher:
         self._bodies = bodies
         self._observer = observer
         self._waiting: dict[str, _Waiting] = {}
+        # While versions of an artifact follow each other: the content that a session certainly has, to be patched.
+        self._bases: dict[str, dict[Member, str]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def push(self, audience: Audience, artifact: str, event: Any, members: Mapping[Member, bool]) -> None:
@@ -57,13 +58,10 @@ class Pusher:
             if len(self._waiting) >= ARTIFACTS_MAX:
                 return
             waiting = self._waiting[artifact] = _Waiting(audience, event)
-        elif waiting.event is not event:
-            waiting.alone = False
         waiting.audience, waiting.event = audience, event
         waiting.members.update(members)
-        if artifact in self._tasks:
-            waiting.alone = False
-        else:
+        if artifact not in self._tasks:  # else a copy may be one that this has made a session a sharer of, not yet sent
+            self._bases[artifact] = {member: event.base for member, had in members.items() if had and event.base}
             self._tasks[artifact] = asyncio.ensure_future(self._run(artifact))
 
     async def close(self) -> None:
@@ -82,16 +80,16 @@ class Pusher:
                     continue  # who wants it reads it
         finally:  # in the same step as the look that found nothing, or a push in between would wait for the next one
             self._tasks.pop(artifact, None)
+            self._bases.pop(artifact, None)
 
     async def _send(self, artifact: str, waiting: _Waiting) -> None:
-        event, place = waiting.event, next(iter(waiting.members)).place
+        event, place, bases = waiting.event, next(iter(waiting.members)).place, self._bases[artifact]
         forms = {}
-        for had in set(waiting.members.values()):
-            base = [event.base] if had and waiting.alone and event.base else []
-            content = await self._bodies.outgoing(place, event.content, base)
+        for had in dict.fromkeys(bases.get(member, "") for member in waiting.members):
+            content = await self._bodies.outgoing(place, event.content, [had] if had else [])
             if content.WhichOneof("body") is not None:  # else it is too large for a frame
                 forms[had] = content
-        members = [member for member, had in waiting.members.items() if had in forms]
+        members = [member for member in waiting.members if bases.get(member, "") in forms]
         replies = await asyncio.gather(*(self._share(member, artifact) for member in members), return_exceptions=True)
         for member, reply in zip(members, replies, strict=True):
             if isinstance(reply, BaseException) or wire.refused(reply):
@@ -99,9 +97,12 @@ class Pusher:
             grant = wire.granted(reply)
             if grant.version != event.version or not waiting.audience.interested(member, artifact):
                 continue
-            response = wire.read_response(grant, reply.as_of, forms[waiting.members[member]], share=True)
+            if artifact in self._waiting:  # whose invalidation went ahead: nobody would keep this one
+                return
+            response = wire.read_response(grant, reply.as_of, forms[bases.get(member, "")], share=True)
             body = pb.Pushed(key=key_of(artifact), read=response).SerializeToString()
             member.sink.push(Pushed(key_of(artifact), body))
+            bases[member] = event.content.hash
             self._observer.content("pushed", len(body), len(body))
 
     async def _share(self, member: Member, artifact: str) -> Any:
