@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from homenode_kv.batch import Batch
 from homenode_kv.errors import InvalidTokens, PromptTooLong, UnsupportedModel, WrongShape
 from homenode_kv.ident import fingerprint, weights_hash
 from homenode_kv.layout import KEYS, Geometry, as_bytes
 from homenode_kv.rope import Rotation
-from homenode_kv.slots import Slots
+from homenode_kv.slots import Enough, Slots
 
 #: Largest relative deviation that the probe forgives; other dtypes are refused.
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -59,6 +60,14 @@ class Decoded:
 def greedy(logits: Tensor) -> int:
     """The likeliest token of [vocabulary]."""
     return int(logits.argmax())
+
+
+def _rising(positions: Sequence[int], total: int) -> list[int]:
+    chosen = list(positions)
+    rises = all(a < b for a, b in zip(chosen, chosen[1:], strict=False))
+    if not chosen or not rises or chosen[0] < 0 or chosen[-1] >= total:
+        raise WrongShape("positions to refresh rise, and lie within the prompt")
+    return chosen
 
 
 class Engine:
@@ -135,14 +144,7 @@ class Engine:
         total = self.geometry.check(kv)
         if total != len(tokens):
             raise WrongShape(f"KV of {total} tokens for a prompt of {len(tokens)}")
-        chosen = list(positions)
-        if (
-            not chosen
-            or any(a >= b for a, b in zip(chosen, chosen[1:], strict=False))
-            or chosen[0] < 0
-            or chosen[-1] >= total
-        ):
-            raise WrongShape("positions to refresh rise, and lie within the prompt")
+        chosen = _rising(positions, total)
         if visible is not None and tuple(visible.shape) != (len(chosen), total):
             raise WrongShape(f"a mask of {tuple(visible.shape)} for {len(chosen)} of {total} positions")
         ids = self._ids(tokens, 0)
@@ -150,6 +152,44 @@ class Engine:
         where = torch.tensor(chosen, device=self.device)
         logits = self._pass(slots, ids[:, where], where, total, last=last, visible=visible)
         return Forward(slots.kv(total), logits)
+
+    def refresh_group(
+        self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]]
+    ) -> list[Forward]:
+        """`refresh` of several prompts in one pass, each with its own positions.
+
+        Args:
+            prompts: all tokens of each of N prompts.
+            kv: [L, 2, N, T, Hkv, d] with T that of the longest prompt; what is beyond a shorter one does not matter.
+            positions: as `refresh` takes them; each prompt's last position among them.
+        """
+        batch = self._batch(prompts, kv, positions)
+        if any(chosen[-1] != len(prompt) - 1 for prompt, chosen in zip(prompts, positions, strict=True)):
+            raise WrongShape("the last position of each prompt is refreshed, for its logits")
+        slots = Slots(self.geometry, batch.capacity, self.device, kv)
+        logits = self._forward(slots, batch)
+        return [Forward(slots.kv(len(prompt), at), logits[at]) for at, prompt in enumerate(prompts)]
+
+    def deviation(
+        self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]], layer: int = 1
+    ) -> list[Tensor]:
+        """How far kept keys are from fresh ones on a check layer, at `positions` of each prompt: relative, fp32 [n].
+
+        The arguments are those of `refresh_group`, but for the last position, which need not be there. Layer 0 does not
+        depend on the context, so it tells nothing. Only the layers below `layer`, and its keys, are computed.
+        """
+        if not 1 <= layer < self.geometry.layers:
+            raise WrongShape(f"check layer {layer} of layers 1 to {self.geometry.layers - 1}")
+        batch = self._batch(prompts, kv, positions)
+        try:
+            self._forward(Slots(self.geometry, batch.capacity, self.device, kv, check=layer), batch)
+            raise AssertionError("the check layer was not reached")
+        except Enough as enough:
+            fresh = enough.keys.transpose(1, 2).float()  # [N, n, Hkv, d]
+        kept = kv[layer, KEYS].to(self.device)
+        kept = kept.gather(1, batch.positions[:, :, None, None].expand(fresh.shape)).float()
+        off = (fresh - kept).flatten(2).norm(dim=2) / fresh.flatten(2).norm(dim=2).clamp_min(1e-12)
+        return [row[len(row) - len(chosen) :] for row, chosen in zip(off, positions, strict=True)]
 
     def decode(
         self,
@@ -203,24 +243,46 @@ class Engine:
                 seen &= visible.to(self.device)
             mask = torch.zeros(seen.shape, dtype=self.geometry.dtype, device=self.device)
             mask = mask.masked_fill(~seen, torch.finfo(mask.dtype).min)[None, None]
+        return self._run(slots, ids, (where + shift)[None], mask, last)[0]
+
+    @torch.no_grad()
+    def _forward(self, slots: Slots, batch: Batch) -> Tensor:
+        """One pass of a group; logits [N, 1, vocabulary] of each member's last position."""
+        slots.aim(batch.slots, batch.capacity - 1)
+        return self._run(slots, batch.ids, batch.positions, batch.mask(self.geometry.dtype), 1)
+
+    def _run(self, slots: Slots, ids: Tensor, positions: Tensor, mask: Tensor | None, last: int) -> Tensor:
         outcome = self._model(
             input_ids=ids,
-            position_ids=(where + shift)[None],
+            position_ids=positions,
             attention_mask=mask,
             past_key_values=slots.cache,
             use_cache=True,
             logits_to_keep=last,
         )
-        return outcome.logits[0]
+        logits: Tensor = outcome.logits
+        return logits
+
+    def _batch(self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]]) -> Batch:
+        g, longest = self.geometry, max((len(prompt) for prompt in prompts), default=0)
+        if tuple(kv.shape) != (g.layers, 2, len(prompts), longest, g.heads, g.dim) or kv.dtype != g.dtype:
+            raise WrongShape(f"{tuple(kv.shape)} of {kv.dtype} for {len(prompts)} prompts of up to {longest} tokens")
+        for prompt in prompts:
+            self._check(prompt, 0)
+        chosen = [_rising(row, len(prompt)) for row, prompt in zip(positions, prompts, strict=True)]
+        return Batch.of(prompts, chosen, self.device)
 
     def _ids(self, tokens: Sequence[int], before: int) -> Tensor:
+        self._check(tokens, before)
+        return torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
+
+    def _check(self, tokens: Sequence[int], before: int) -> None:
         if not tokens:
             raise InvalidTokens("no tokens")
         if before + len(tokens) > self.tokens_max:
             raise PromptTooLong(before + len(tokens), self.tokens_max)
         if min(tokens) < 0 or max(tokens) >= self.vocabulary:
             raise InvalidTokens(f"token ids of this model are 0 to {self.vocabulary - 1}")
-        return torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
 
     def _probe(self) -> None:
         """Raises UnsupportedModel unless keys that are turned are those computed at the new positions."""

@@ -1,7 +1,14 @@
-"""Tensors of the tests are tiny: more than one thread a process only gets in the way of the others."""
+"""Tensors of the tests are tiny: more than one thread a process only gets in the way of the others.
+
+Kernels run in Triton's interpreter, so that they are tested without a GPU; it must be told before Triton is loaded.
+"""
 
 from __future__ import annotations
 
-import torch
+import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import torch  # noqa: E402  (the line above comes first)
 
 torch.set_num_threads(1)
