@@ -39,8 +39,8 @@ class Batch:
             ids.append([0] * missing + [prompt[at] for at in row])
             positions.append([0] * missing + list(row))
             slots.append([longest] * missing + list(row))
-        made = (torch.tensor(rows, dtype=torch.long, device=device) for rows in (ids, positions, slots))
-        return cls(*made, capacity=longest + 1)
+        tensors = torch.tensor([ids, positions, slots], dtype=torch.long, device=device)
+        return cls(tensors[0], tensors[1], tensors[2], longest + 1)
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """[N, 1, n, T], to be added: each token sees what is not after it."""

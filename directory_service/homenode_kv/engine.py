@@ -43,6 +43,23 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupForward:
+    """Outcome of a pass of several prompts.
+
+    Attributes:
+        kv: [L, 2, N, T, Hkv, d]; what is beyond a shorter prompt means nothing.
+        logits: [N, vocabulary] of each prompt's last token.
+    """
+
+    kv: Tensor
+    logits: Tensor
+
+    def member(self, at: int, tokens: int) -> Forward:
+        """One prompt's, of `tokens` tokens; views, not copies."""
+        return Forward(self.kv[:, :, at, :tokens], self.logits[at : at + 1])
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """Outcome of a decode.
 
@@ -155,7 +172,7 @@ class Engine:
 
     def refresh_group(
         self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]]
-    ) -> list[Forward]:
+    ) -> GroupForward:
         """`refresh` of several prompts in one pass, each with its own positions.
 
         Args:
@@ -163,24 +180,25 @@ class Engine:
             kv: [L, 2, N, T, Hkv, d] with T that of the longest prompt; what is beyond a shorter one does not matter.
             positions: as `refresh` takes them; each prompt's last position among them.
         """
-        batch = self._batch(prompts, kv, positions)
+        batch = self._batch(prompts, kv, positions, self.geometry.layers)
         if any(chosen[-1] != len(prompt) - 1 for prompt, chosen in zip(prompts, positions, strict=True)):
             raise WrongShape("the last position of each prompt is refreshed, for its logits")
         slots = Slots(self.geometry, batch.capacity, self.device, kv)
         logits = self._forward(slots, batch)
-        return [Forward(slots.kv(len(prompt), at), logits[at]) for at, prompt in enumerate(prompts)]
+        return GroupForward(slots.group(batch.capacity - 1), logits[:, -1])
 
     def deviation(
         self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]], layer: int = 1
     ) -> list[Tensor]:
         """How far kept keys are from fresh ones on a check layer, at `positions` of each prompt: relative, fp32 [n].
 
-        The arguments are those of `refresh_group`, but for the last position, which need not be there. Layer 0 does not
-        depend on the context, so it tells nothing. Only the layers below `layer`, and its keys, are computed.
+        The arguments are those of `refresh_group`, but for the last position, which need not be there, and for layers
+        above `layer`, which `kv` may lack. Layer 0 does not depend on the context, so it tells nothing. Only the layers
+        below `layer`, and its keys, are computed.
         """
         if not 1 <= layer < self.geometry.layers:
             raise WrongShape(f"check layer {layer} of layers 1 to {self.geometry.layers - 1}")
-        batch = self._batch(prompts, kv, positions)
+        batch = self._batch(prompts, kv, positions, layer + 1)
         try:
             self._forward(Slots(self.geometry, batch.capacity, self.device, kv, check=layer), batch)
             raise AssertionError("the check layer was not reached")
@@ -263,20 +281,24 @@ class Engine:
         logits: Tensor = outcome.logits
         return logits
 
-    def _batch(self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]]) -> Batch:
+    def _batch(
+        self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]], layers: int
+    ) -> Batch:
         g, longest = self.geometry, max((len(prompt) for prompt in prompts), default=0)
-        if tuple(kv.shape) != (g.layers, 2, len(prompts), longest, g.heads, g.dim) or kv.dtype != g.dtype:
+        shape = 2, len(prompts), longest, g.heads, g.dim
+        if tuple(kv.shape[1:]) != shape or not layers <= kv.shape[0] <= g.layers or kv.dtype != g.dtype:
             raise WrongShape(f"{tuple(kv.shape)} of {kv.dtype} for {len(prompts)} prompts of up to {longest} tokens")
         for prompt in prompts:
-            self._check(prompt, 0)
+            self.check(prompt, 0)
         chosen = [_rising(row, len(prompt)) for row, prompt in zip(positions, prompts, strict=True)]
         return Batch.of(prompts, chosen, self.device)
 
     def _ids(self, tokens: Sequence[int], before: int) -> Tensor:
-        self._check(tokens, before)
+        self.check(tokens, before)
         return torch.tensor([list(tokens)], dtype=torch.long, device=self.device)
 
-    def _check(self, tokens: Sequence[int], before: int) -> None:
+    def check(self, tokens: Sequence[int], before: int = 0) -> None:
+        """Raises InvalidTokens or PromptTooLong unless this model takes `tokens`, after `before` others."""
         if not tokens:
             raise InvalidTokens("no tokens")
         if before + len(tokens) > self.tokens_max:

@@ -71,3 +71,11 @@ class NotExact(KvError):
 
 class InUse(KvError):
     """What is pinned, or the master of living mirrors, cannot be dropped."""
+
+
+class NoSuchRound(KvError):
+    """The round was never begun, or is over."""
+
+
+class RoundRefused(KvError):
+    """A round that cannot be: too many, another one of the same name, a member that is not of it or joined before."""

@@ -59,7 +59,7 @@ class Enough(Exception):
 
 
 class CheckLayer(SlotLayer):
-    """Ends the pass when it gets its keys: the layers below are computed, this one's attention and all above are not."""
+    """Ends the pass when it gets its keys: layers below are computed, its own attention and all above are not."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Raises Enough."""
@@ -77,7 +77,12 @@ class Slots:
     """
 
     def __init__(
-        self, geometry: Geometry, capacity: int, device: torch.device, kv: Tensor | None = None, check: int | None = None
+        self,
+        geometry: Geometry,
+        capacity: int,
+        device: torch.device,
+        kv: Tensor | None = None,
+        check: int | None = None,
     ) -> None:
         g = geometry
         group = kv if kv is None or kv.ndim == 6 else kv[:, :, None]
@@ -97,6 +102,10 @@ class Slots:
         for layer in self._layers:
             layer.slots, layer.length = slots, length
 
-    def kv(self, tokens: int, member: int = 0) -> Tensor:
-        """The first `tokens` tokens of a member as a KV, a copy."""
-        return self._data[:, :, member, :, :tokens].transpose(2, 3).contiguous()
+    def kv(self, tokens: int) -> Tensor:
+        """The first `tokens` tokens of a single prompt as a KV, a copy."""
+        return self._data[:, :, 0, :, :tokens].transpose(2, 3).contiguous()
+
+    def group(self, tokens: int) -> Tensor:
+        """The first `tokens` tokens of all members, [L, 2, N, T, Hkv, d], a view."""
+        return self._data[:, :, :, :, :tokens].transpose(3, 4)

@@ -9,6 +9,6 @@ import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import torch  # noqa: E402  (the line above comes first)
+import torch
 
 torch.set_num_threads(1)

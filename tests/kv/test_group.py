@@ -33,7 +33,8 @@ def test_a_group_is_refreshed_as_each_alone(shape: str) -> None:
     before = together.clone()
     ours = machine.refresh_group(PROMPTS, together, CHOSEN)
     assert torch.equal(together, before), "what is given stays as it is"
-    for prompt, kv, chosen, one in zip(PROMPTS, kept, CHOSEN, ours, strict=True):
+    for at, (prompt, kv, chosen) in enumerate(zip(PROMPTS, kept, CHOSEN, strict=True)):
+        one = ours.member(at, len(prompt))
         alone = machine.refresh(prompt, kv, chosen)
         assert one.kv.shape == alone.kv.shape
         assert deviation(one.kv, alone.kv) < CLOSE
@@ -45,8 +46,9 @@ def test_a_group_is_refreshed_as_each_alone(shape: str) -> None:
 def test_a_group_computed_whole_is_each_ones_prefill() -> None:
     machine = engine()
     nothing = torch.full((3, 2, 3, 75, 2, 16), 9.0)
-    for prompt, one in zip(PROMPTS, machine.refresh_group(PROMPTS, nothing, [range(len(p)) for p in PROMPTS]), strict=True):
-        dense = machine.prefill(prompt)
+    ours = machine.refresh_group(PROMPTS, nothing, [range(len(prompt)) for prompt in PROMPTS])
+    for at, prompt in enumerate(PROMPTS):
+        one, dense = ours.member(at, len(prompt)), machine.prefill(prompt)
         assert deviation(one.kv, dense.kv) < CLOSE
         assert deviation(one.logits, dense.logits) < CLOSE
 

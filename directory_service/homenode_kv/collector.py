@@ -1,0 +1,255 @@
+"""A round's prompts computed together (TokenDance, arXiv 2604.03143, section 4.2: the KV Collector).
+
+The agents of a round read the same segments, each after a text of its own, so at other places. Reuse is decided once
+for the group, not once a prompt: each segment is looked up and loaded once; one rotation moves all copies to their
+places; one pass up to a check layer says how far the moved keys are from fresh ones; one selection takes the blocks
+that deviate most; one pass refreshes these blocks and what is the members' own, layer by layer for all.
+
+`chosen_by` says whose deviation decides. "master": the first member's alone, so that the check does not grow with the
+group. "union": a block counts as much as in the member in which it deviates most, so all are checked.
+
+What is kept of a round stays in the canonical frame: the segments' own bytes but for the refreshed blocks, turned back.
+So members of a group differ in refreshed blocks alone, and there only above layer 0, which knows no context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from homenode_kv.composing import Canonical, Composed, Request, compose, load
+from homenode_kv.engine import Engine, Forward, GroupForward
+from homenode_kv.ident import SegmentKey
+from homenode_kv.layout import KEYS
+from homenode_kv.provenance import EXACT, Provenance, approximate
+from homenode_kv.rope import Rotation
+from homenode_kv.segments import Segments
+
+ChosenBy = Literal["master", "union"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a round cost. The first six do not grow with the number of members that read the same segments.
+
+    Attributes:
+        lookups, loads: of segments, each once.
+        bases: segments that were not kept, and were computed.
+        rotations, checks, selections, passes: launches over the whole group.
+        rotated_bytes: keys that were moved.
+        checked_tokens: computed up to the check layer.
+        refreshed_tokens: of shared segments, computed afresh.
+        own_tokens: of the members' own text, computed.
+    """
+
+    lookups: int
+    loads: int
+    bases: int
+    rotations: int
+    checks: int
+    selections: int
+    passes: int
+    rotated_bytes: int
+    checked_tokens: int
+    refreshed_tokens: int
+    own_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReusePlan:
+    """What was decided for a group.
+
+    Attributes:
+        master: the member whose kept keys deviated least where they were computed afresh: to be kept dense.
+        chosen_by: whose deviation chose the blocks.
+        shared: the segments, in order of appearance.
+        refreshed: blocks of each that were refreshed.
+        deviation: of each member, on the check layer: kept keys against fresh ones in the refreshed blocks.
+        left: of each member that was checked: the mean deviation in the blocks that were not refreshed.
+        counts: what it cost.
+    """
+
+    master: str
+    chosen_by: ChosenBy
+    shared: tuple[SegmentKey, ...]
+    refreshed: tuple[tuple[int, ...], ...]
+    deviation: Mapping[str, float]
+    left: Mapping[str, float]
+    counts: Counts
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Collected:
+    """Outcome of a round.
+
+    Attributes:
+        plan: what was decided.
+        forwards: KV and next logits of each member's prompt; views into the group's.
+        provenance: of that KV.
+    """
+
+    plan: ReusePlan
+    forwards: Mapping[str, Forward]
+    provenance: Provenance
+    _rotation: Rotation
+    _canonical: Canonical | None
+    _composed: Composed
+    _group: GroupForward
+    _chosen: Tensor
+
+    def composite(self, member: str) -> Tensor:
+        """The shared segments as this member has them, canonical: [L, 2, S, Hkv, d], each from a block of its own.
+
+        What `member` does not read is as it is kept. Raises KeyError, and ValueError where nothing is shared.
+        """
+        if self._canonical is None:
+            raise ValueError("nothing is shared in this group")
+        at = list(self.forwards).index(member) if member in self.forwards else -1
+        if at < 0:
+            raise KeyError(member)
+        made, c = self._canonical.kv.clone(), self._composed
+        mine = (c.rows == at) & self._chosen[c.blocks]
+        fresh = self._group.kv[1:, :, at, c.targets[mine]]
+        made[1:, :, c.sources[mine]] = self._rotation.shift(fresh, -c.delta[mine])
+        return made
+
+
+def collect(
+    engine: Engine,
+    segments: Segments,
+    group: Sequence[Request],
+    *,
+    share: float,
+    chosen_by: ChosenBy = "union",
+    layer: int = 1,
+) -> Collected:
+    """Computes the prompts of a group, of which `share` of the shared blocks are refreshed, at least one.
+
+    Segments that are not kept are computed once, alone, and kept. Raises ValueError, WrongShape, InvalidTokens,
+    PromptTooLong, OutOfMemory.
+    """
+    if not group or len({request.member for request in group}) < len(group) or not 0 < share <= 1:
+        raise ValueError("a group has members of different names, and refreshes a share above 0 and up to 1")
+    for request in group:
+        engine.check(request.tokens)
+    canonical = load(engine, segments, group)
+    composed = compose(engine, canonical, group)
+    off, checked = _check(engine, group, composed, chosen_by, layer)
+    chosen = _select(composed, off, share)
+    positions = _positions(composed, chosen)
+    forward = engine.refresh_group(composed.prompts, composed.kv, positions)
+    names = [request.member for request in group]
+    deviation = _deviation(composed, forward, chosen, layer)
+    left = _left(composed, off, chosen, names)
+    refreshed = int(chosen[composed.blocks].sum())
+    counts = Counts(
+        lookups=canonical.lookups,
+        loads=canonical.loads,
+        bases=canonical.bases,
+        rotations=int(bool(canonical.keys)),
+        checks=int(off is not None),
+        selections=int(off is not None),
+        passes=1,
+        rotated_bytes=composed.rotated_bytes,
+        checked_tokens=checked,
+        refreshed_tokens=refreshed,
+        own_tokens=sum(map(len, positions)) - refreshed,
+    )
+    plan = ReusePlan(
+        names[min(range(len(names)), key=lambda at: deviation[at])],
+        chosen_by,
+        canonical.keys,
+        canonical.split(chosen.nonzero().flatten().tolist()),
+        dict(zip(names, deviation, strict=True)),
+        left,
+        counts,
+    )
+    forwards = {name: forward.member(at, len(composed.prompts[at])) for at, name in enumerate(names)}
+    everything = bool(chosen.all())
+    provenance = EXACT if everything else approximate(max(left.values(), default=math.inf))
+    kept = canonical if canonical.keys else None
+    return Collected(plan, forwards, provenance, engine.rotation, kept, composed, forward, chosen)
+
+
+def _check(
+    engine: Engine, group: Sequence[Request], composed: Composed, chosen_by: ChosenBy, layer: int
+) -> tuple[Tensor | None, int]:
+    """Deviation of each shared token, NaN in members that were not asked; and how many tokens were computed for it."""
+    if not len(composed.rows):
+        return None, 0
+    asked = range(len(group)) if chosen_by == "union" else range(int(composed.rows[0]), int(composed.rows[0]) + 1)
+    prompts, positions, wanted = [], [], []
+    for at in asked:
+        targets = composed.targets[composed.rows == at]
+        if not len(targets):
+            continue
+        until = int(targets[-1]) + 1
+        prompts.append(composed.prompts[at])
+        open_ = (~composed.own[at, :until]).nonzero().flatten()
+        positions.append(open_.tolist())
+        wanted.append((at, torch.isin(open_, targets)))
+    longest = max(map(len, prompts))
+    members = torch.tensor([at for at, _ in wanted], device=composed.kv.device)
+    rows = engine.deviation(prompts, composed.kv[: layer + 1, :, members, :longest], positions, layer)
+    off = torch.full(composed.rows.shape, torch.nan, device=composed.kv.device)
+    for (at, shared), row in zip(wanted, rows, strict=True):
+        off[composed.rows == at] = row[shared]
+    return off, sum(map(len, positions))
+
+
+def _select(composed: Composed, off: Tensor | None, share: float) -> Tensor:
+    """Which blocks are refreshed, bool [G]: those of largest mean deviation, each in the member where it is largest."""
+    if off is None:
+        return torch.zeros(0, dtype=torch.bool, device=composed.kv.device)
+    seen = ~off.isnan()
+    place = composed.rows[seen] * composed.block_count + composed.blocks[seen]
+    size = len(composed.prompts) * composed.block_count
+    total = torch.zeros(size, device=off.device).index_add_(0, place, off[seen])
+    count = torch.zeros(size, device=off.device).index_add_(0, place, torch.ones_like(off[seen]))
+    score = (total / count.clamp_min(1)).unflatten(0, (-1, composed.block_count)).amax(0)
+    chosen = torch.zeros(composed.block_count, dtype=torch.bool, device=off.device)
+    chosen[score.topk(math.ceil(share * composed.block_count)).indices] = True
+    return chosen
+
+
+def _positions(composed: Composed, chosen: Tensor) -> list[list[int]]:
+    """What each member computes: its own text, the chosen blocks, and its last token."""
+    compute = ~composed.own
+    kept = ~chosen[composed.blocks]
+    compute[composed.rows[kept], composed.targets[kept]] = False
+    rows = []
+    for at, prompt in enumerate(composed.prompts):
+        compute[at, len(prompt) - 1] = True
+        rows.append(compute[at, : len(prompt)].nonzero().flatten().tolist())
+    return rows
+
+
+def _deviation(composed: Composed, forward: GroupForward, chosen: Tensor, layer: int) -> list[float]:
+    """Of each member: kept keys against fresh ones in the refreshed blocks; 0 where it has none."""
+    here = chosen[composed.blocks]
+    rows, targets = composed.rows[here], composed.targets[here]
+    fresh = forward.kv[layer, KEYS][rows, targets].flatten(1).float()
+    kept = composed.kv[layer, KEYS][rows, targets].flatten(1).float()
+    members = len(composed.prompts)
+    zero = torch.zeros(members, device=fresh.device)
+    off = zero.index_add(0, rows, (fresh - kept).square().sum(1))
+    size = zero.index_add(0, rows, fresh.square().sum(1))
+    ratios: list[float] = (off / size.clamp_min(1e-12)).sqrt().tolist()
+    return ratios
+
+
+def _left(composed: Composed, off: Tensor | None, chosen: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Mean deviation of each checked member in blocks that are not refreshed."""
+    if off is None:
+        return {}
+    left = {}
+    for at, name in enumerate(names):
+        mine = off[(composed.rows == at) & ~chosen[composed.blocks]]
+        if len(mine) and not mine[0].isnan():
+            left[name] = float(mine.mean())
+    return left
