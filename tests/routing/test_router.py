@@ -77,8 +77,8 @@ def test_what_moves_faster_than_it_is_told_by_default_counts_as_it_is_measured()
 def test_exact_kv_is_what_stands_at_the_beginning_or_is_isolated() -> None:
     fleet = Fleet("w1")
     worker = fleet.streams["w1"].worker
-    own = Holding(b"o", PLAN, version(1), 1_000, provenance=Provenance.APPROXIMATE)
-    masked = Holding(b"m", PLAN, version(1), 1_000, provenance=Provenance.EXACT_BY_MASK)
+    own = Holding("o", PLAN, version(1), 1_000, provenance=Provenance.APPROXIMATE)
+    masked = Holding("m", PLAN, version(1), 1_000, provenance=Provenance.EXACT_BY_MASK)
     parts = [Part(10), plan()]
     assert cost(worker, [plan()], [holding(tokens=1_000)], exact=True).cached == 1_000
     assert cost(worker, [plan()], [own], exact=True).cached == 0
@@ -140,7 +140,7 @@ def test_a_round_keeps_together_while_there_is_room() -> None:
 def test_a_round_is_split_where_the_tokens_do_not_fit() -> None:
     fleet = Fleet("w1", "w2")
     for name in fleet.streams:
-        fleet.load(name, free_tokens=250)
+        fleet.load(name, room_tokens=250)
     assert len({fleet.route(Part(100), round="r") for _ in range(3)}) == 1
     assert len({fleet.route(Part(100), round="r") for _ in range(2)}) == 1
     assert len(fleet.router._rounds[PLACE, "r"]) == 2

@@ -29,7 +29,7 @@ class Provenance(StrEnum):
 class Holding:
     """KV of one artifact version at one worker; `digest` is its content key there."""
 
-    digest: bytes
+    digest: str
     artifact: str
     version: Version
     tokens: int
@@ -48,14 +48,14 @@ class Stored:
 class Removed:
     """KV is gone."""
 
-    digest: bytes
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class TierChanged:
     """KV was moved."""
 
-    digest: bytes
+    digest: str
     tier: Tier
 
 
@@ -82,7 +82,7 @@ class Load:
         queued: requests that wait.
         queued_tokens: tokens that they are to prefill.
         decoding: of those that run, the ones that decode.
-        free_tokens: room on the device; 0: not told.
+        room_tokens: how many the device has room for at all; 0: not told.
         reload: tokens per millisecond from each tier that is not the device.
         draining: it takes no new work.
     """
@@ -91,7 +91,7 @@ class Load:
     queued: int = 0
     queued_tokens: int = 0
     decoding: int = 0
-    free_tokens: int = 0
+    room_tokens: int = 0
     prefill_tokens_per_ms: float = 0.0
     decode_ms_per_token: float = 0.0
     reload: Mapping[Tier, float] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 Each stream's events carry the worker's epoch (its process) and a dense sequence. A hole, or a piece of a snapshot out
 of its place, makes the worker *behind*: what is known of it stays, what it tells is ignored, and a snapshot is asked
-for, which replaces everything. A worker starts behind, and its stream with a snapshot.
+for, which replaces everything. A worker starts behind.
 
 `invalidate` is called where a commit's log entry is applied, before anybody hears of the commit. It remembers the
 version as the artifact's floor, so that what a worker tells later of an older one, which it computed meanwhile, is
@@ -56,15 +56,16 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who a worker is. `address`: where callers reach it; `fingerprint`: of what it computes with."""
+    """Who a worker is. `address`: where callers reach it; `model` and `fingerprint`: what it computes with."""
 
     place: Place
     name: str
     epoch: int
     address: str = ""
-    tls: bool = False
     fingerprint: str = ""
     model: str = ""
+    tokens_max: int = 0
+    token_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +79,20 @@ class Routed:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One worker as its stream tells of it. `ask` asks it for a snapshot."""
+    """One worker as its stream tells of it. `ask` is called when a snapshot is wanted, and when it is gone: another
+    stream has its name, or with `lost` the directory's memory changed."""
 
     hello: Hello
     ask: Callable[[], None]
     heard_ms: float
     load: Load = field(default_factory=Load)
-    holdings: dict[bytes, Holding] = field(default_factory=dict)
+    holdings: dict[str, Holding] = field(default_factory=dict)
     routed: deque[Routed] = field(default_factory=lambda: deque(maxlen=SPECULATED_MAX))
     behind: bool = True
-    asked: bool = False  # for a snapshot that has not begun
     gone: bool = False
+    lost: bool = False
     expected: int = 0  # the next sequence; 0: any
-    collected: dict[bytes, Holding] | None = None  # of a snapshot under way
+    collected: dict[str, Holding] | None = None  # of a snapshot under way
 
     @property
     def requests(self) -> int:
@@ -108,7 +110,7 @@ class Placements:
         self._workers: dict[tuple[Place, str], Worker] = {}
         self._epochs: OrderedDict[tuple[Place, str], int] = OrderedDict()
         self._floors: OrderedDict[str, Version] = OrderedDict()
-        self._held: dict[str, dict[Version, dict[Worker, dict[bytes, Holding]]]] = {}  # by artifact
+        self._held: dict[str, dict[Version, dict[Worker, dict[str, Holding]]]] = {}  # by artifact
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
@@ -125,23 +127,30 @@ class Placements:
         _keep(self._epochs, name, hello.epoch, self._bounds.epochs)
         worker = self._workers[name] = Worker(hello, ask, self.clock())
         self._measure()
+        ask()
         return worker
 
-    def leave(self, worker: Worker) -> None:
+    def leave(self, worker: Worker, *, lost: bool = False) -> None:
         """A worker's stream is over, and so is all that it holds."""
         if not worker.gone:
-            worker.gone = True
+            worker.gone, worker.lost = True, lost
             del self._workers[worker.hello.place, worker.hello.name]
             self._drop(worker, list(worker.holdings.values()))
             self._measure()
+            worker.ask()
 
     def workers(self, place: Place) -> Iterator[Worker]:
         """Those of a workspace."""
         return (worker for worker in self._workers.values() if worker.hello.place == place)
 
-    def places(self) -> set[Place]:
-        """Workspaces that have workers here."""
-        return {place for place, _ in self._workers}
+    def everyone(self) -> list[Worker]:
+        """All of them."""
+        return list(self._workers.values())
+
+    @property
+    def size(self) -> int:
+        """How many holdings are known."""
+        return sum(len(worker.holdings) for worker in self._workers.values())
 
     # --- what they tell ---------------------------------------------------------------------------------------------
 
@@ -157,10 +166,8 @@ class Placements:
         hole = worker.expected not in (0, sequence)
         worker.expected = sequence + 1
         if isinstance(event, Snapshot) and event.first:
-            worker.behind, worker.asked, worker.collected = False, False, {}
+            worker.behind, worker.collected = False, {}
         elif worker.behind:
-            if not worker.asked and not isinstance(event, Load):
-                self._lose(worker)
             return Outcome.BEHIND
         elif hole or _out_of_place(worker, event):
             self._lose(worker)
@@ -190,7 +197,7 @@ class Placements:
             worker.routed.popleft()
 
     def _lose(self, worker: Worker) -> None:
-        worker.behind, worker.asked, worker.collected = True, True, None
+        worker.behind, worker.collected = True, None
         self._observer.placed("gap")
         worker.ask()
 

@@ -23,6 +23,7 @@ LEAD_MAX = 8  # requests
 SILENT_MAX_MS = 5_000.0
 EQUAL = 0.01  # of a cost
 ROUNDS_MAX = 4_096
+OTHERS_MAX = 3
 GROUP_MAX = 32  # members of a round at one worker
 
 
@@ -36,7 +37,7 @@ class Wanted:
 
     Attributes:
         caller: whoever asks; its prompts without artifacts go to the same worker.
-        fingerprint, model: "": any.
+        model: its name or its fingerprint; "": any.
         round: members of a round name the same.
         avoid: names of workers that failed.
     """
@@ -44,7 +45,6 @@ class Wanted:
     place: Place
     parts: Sequence[Part]
     caller: str = ""
-    fingerprint: str = ""
     model: str = ""
     exact: bool = False
     round: str = ""
@@ -53,10 +53,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The answer. `dead`: places of parts whose version is superseded; `how` is for metrics: held, cold, spread."""
+    """The answer, and the next best. `dead`: places of parts whose version is superseded; `how` is for metrics: held,
+    cold, spread, round."""
 
     worker: Worker
     cost: Cost
+    others: tuple[tuple[Worker, Cost], ...]
     dead: tuple[int, ...]
     how: str
 
@@ -92,15 +94,13 @@ class Router:
             self._joined(wanted, worker, group, tokens)
         named = frozenset((part.artifact, part.version) for part in parts if part.artifact)
         worker.routed.append(Routed(self._placements.clock(), tokens, named))
-        return Choice(worker, found, dead, how)
+        return Choice(worker, found, self._next_best(wanted, worker, held), dead, how)
 
     def _able(self, wanted: Wanted) -> list[Worker]:
         here = list(self._placements.workers(wanted.place))
         if not here:
             raise NoWorker("no KV worker serves this workspace: start one with `homenode kv serve`")
-        fitting = [
-            w for w in here if wanted.fingerprint in ("", w.hello.fingerprint) and wanted.model in ("", w.hello.model)
-        ]
+        fitting = [w for w in here if wanted.model in ("", w.hello.model, w.hello.fingerprint)]
         if not fitting:
             raise NoWorker("no KV worker of this workspace has that model")
         now = self._placements.clock()
@@ -123,7 +123,7 @@ class Router:
             if part.artifact and not self._placements.dead(*named):
                 holding = self._placements.held_by(worker, *named)
                 if holding is None and any(named in routed.parts for routed in worker.routed):
-                    holding = Holding(b"", *named, part.tokens)
+                    holding = Holding("", *named, part.tokens)
             found.append(holding)
         return found
 
@@ -143,13 +143,19 @@ class Router:
         named = sorted({part.artifact for part in wanted.parts if part.artifact}) or [wanted.caller]
         return max(equal, key=lambda worker: _weight(worker.hello.name, named))
 
+    def _next_best(
+        self, wanted: Wanted, worker: Worker, held: dict[Worker, list[Holding | None]]
+    ) -> tuple[tuple[Worker, Cost], ...]:
+        others = [(w, cost(w, wanted.parts, held[w], exact=wanted.exact)) for w in held if w is not worker]
+        return tuple(sorted(others, key=lambda other: other[1].ms)[:OTHERS_MAX])
+
     # --- rounds -----------------------------------------------------------------------------------------------------
 
     def _group(self, wanted: Wanted, workers: list[Worker]) -> _Group | None:
         """The round's group that has room for one more."""
         groups = self._rounds.get((wanted.place, wanted.round), ())
         for group in groups:
-            room = group.worker.load.free_tokens
+            room = group.worker.load.room_tokens
             if group.worker in workers and group.members < GROUP_MAX and (not room or group.tokens < room):
                 return group
         return None

@@ -23,11 +23,17 @@ DECODED = 16  # tokens that each request under way may decode before this one's 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`ms` for one prompt at one worker, `cached` tokens of it that need not be computed, and where each part lies."""
+    """`ms` for one prompt at one worker, tokens of it that are served as they are held, and where each part lies."""
 
     ms: float
-    cached: int
+    exact: int
+    approximate: int
     tiers: tuple[Tier | None, ...]
+
+    @property
+    def cached(self) -> int:
+        """Tokens that need not be computed."""
+        return self.exact + self.approximate
 
 
 def cost(worker: Worker, parts: Sequence[Part], held: Sequence[Holding | None], *, exact: bool) -> Cost:
@@ -35,22 +41,26 @@ def cost(worker: Worker, parts: Sequence[Part], held: Sequence[Holding | None], 
     load = worker.load
     rate = load.prefill_tokens_per_ms or TOKENS_PER_MS
     computed = moved_ms = 0.0
-    cached = 0
+    exactly = otherwise = 0
     for index, (part, holding) in enumerate(zip(parts, held, strict=True)):
         if holding is None or not _serves(holding, index, exact):
             computed += part.tokens
             continue
         tokens = min(holding.tokens, part.tokens) if part.tokens else holding.tokens
-        refreshed = 0.0 if index == 0 or holding.provenance is Provenance.EXACT_BY_MASK else REFRESHED * tokens
+        as_it_is = _serves(holding, index, True)
+        refreshed = 0.0 if as_it_is or index == 0 else REFRESHED * tokens
         computed += part.tokens - tokens + refreshed
-        cached += tokens - round(refreshed)
+        if as_it_is:
+            exactly += tokens
+        else:
+            otherwise += tokens - round(refreshed)
         moved_ms += _moved(worker, holding.tier, tokens - refreshed, rate)
     waiting = load.queued_tokens + sum(routed.tokens for routed in worker.routed)
     busy = load.decoding + len(worker.routed)
     decode_ms = busy * DECODED * load.decode_ms_per_token
     ms = (waiting + computed) / rate + moved_ms + decode_ms
     tiers = tuple(holding.tier if holding is not None else None for holding in held)
-    return Cost(ms, cached, tiers)
+    return Cost(ms, exactly, otherwise, tiers)
 
 
 def _serves(holding: Holding, index: int, exact: bool) -> bool:
