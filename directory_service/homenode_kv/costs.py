@@ -73,6 +73,10 @@ class Costs:
         """Computing the KV of `tokens` tokens took `ms`."""
         self._prefill.measured(tokens, ms)
 
+    def predict(self, tokens: int) -> float | None:
+        """What computing the KV of `tokens` tokens will take, in ms; None where nothing was measured."""
+        return self._prefill.predict(tokens)
+
     def choose(self, tier: Tier, size_bytes: int, tokens: int) -> Choice:
         """Whether an entry in `tier` should be reloaded. What was never measured is tried: so reloading, at first."""
         if tier is Tier.DEVICE:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from homenode_kv.costs import Choice, Tier
+from homenode_kv.costs import Choice, Costs, Tier
 from homenode_kv.entries import Held
 from homenode_kv.errors import InUse, NotABase, WrongShape
 from homenode_kv.ident import SegmentKey, token_hash
@@ -101,6 +101,15 @@ class Segments:
         """The longest beginning of a prompt, in whole blocks, of which exact KV is kept."""
         match = self._prefixes.match(fingerprint, salt, tokens)
         return Prefix(*match) if match else None
+
+    @property
+    def costs(self) -> Costs:
+        """Measured costs, shared with who computes KV."""
+        return self._pool.costs
+
+    def look(self, digest: str) -> Choice | None:
+        """What bringing an entry back costs; None for a miss."""
+        return self._pool.look(digest)
 
     def use(self, found: Found | Prefix) -> Held | None:
         """The KV on the device, in use until released; None if it went meanwhile. Raises OutOfMemory."""

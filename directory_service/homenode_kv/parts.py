@@ -1,0 +1,72 @@
+"""A prompt as its parts, and what became of each when its KV was composed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from homenode_kv.engine import Forward
+from homenode_kv.ident import SegmentKey
+from homenode_kv.planner import Plan, Way
+from homenode_kv.provenance import Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a prompt, tokenised by itself.
+
+    Attributes:
+        key: what its base is kept under; None for text that is not looked up (a question).
+    """
+
+    tokens: tuple[int, ...]
+    key: SegmentKey | None = None
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it is the text of an artifact's version, which changes, and not fixed text."""
+        return self.key is not None and self.key.version is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Where the KV of tokens came from; the counts add up to `tokens`."""
+
+    tokens: int = 0
+    exact: int = 0
+    exact_by_mask: int = 0
+    approximate: int = 0
+    refreshed: int = 0
+    dense: int = 0
+
+    @property
+    def reused(self) -> int:
+        """Tokens that were not computed."""
+        return self.exact + self.exact_by_mask + self.approximate
+
+    @classmethod
+    def sum(cls, uses: Sequence[Use]) -> Use:
+        """Of all of them."""
+        return cls(**{one.name: sum(getattr(use, one.name) for use in uses) for one in fields(cls)})
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Composed:
+    """A prompt's KV.
+
+    Attributes:
+        uses, ways: of each part, in order; whole: of the prompt.
+        predicted, measured: mean deviation of the keys that stayed as they were; NaN: nobody knew, nobody looked.
+        plan: what was meant; `ways` says what became of it.
+        missing: parts that name an artifact version of which no base is kept.
+    """
+
+    forward: Forward
+    uses: tuple[Use, ...]
+    whole: Use
+    ways: tuple[Way, ...]
+    provenance: Provenance
+    predicted: float
+    measured: float
+    plan: Plan
+    missing: tuple[int, ...]
