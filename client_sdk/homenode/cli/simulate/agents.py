@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import homenode
 from homenode.artifact import Artifact
 from homenode.change import Change, describe, estimate_tokens
-from homenode.cli.simulate.edits import EDITS
+from homenode.cli.simulate.corpus import load
+from homenode.cli.simulate.edits import EDITS, HISTORY
 from homenode.cli.simulate.paper import POINTER_TOKENS
 from homenode.cli.simulate.workload import ALWAYS_READ, CHANGE, OVERWRITE, POINTER, Workload
 from homenode.errors import VersionConflict
@@ -50,8 +51,8 @@ class Agent:
         self.hn = hn
         self._workload = workload
         self._texts = texts
-        self._edit = EDITS[workload.edit]
         self._context: dict[str, Artifact] = {}  # by key, what its prompt holds
+        self._corpus = load(workload.corpus, workload.artifacts) if workload.edit == HISTORY else None
 
     async def act(self, key: str | None, *, writes: bool) -> Deed | None:
         """One step: a read or a write of one artifact, or nothing."""
@@ -104,7 +105,9 @@ class Agent:
 
     async def _write(self, deed: Deed, artifact: Artifact) -> None:
         for _ in range(ATTEMPTS):
-            text = self._edit(self._texts, artifact.text)
+            text = self._edited(artifact)
+            if text is None:
+                return
             base = homenode.ANY if self._workload.writes == OVERWRITE else artifact.version
             try:
                 committed = await self.hn.put(deed.key, text, base=base)
@@ -116,3 +119,20 @@ class Agent:
             deed.committed, deed.text = committed.version, text
             return
         raise AssertionError("agents act one after another: nobody else can have committed meanwhile")
+
+    def _edited(self, artifact: Artifact) -> str | None:
+        """What it makes of the text; None: there is nothing to write, the file's history ends here."""
+        if self._corpus is None:
+            return EDITS[self._workload.edit](self._texts, artifact.text)
+        assert artifact.version is not None
+        return self._corpus.after(number_of(artifact.key), artifact.version.n - 1)  # the founder's is number 1
+
+
+def key_of(place: str, number: int) -> str:
+    """An artifact's name."""
+    return f"{place}/{number}"
+
+
+def number_of(key: str) -> int:
+    """Which artifact it is, counted from 0."""
+    return int(key.rpartition("/")[2])

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, console, table
 from homenode.cli.session import Commands
-from homenode.cli.simulate.edits import EDITS
+from homenode.cli.simulate.corpus import CorpusError, load, pinned
+from homenode.cli.simulate.edits import EDITS, HISTORY
 from homenode.cli.simulate.figures import Agreement, Result, Verdict, agreement, sum_up, verdict
 from homenode.cli.simulate.paper import ARTIFACT_TOKENS, SCENARIOS, SEEDS
 from homenode.cli.simulate.pool import Job, processors, run_all
@@ -59,7 +60,9 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     add("--scenario", type=_some(_NAMES), default=None, metavar="A,…", help="published scenarios (default: all)")
     add("--volatility", type=_numbers(0, 1), metavar="V,…", help="instead: probabilities that an action is a write")
     add("--strategy", type=_some(STRATEGIES), default=[LAZY], metavar="S,…", help=f"all, or of {', '.join(STRATEGIES)}")
-    add("--edit", type=_some(tuple(EDITS)), default=["whole"], metavar="E,…", help=f"all, or of {', '.join(EDITS)}")
+    add("--edit", type=_some(tuple(EDITS)), metavar="E,…", help=f"all, or of {', '.join(EDITS)} (default: whole)")
+    real = "instead: what its history did to the Markdown and Python files that changed most often, --artifacts of them"
+    add("--edits", metavar="REPOSITORY", help=real)
     add(
         "--lost",
         type=_numbers(0, 0.95),
@@ -70,12 +73,24 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     add("--agents", type=_wholes(2, 64), default=[4], metavar="N,…", help="default: 4")
     add("--steps", type=_wholes(1, 10_000), default=[40], metavar="S,…", help="default: 40")
     add("--artifacts", type=_wholes(1, 256), default=[3], metavar="M,…", help="default: 3")
-    add("--tokens", type=_wholes(16, 65_536), default=[ARTIFACT_TOKENS], metavar="D,…", help="of an artifact")
+    add(
+        "--tokens",
+        type=_wholes(16, 65_536),
+        default=[ARTIFACT_TOKENS],
+        metavar="D,…",
+        help="of an artifact that is made up",
+    )
     add("--max-steps", type=_wholes(0, 4_000), default=[None], metavar="K,…", help="greatest age of a copy in steps")
     add("--lease-steps", type=_whole(1, 4_000), default=10, metavar="T", help="of the strategy lease (default: 10)")
     add("--max-reads", type=_whole(0, 4_000), default=8, metavar="K", help="of the strategy access_count (default: 8)")
     show = "what a reader gets of a new version: the document, or what changed since the version in its context"
-    add("--show", choices=(AUTO, *SHOWS), default=AUTO, help=f"{show} (auto: the document where the edit is whole)")
+    add(
+        "--show",
+        type=_some((AUTO, *SHOWS)),
+        default=[AUTO],
+        metavar="S,…",
+        help=f"{', '.join(SHOWS)}: {show}; auto: the document where the edit is whole",
+    )
     writes = "over whatever is there, as published, or as compare-and-set"
     again = "what an access costs to what the context holds already: nothing, 8 tokens, or all of it"
     add("--access", type=_some(ACCESSES), default=[CONDITIONAL], metavar="A,…", help=f"{again}: {', '.join(ACCESSES)}")
@@ -94,7 +109,10 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
 def run_simulate(args: argparse.Namespace, out: Output) -> int:
     """`simulate`. Ends with 1 where more was fetched than is proved, or live runs disagree with the simulation."""
     _need_server()
-    loads = workloads(args)
+    try:
+        loads = workloads(args)
+    except CorpusError as failure:
+        raise CliError(str(failure), Exit.USAGE) from None
     pictures: list[list[Workload]] = []
     if args.plot:
         from homenode.cli.simulate import plot
@@ -138,7 +156,13 @@ def _summed(jobs: Sequence[Job], outcomes: Sequence[Sequence[Outcome]]) -> dict[
 
 
 def workloads(args: argparse.Namespace) -> list[Workload]:
-    """What the options ask for. Raises CliError."""
+    """What the options ask for. Raises CliError, CorpusError."""
+    if args.edits and args.edit:
+        raise CliError("--edit and --edits exclude each other", Exit.USAGE)
+    args.corpus = pinned(args.edits) if args.edits else ""
+    for count in args.artifacts if args.edits else ():
+        load(args.corpus, count)
+    edits = [HISTORY] if args.edits else args.edit or ["whole"]
     if args.volatility:
         if args.scenario:
             raise CliError("--scenario and --volatility exclude each other", Exit.USAGE)
@@ -147,7 +171,7 @@ def workloads(args: argparse.Namespace) -> list[Workload]:
         chosen = args.scenario or _NAMES
         bases = [Workload(one.name, one.volatility, one.base_seed) for one in SCENARIOS if one.name in chosen]
     sizes = product(args.agents, args.steps, args.artifacts, args.tokens, args.max_steps)
-    ways = product(args.strategy, args.edit, args.lost, args.access)
+    ways = product(args.strategy, edits, args.lost, args.access, args.show)
     found = [_workload(args, base, size, way) for base, size, way in product(bases, list(sizes), list(ways))]
     if len(found) > ROWS_MAX:
         raise CliError(f"{len(found)} rows are too many: at most {ROWS_MAX}", Exit.USAGE)
@@ -156,7 +180,7 @@ def workloads(args: argparse.Namespace) -> list[Workload]:
 
 def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], way: tuple[Any, ...]) -> Workload:
     agents, steps, artifacts, tokens, max_steps = size
-    strategy, edit, lost, access = way
+    strategy, edit, lost, access, show = way
     whole = edit == "whole"
     made = replace(
         base,
@@ -171,21 +195,22 @@ def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], w
         access=access,
         lease_steps=args.lease_steps,
         max_reads=args.max_reads,
-        shows=(DOCUMENT if whole else CHANGE) if args.show == AUTO else args.show,
+        shows=(DOCUMENT if whole else CHANGE) if show == AUTO else show,
         writes=(OVERWRITE if whole else COMPARE) if args.writes == AUTO else args.writes,
+        corpus=args.corpus,
     )
-    return replace(made, scenario=" ".join([base.scenario, *_different(args, made)]))
+    said = [made.shows] * (show != AUTO) + [made.writes] * (args.writes != AUTO)
+    return replace(made, scenario=" ".join([base.scenario, *_different(made), *said]))
 
 
-def _different(args: argparse.Namespace, load: Workload) -> list[str]:
+def _different(load: Workload) -> list[str]:
     """What a row's name has to say beside its scenario."""
     marks = (
         ("n", load.agents, 4), ("S", load.steps, 40), ("m", load.artifacts, 3), ("d", load.tokens, ARTIFACT_TOKENS),
         ("K", load.max_steps, None),
     )  # fmt: skip
     said = [f"{mark}={value}" for mark, value, usual in marks if value != usual]
-    said += [load.access] * (load.access != CONDITIONAL)
-    return said + [one for one, asked in ((load.shows, args.show), (load.writes, args.writes)) if asked != AUTO]
+    return said + [load.access] * (load.access != CONDITIONAL)
 
 
 def tell(out: Output, results: Sequence[Result], verdicts: Sequence[Verdict]) -> None:
@@ -216,8 +241,9 @@ def tell(out: Output, results: Sequence[Result], verdicts: Sequence[Verdict]) ->
 
 
 def _floor(result: Result) -> str:
-    """Where the context pays again for what it holds, nothing is proved."""
-    return _part(result.floors[1]) if result.workload.access == CONDITIONAL else "-"
+    """Where the context pays again for what it holds, or sizes differ, nothing is proved."""
+    fixed = result.workload.access == CONDITIONAL and not result.workload.corpus
+    return _part(result.floors[1]) if fixed else "-"
 
 
 def _part(value: float) -> str:

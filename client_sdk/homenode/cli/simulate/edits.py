@@ -1,6 +1,6 @@
 """The texts of a simulation: lines of hexadecimal digits, and what a write does to them.
 
-Random digits are the hard case: nothing in them compresses well or is repeated by chance.
+Random digits are the hard case: nothing in them compresses well or is repeated by chance. `corpus` has real edits.
 """
 
 from __future__ import annotations
@@ -47,4 +47,6 @@ def _replace(rng: random.Random, text: str, count: int) -> str:
 
 
 Edit = Callable[[random.Random, str], str]
+#: The edit model of real texts.
+HISTORY = "history"
 EDITS: dict[str, Edit] = {"whole": whole, "append": append, "one_line": one_line, "one_block": one_block}

@@ -18,7 +18,7 @@ from typing import Any
 
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.session import TLS_OPTIONS, connected
-from homenode.cli.simulate.agents import Deed
+from homenode.cli.simulate.agents import Deed, key_of
 from homenode.cli.simulate.pool import Job
 from homenode.cli.simulate.run import Outcome, found, play
 from homenode.errors import HomenodeError
@@ -118,7 +118,7 @@ async def run_live(
         for came, (load, seeds) in zip(outcomes, jobs, strict=True):
             for seed in seeds:
                 place = f"simulate/{secrets.token_hex(4)}"
-                keys = [f"{place}/{number}" for number in range(load.artifacts)]
+                keys = [key_of(place, number) for number in range(load.artifacts)]
                 try:
                     truth = await found(hn, load, seed, keys)
                     run = {

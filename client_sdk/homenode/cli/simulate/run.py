@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import homenode
-from homenode.cli.simulate.agents import Agent, Deed
-from homenode.cli.simulate.edits import fresh
+from homenode.cli.simulate.agents import Agent, Deed, key_of
+from homenode.cli.simulate.corpus import load
+from homenode.cli.simulate.edits import HISTORY, fresh
 from homenode.cli.simulate.loop import run
 from homenode.cli.simulate.paper import ACT_PROBABILITY, SIGNAL_TOKENS
 from homenode.cli.simulate.truth import Truth
@@ -123,8 +124,9 @@ async def play(workload: Workload, seed: int, truth: Truth, stage: Stage) -> Out
 async def found(hn: homenode.Homenode, workload: Workload, seed: int, keys: Sequence[str]) -> Truth:
     """Make the artifacts, under the workload's policy. Raises HomenodeError."""
     truth, texts = Truth(workload), random.Random(f"{seed} first texts")
-    for key in keys:
-        text = fresh(texts, 4 * workload.tokens)
+    histories = load(workload.corpus, workload.artifacts).texts if workload.edit == HISTORY else ()
+    for number, key in enumerate(keys):
+        text = histories[number][0] if histories else fresh(texts, 4 * workload.tokens)
         made = await hn.put(key, text)
         assert made.version is not None
         truth.found(key, made.version, text)
@@ -156,7 +158,7 @@ async def _simulate(workload: Workload, seed: int) -> Outcome:
     server = _server(workload, seed)
     await server.start()
     founder, _ = await _connect(server, seed, "founder")
-    truth = await found(founder, workload, seed, [f"artifact-{number}" for number in range(workload.artifacts)])
+    truth = await found(founder, workload, seed, [key_of("artifact", number) for number in range(workload.artifacts)])
     await founder.close()
     connected = [await _connect(server, seed, f"agent-{number}") for number in range(workload.agents)]
     agents = [Agent(hn, workload, texts_of(seed, number)) for number, (hn, _) in enumerate(connected)]

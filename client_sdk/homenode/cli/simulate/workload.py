@@ -29,6 +29,7 @@ class Workload:
         lost: probability that what the directory sends an agent between two steps is lost.
         lease_steps, max_reads: of the strategies that have such a bound.
         max_steps: K, under any strategy; None: no such bound.
+        corpus: of the edit model history, the repository (`corpus.pinned`) whose files are the artifacts.
     """
 
     scenario: str
@@ -47,6 +48,7 @@ class Workload:
     lease_steps: int = 10
     max_reads: int = 8
     max_steps: int | None = None
+    corpus: str = ""
 
     @property
     def policy(self) -> dict[str, Any]:
