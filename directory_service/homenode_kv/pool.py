@@ -88,6 +88,10 @@ class Pool:
         """What a tier's entries take."""
         return self._bytes[tier]
 
+    def bytes_max(self, tier: Tier) -> int:
+        """What a tier's entries may take."""
+        return self._bytes_max[tier]
+
     def put(self, key: str, kv: Tensor, meta: Mapping[str, str] | None = None) -> None:
         """Keeps a KV on the device, in place of what has the same key. Raises OutOfMemory, WrongShape, InUse."""
         tokens = self.geometry.check(kv)

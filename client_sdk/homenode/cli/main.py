@@ -12,7 +12,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from homenode.cli import bench, demo, doctor, edit, export, files, look, replay, restore, serve, simulate, top, watch
+from homenode.cli import (
+    bench,
+    demo,
+    doctor,
+    edit,
+    export,
+    files,
+    kv,
+    look,
+    replay,
+    restore,
+    serve,
+    simulate,
+    top,
+    watch,
+)
 from homenode.cli.exits import CliError, Exit, epilog, exit_of, fields_of
 from homenode.cli.output import Output
 from homenode.cli.session import address_options, installed_version
@@ -21,7 +36,7 @@ from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable
 DEFAULT_URL = "homenode://127.0.0.1:7400/main"
 DEFAULT_TIMEOUT_S = 10.0
 
-_GROUPS = (serve, files, edit, look, watch, top, export, restore, replay, doctor, bench, simulate, demo)
+_GROUPS = (serve, files, edit, look, watch, top, export, restore, replay, doctor, bench, simulate, kv, demo)
 _DESCRIPTION = """\
 Shared artifacts for a fleet of agents: read, write and watch what a Homenode directory keeps.
 

@@ -1,0 +1,193 @@
+"""One call's work on the engine's thread: the prompt from what is kept and what must be computed, then the text."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from homenode_kv.engine import Forward, greedy
+from homenode_kv.errors import PromptTooLong
+from homenode_kv.provenance import EXACT, Kind, Provenance
+from homenode_kv.segments import Found, Prefix
+from homenode_kv.worker.keeper import NS_PER_MS, Keeper
+from homenode_kv.worker.outputs import Output, Outputs
+from homenode_kv.worker.prompts import Prompt
+from homenode_kv.worker.text import Pieces, Tokenizer
+
+
+class Stopped(Exception):
+    """Nobody waits for the text any more."""
+
+
+@dataclass(slots=True)
+class Use:
+    """Where the KV of tokens came from."""
+
+    tokens: int = 0
+    exact: int = 0
+    exact_by_mask: int = 0
+    approximate: int = 0
+    refreshed: int = 0
+    dense: int = 0
+
+    @property
+    def reused(self) -> int:
+        """Tokens that were not computed."""
+        return self.exact + self.exact_by_mask + self.approximate
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A prompt's KV.
+
+    Attributes:
+        uses: of each piece.
+        whole: of the prompt, tokens before the first piece included.
+        predicted, measured: relative error of keys; NaN: not known.
+    """
+
+    forward: Forward
+    uses: tuple[Use, ...]
+    whole: Use
+    provenance: Provenance
+    predicted: float = 0.0
+    measured: float = math.nan
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be written, and where it goes.
+
+    Attributes:
+        told: hears of pieces of text as they come, with their tokens, on the engine's thread.
+        stop: set when nobody waits any more.
+    """
+
+    prompt: Prompt
+    tokens_max: int
+    told: Callable[[str, list[int]], None]
+    temperature: float = 0.0
+    seed: int = 0
+    keep_output: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Outcome of a job. `first_ns`: when the first token was there. `ended`: by the model, not by a limit."""
+
+    composed: Composed
+    tokens: int
+    ended: bool
+    at_context: bool
+    prefill_ms: float
+    first_ns: int
+    decode_ms: float
+    output_id: str
+
+
+def compose(keeper: Keeper, prompt: Prompt) -> Composed:
+    """The prompt's exact KV: the longest beginning that is kept, the rest computed over it."""
+    tokens = prompt.tokens
+    kept, past = _beginning(keeper, prompt)
+    began_ns = time.monotonic_ns()
+    forward = keeper.engine.prefill(tokens[kept:], past)
+    keeper.pool.costs.prefilled(len(tokens) - kept, (time.monotonic_ns() - began_ns) / NS_PER_MS)
+    uses = []
+    for start, piece in prompt.placed():
+        exact = max(0, min(kept - start, len(piece.tokens)))
+        uses.append(Use(len(piece.tokens), exact=exact, dense=len(piece.tokens) - exact))
+    whole = Use(len(tokens), exact=kept, dense=len(tokens) - kept)
+    return Composed(forward, tuple(uses), whole, EXACT, 0.0, 0.0)
+
+
+def _beginning(keeper: Keeper, prompt: Prompt) -> tuple[int, Tensor | None]:
+    """How many tokens the prompt begins with whose exact KV is kept, and that KV; at least one is left to compute."""
+    most = len(prompt.tokens) - 1
+    candidates: list[Found | Prefix] = []
+    if (prefix := keeper.prefix(prompt.tokens)) is not None:
+        candidates.append(prefix)
+    if prompt.pieces and not prompt.lead and prompt.pieces[0].tokens:
+        found = keeper.find(prompt.pieces[0])
+        if found is not None and found.provenance.kind is Kind.EXACT:
+            candidates.append(found)
+    for candidate in sorted(candidates, key=lambda one: one.tokens, reverse=True):
+        count = min(candidate.tokens, most)
+        choice = keeper.pool.look(candidate.digest)
+        if not count or choice is None or not choice.reload:
+            continue
+        if (held := keeper.use(candidate)) is not None:
+            with held:
+                return count, held.kv(count)
+    return 0, None
+
+
+def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> Written:
+    """Runs a job. Raises Stopped, PromptTooLong, and what the engine raises."""
+    if job.stop.is_set():
+        raise Stopped
+    prompt = job.prompt
+    room = keeper.engine.tokens_max - len(prompt.tokens)
+    if room < 1:
+        raise PromptTooLong(len(prompt.tokens) + 1, keeper.engine.tokens_max)
+    began_ns = time.monotonic_ns()
+    try:
+        composed = compose(keeper, prompt)
+    except torch.OutOfMemoryError:  # of the device: once more, without what was only kept for later
+        keeper.relieve()
+        outputs.clear()
+        composed = compose(keeper, prompt)
+    ready_ns = time.monotonic_ns()
+    first_ns = 0
+    pieces, waiting = Pieces(tokenizer.decode), list[int]()
+
+    def told(token: int) -> None:
+        nonlocal first_ns
+        if job.stop.is_set():
+            raise Stopped
+        first_ns = first_ns or time.monotonic_ns()
+        waiting.append(token)
+        if text := pieces.add(token):
+            job.told(text, waiting.copy())
+            waiting.clear()
+
+    limit = min(job.tokens_max, room)
+    decoded = keeper.engine.decode(composed.forward, limit, end=tokenizer.ends, choose=_choice(job), told=told)
+    done_ns = time.monotonic_ns()
+    if (rest := pieces.rest()) or waiting:
+        job.told(rest, waiting)
+    if composed.provenance.kind is Kind.EXACT:
+        forward = Forward(decoded.kv, composed.forward.logits)
+        keeper.keep_prompt(prompt, [*prompt.tokens, *decoded.tokens], forward)
+    output_id = ""
+    if job.keep_output and decoded.tokens:
+        canonical = keeper.engine.rotation.shift(decoded.kv[:, :, decoded.start :], -decoded.start)
+        output_id = outputs.keep(Output(decoded.tokens, canonical.cpu()))
+    return Written(
+        composed,
+        tokens=len(decoded.tokens),
+        ended=len(decoded.tokens) < limit,
+        at_context=limit == room < job.tokens_max,
+        prefill_ms=(ready_ns - began_ns) / NS_PER_MS,
+        first_ns=first_ns or done_ns,
+        decode_ms=(done_ns - ready_ns) / NS_PER_MS,
+        output_id=output_id,
+    )
+
+
+def _choice(job: Job) -> Callable[[Tensor], int]:
+    if job.temperature <= 0:
+        return greedy
+    generator = torch.Generator().manual_seed(job.seed)
+
+    def drawn(logits: Tensor) -> int:
+        weights = torch.softmax(logits.float().cpu() / job.temperature, dim=-1)
+        return int(torch.multinomial(weights, 1, generator=generator))
+
+    return drawn

@@ -1,0 +1,298 @@
+"""What a worker keeps, by artifact and version: bases of segments, and whole prompts as exact prefixes.
+
+Runs on the engine's thread. Who looks for the KV of an artifact names the version, so a superseded one is found by
+nobody who has read since; `supersede` also takes it out of the pool, and keeps the newest aside for its successor: what
+both texts begin with need not be computed again, for under causal attention KV depends on nothing that comes after it.
+
+A prompt that was computed whole is kept as a prefix for the next one that begins alike. It is exact for its tokens
+whatever becomes of the versions in it; but nobody who reads coherently asks for it again, so it is cut before the
+superseded artifact: what comes before is as good as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from homenode_kv.costs import Tier
+from homenode_kv.engine import Engine, Forward
+from homenode_kv.entries import Held
+from homenode_kv.errors import InUse, OutOfMemory
+from homenode_kv.ident import SegmentKey, Version
+from homenode_kv.ledger import BLOCK_TOKENS
+from homenode_kv.pool import Pool
+from homenode_kv.provenance import EXACT, Kind, Provenance
+from homenode_kv.segments import Found, Prefix, Segments
+from homenode_kv.worker.prompts import Piece, Prompt, common
+
+ASIDE_MAX = 64
+NEWEST_MAX = 4_096
+#: Of a prompt: where each artifact first begins, and its version.
+Starts = dict[str, tuple[int, Version]]
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """KV of an artifact version, as the directory is told of it. `tier` None: it is not kept any more."""
+
+    digest: str
+    artifact: str
+    version: Version
+    tokens: int
+    provenance: Provenance
+    tier: Tier | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    key: SegmentKey
+    tokens: array[int]
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Outcome of `Keeper.base`: tokens that had to be computed, and whether the KV is kept."""
+
+    computed: int
+    provenance: Provenance
+    kept: bool
+
+
+class Keeper:
+    """See the module.
+
+    Args:
+        tell: hears of every artifact version that comes, moves or goes, on the engine's thread.
+    """
+
+    def __init__(
+        self, engine: Engine, pool: Pool, fingerprint: str, salt: bytes, tell: Callable[[Holding], None]
+    ) -> None:
+        self.engine = engine
+        self.pool = pool
+        self.fingerprint = fingerprint
+        self._salt = salt
+        self._tell = tell
+        self._known: dict[str, _Known] = {}  # content key -> artifact version
+        self._versions: dict[str, dict[str, None]] = {}  # artifact -> content keys
+        self._whole: dict[str, tuple[array[int], Starts]] = {}  # prompts
+        self._newest: dict[str, Version] = {}  # of artifacts that changed lately
+        self._aside: OrderedDict[str, tuple[array[int], Held]] = OrderedDict()  # artifact -> superseded base
+        pool.on_change = self._moved
+        self.segments = Segments(pool)
+
+    def close(self) -> None:
+        """Lets go of what is in use."""
+        while self._aside:
+            self._aside.popitem()[1][1].release()
+
+    # --- bases --------------------------------------------------------------------------------------------------------
+
+    def key_of(self, piece: Piece) -> SegmentKey:
+        """What the piece's KV is kept and found by."""
+        return SegmentKey.of(self.fingerprint, self._salt, piece.tokens, piece.artifact, piece.version)
+
+    def find(self, piece: Piece) -> Found | None:
+        """The piece's base, or None."""
+        key = self.key_of(piece)
+        found = self.segments.find(key)
+        if found is not None and piece.artifact and found.digest not in self._known:  # of an earlier run
+            self._note(key, piece, found.provenance)
+        return found
+
+    def prefix(self, tokens: list[int]) -> Prefix | None:
+        """The longest beginning of a prompt of which exact KV is kept."""
+        return self.segments.prefix(self.fingerprint, self._salt, tokens)
+
+    def use(self, found: Found | Prefix) -> Held | None:
+        """As `Segments.use`; None also where there is no room for it on the device."""
+        try:
+            return self.segments.use(found)
+        except OutOfMemory:
+            return None
+
+    def base(self, piece: Piece) -> Base:
+        """Makes the piece's base unless it is there: from its predecessor's, as far as both begin alike."""
+        if (found := self.find(piece)) is not None:
+            return Base(0, found.provenance, True)
+        cut, past = self._ancestor(piece)
+        began_ns = time.monotonic_ns()
+        forward = self.engine.prefill(piece.tokens[cut:], past)
+        self.pool.costs.prefilled(len(piece.tokens) - cut, (time.monotonic_ns() - began_ns) / NS_PER_MS)
+        return Base(len(piece.tokens) - cut, EXACT, self.keep(piece, forward.kv, EXACT))
+
+    def keep(self, piece: Piece, kv: Tensor, provenance: Provenance) -> bool:
+        """Keeps KV at position 0 as the piece's base.
+
+        False where there is no room, what is kept is as good, or the version was superseded while it was computed.
+        """
+        if piece.version is not None and piece.version < self._newest.get(piece.artifact, piece.version):
+            return False
+        key = self.key_of(piece)
+        try:
+            kept = self.segments.put(key, piece.tokens, kv, provenance)
+        except OutOfMemory:
+            return False
+        if kept and piece.artifact:
+            self._note(key, piece, provenance)
+        return kept
+
+    def _ancestor(self, piece: Piece) -> tuple[int, Tensor | None]:
+        """What an exact base of another version of the artifact has in common with this one, and its KV."""
+        aside = self._aside.pop(piece.artifact, None)
+        if aside is not None:
+            tokens, held = aside
+            with held:
+                cut = min(common(tokens, piece.tokens), len(piece.tokens) - 1)
+                if cut:
+                    return cut, held.kv(cut)
+        best, cut = "", 0
+        for digest in self._versions.get(piece.artifact, ()) if piece.artifact else ():
+            known = self._known[digest]
+            alike = min(common(known.tokens, piece.tokens), len(piece.tokens) - 1)
+            if alike > cut and known.provenance.kind is Kind.EXACT:
+                best, cut = digest, alike
+        held_now = self.use(Prefix(best, cut)) if best else None
+        if held_now is None:
+            return 0, None
+        with held_now:
+            return cut, held_now.kv(cut)
+
+    # --- prompts ------------------------------------------------------------------------------------------------------
+
+    def keep_prompt(self, prompt: Prompt, tokens: list[int], forward: Forward) -> None:
+        """Keeps exact KV of a whole prompt (and what was written after it), and the base of what it begins with."""
+        placed = [(start, piece) for start, piece in prompt.placed() if piece.artifact and piece.tokens]
+        if placed and placed[0][0] == 0 and self.find(placed[0][1]) is None:
+            first = placed[0][1]
+            self.keep(first, forward.kv[:, :, : len(first.tokens)], EXACT)
+        covered = self.prefix(tokens)
+        if covered is not None and covered.tokens >= len(tokens) - len(tokens) % BLOCK_TOKENS:
+            return
+        starts: Starts = {}
+        for start, piece in placed:
+            assert piece.version is not None
+            starts.setdefault(piece.artifact, (start, piece.version))
+        self._keep_whole(tokens, forward.kv, starts)
+        if covered is not None and covered.digest in self._whole:  # the longer one serves in its place
+            if len(self._whole[covered.digest][0]) // BLOCK_TOKENS * BLOCK_TOKENS <= covered.tokens:
+                self._drop(covered.digest)
+
+    def _keep_whole(self, tokens: list[int], kv: Tensor, starts: Starts) -> None:
+        if len(tokens) < BLOCK_TOKENS:
+            return  # prefixes are found in whole blocks
+        key = SegmentKey.of(self.fingerprint, self._salt, tokens)
+        try:
+            if self.segments.put(key, tokens, kv, EXACT):
+                self._whole[key.digest] = array("q", tokens), starts
+        except OutOfMemory:
+            return
+
+    # --- coherence ----------------------------------------------------------------------------------------------------
+
+    def supersede(self, artifact: str, current: Version, *, deleted: bool = False) -> int:
+        """Takes all versions of an artifact below `current` out of use, that one too where it is a deletion.
+
+        Returns how many segments went. The newest exact one stays aside for its successor, if there is one.
+        """
+        self._newest[artifact] = max(current, self._newest.pop(artifact, current))
+        if len(self._newest) > NEWEST_MAX:
+            del self._newest[next(iter(self._newest))]
+        known = [self._known[digest] for digest in self._versions.get(artifact, ())]
+        old = [one for one in known if _version(one) < current or (deleted and _version(one) == current)]
+        if old and not deleted:
+            self._put_aside(artifact, max(old, key=_version))
+        for one in old:
+            self.segments.drop_version(one.key)
+            self._forget(one.key.digest)
+        self._cut_prompts(artifact, current)
+        return len(old)
+
+    def versions(self) -> dict[str, set[Version]]:
+        """The artifact versions that are kept."""
+        return {
+            artifact: {_version(self._known[digest]) for digest in digests}
+            for artifact, digests in self._versions.items()
+        }
+
+    def _put_aside(self, artifact: str, known: _Known) -> None:
+        entry = self.pool.entry(known.key.digest)
+        if entry is None or entry.tier is Tier.DISK or known.provenance.kind is not Kind.EXACT:
+            return
+        held = self.use(Prefix(known.key.digest, entry.tokens))
+        if held is None:
+            return
+        if (former := self._aside.pop(artifact, None)) is not None:
+            former[1].release()
+        self._aside[artifact] = known.tokens, held
+        if len(self._aside) > ASIDE_MAX:
+            self._aside.popitem(last=False)[1][1].release()
+
+    def _cut_prompts(self, artifact: str, current: Version) -> None:
+        for digest, (tokens, starts) in list(self._whole.items()):
+            start, version = starts.get(artifact, (0, current))
+            if version >= current:
+                continue
+            entry = self.pool.entry(digest)
+            left = start // BLOCK_TOKENS * BLOCK_TOKENS
+            if left and entry is not None and entry.tier is Tier.DEVICE:
+                if (held := self.use(Prefix(digest, left))) is not None:
+                    with held:
+                        before = {name: at for name, at in starts.items() if at[0] < left}
+                        self._keep_whole(tokens[:left].tolist(), held.kv(left), before)
+            self._drop(digest)
+
+    # --- books --------------------------------------------------------------------------------------------------------
+
+    def relieve(self) -> None:
+        """Gives up what is only kept for later speed, when memory is short."""
+        self.close()
+
+    def _drop(self, digest: str) -> None:
+        self._whole.pop(digest, None)
+        try:
+            self.pool.drop(digest)
+        except InUse:
+            return
+
+    def _note(self, key: SegmentKey, piece: Piece, provenance: Provenance) -> None:
+        self._known[key.digest] = _Known(key, array("q", piece.tokens), provenance)
+        self._versions.setdefault(piece.artifact, {})[key.digest] = None
+        entry = self.pool.entry(key.digest)
+        assert entry is not None
+        self._told(key.digest, entry.tier)
+
+    def _forget(self, digest: str) -> None:
+        known = self._known.get(digest)
+        if known is None:
+            return
+        self._told(digest, None)
+        del self._known[digest]
+        digests = self._versions[known.key.artifact]
+        del digests[digest]
+        if not digests:
+            del self._versions[known.key.artifact]
+
+    def _moved(self, digest: str, before: Tier | None, after: Tier | None) -> None:
+        """The pool tells."""
+        if after is None:
+            self._forget(digest)
+            self._whole.pop(digest, None)
+        elif digest in self._known:
+            self._told(digest, after)
+
+    def _told(self, digest: str, tier: Tier | None) -> None:
+        known = self._known[digest]
+        self._tell(Holding(digest, known.key.artifact, _version(known), len(known.tokens), known.provenance, tier))
+
+
+def _version(known: _Known) -> Version:
+    assert known.key.version is not None
+    return known.key.version

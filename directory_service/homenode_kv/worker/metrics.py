@@ -1,0 +1,108 @@
+"""What a worker shows to Prometheus."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from homenode_kv.costs import Tier
+from homenode_kv.pool import Pool
+
+if TYPE_CHECKING:
+    from homenode_kv.worker.generation import Composed, Use
+
+LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+ERRORS = (1e-6, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+MEMBERS = (1, 2, 3, 5, 8, 12, 20, 32, 64)
+KINDS = ("exact", "exact_by_mask", "approximate", "refreshed", "dense")
+
+
+class Metrics:
+    """All metrics of one worker, in a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._calls = Counter("homenode_kv_calls", "Calls ended.", ["method", "outcome"], registry=self.registry)
+        self._hits = Counter(
+            "homenode_kv_prompts", "Prompts, by the weakest provenance of what was reused.", ["provenance"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._tokens = Counter(
+            "homenode_kv_prompt_tokens", "Tokens of prompts, by where their KV came from.", ["source"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._written = Counter("homenode_kv_output_tokens", "Tokens written.", registry=self.registry)
+        self._flops = Counter(
+            "homenode_kv_flops_saved", "Operations that prefills of reused tokens would have taken, about.",
+            registry=self.registry,
+        )  # fmt: skip
+        self._predicted = self._histogram("predicted_error", "Relative error of keys that a plan expected.", ERRORS)
+        self._measured = self._histogram("measured_error", "Relative error of keys on the check layer.", ERRORS)
+        self._ttft = self._histogram("ttft_seconds", "Time from a request to its first token.", LATENCY_S)
+        self._queue = self._histogram("queue_seconds", "Time that a call waited for its turn.", LATENCY_S)
+        self._members = self._histogram("round_members", "Prompts that were computed together.", MEMBERS)
+        self._superseded = Counter(
+            "homenode_kv_superseded", "Segments let go because their version was superseded.", registry=self.registry
+        )
+        for kind in KINDS:
+            self._tokens.labels(kind)
+        for kind in ("dense", "exact", "exact_by_mask", "approximate"):
+            self._hits.labels(kind)
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(f"homenode_kv_{name}", text, buckets=bounds, registry=self.registry)
+
+    def watch_pool(self, pool: Pool) -> None:
+        """Levels and counters of the pool, read when they are asked for."""
+        held = Gauge("homenode_kv_bytes", "Bytes of KV.", ["tier"], registry=self.registry)
+        limit = Gauge("homenode_kv_bytes_max", "Most bytes of KV.", ["tier"], registry=self.registry)
+        for tier in Tier:
+            held.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes(tier)))  # type: ignore[misc]
+            limit.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes_max(tier)))  # type: ignore[misc]
+        gauge = Gauge("homenode_kv_entries", "KV that is kept: bases, prompts and anchors.", registry=self.registry)
+        gauge.set_function(lambda: float(len(pool)))
+        events = Gauge(
+            "homenode_kv_pool_events", "What the pool did since it began.", ["event"], registry=self.registry
+        )
+        counters = pool.counters
+        events.labels("lost").set_function(lambda: float(counters.lost))
+        events.labels("refused").set_function(lambda: float(counters.refused))
+        events.labels("broken").set_function(lambda: float(counters.broken))
+        events.labels("reloaded").set_function(lambda: float(sum(counters.reloaded.values())))
+        events.labels("demoted").set_function(lambda: float(sum(counters.demoted.values())))
+
+    def called(self, method: str, outcome: str) -> None:
+        """A call ended: "ok" or a reason."""
+        self._calls.labels(method, outcome).inc()
+
+    def composed(self, composed: Composed, token_flops: int) -> None:
+        """A prompt's KV is there."""
+        whole = composed.whole
+        for kind in KINDS:
+            self._tokens.labels(kind).inc(getattr(whole, kind))
+        self._hits.labels(_weakest(whole)).inc()
+        self._flops.inc(whole.reused * token_flops)
+        if whole.reused:
+            self._predicted.observe(composed.predicted)
+            if not math.isnan(composed.measured):
+                self._measured.observe(composed.measured)
+
+    def written(self, tokens: int, ttft_ms: float, queue_ms: float, members: int = 1) -> None:
+        """A text is written."""
+        self._written.inc(tokens)
+        self._ttft.observe(ttft_ms / 1000)
+        self._queue.observe(queue_ms / 1000)
+        self._members.observe(members)
+
+    def superseded(self, segments: int) -> None:
+        """A version went."""
+        self._superseded.inc(segments)
+
+
+def _weakest(use: Use) -> str:
+    for kind in ("approximate", "exact_by_mask", "exact"):
+        if getattr(use, kind):
+            return kind
+    return "dense"

@@ -1,0 +1,96 @@
+"""Loading a model by what a user calls it: a folder, an id that transformers knows, or "demo"."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from homenode_kv.engine import Engine
+from homenode_kv.errors import UnsupportedModel
+from homenode_kv.worker.text import Tokenizer
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, ready to compute.
+
+    Attributes:
+        name: as it was asked for; of a folder, the folder's name.
+        token_flops: of one token in a plain prefill, about: two for each parameter.
+    """
+
+    name: str
+    engine: Engine
+    tokenizer: Tokenizer
+    fingerprint: str
+    token_flops: int
+
+
+def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
+    """A model and its tokenizer.
+
+    Args:
+        name: a folder, an id of a model that transformers can find, or "demo" for the one that comes with the package.
+        device: such as "cpu" or "cuda".
+        dtype: such as "bfloat16"; "": as the model's files say.
+
+    Raises UnsupportedModel for what this tier cannot serve, OSError for what cannot be read.
+    """
+    tokenizer, model = _demo() if name == DEMO else _files(name, dtype)
+    engine = Engine(model.to(device).eval(), tokenizer=tokenizer.digest)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    shown = Path(name).resolve().name if Path(name).is_dir() else name
+    return Loaded(shown, engine, tokenizer, engine.fingerprint(), 2 * parameters)
+
+
+def _demo() -> tuple[Tokenizer, Any]:
+    try:
+        words: Any = importlib.import_module("homenode_kv.demo.tokenizer")
+        model = importlib.import_module("homenode_kv.demo.model").load_model()
+    except (ImportError, ValueError) as error:
+        raise UnsupportedModel(f"there is no demo model here: {error}") from None
+    digest = hashlib.sha256(json.dumps([words.VOCABULARY, words.decode(range(words.VOCABULARY))]).encode()).hexdigest()
+    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID})), model
+
+
+def _files(name: str, dtype: str) -> tuple[Tokenizer, Any]:
+    wanted: Any = getattr(torch, dtype, None) if dtype else "auto"
+    if wanted is None:
+        raise UnsupportedModel(f"no dtype is called {dtype!r}")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=wanted)
+    except ValueError as error:
+        raise UnsupportedModel(f"transformers knows no causal language model in {name!r}: {error}") from error
+    return tokenizer_of(AutoTokenizer.from_pretrained(name), model), model
+
+
+def tokenizer_of(found: Any, model: Any) -> Tokenizer:
+    """A tokenizer of transformers as ours."""
+    backend = getattr(found, "backend_tokenizer", None)
+    named = backend.to_str() if backend is not None else json.dumps(sorted(found.get_vocab().items()))
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = found.eos_token_id if ends is None else ends
+
+    def encode(text: str) -> list[int]:
+        return list(found.encode(text, add_special_tokens=False))
+
+    def decode(tokens: Sequence[int]) -> str:
+        return str(found.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    return Tokenizer(
+        digest=hashlib.sha256(named.encode()).hexdigest(),
+        encode=encode,
+        decode=decode,
+        begin=tuple(token for token in found.encode("")[:1] if token == found.bos_token_id),
+        ends=frozenset([ends] if isinstance(ends, int) else ends or ()),
+    )

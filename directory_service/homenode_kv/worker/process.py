@@ -1,0 +1,256 @@
+"""A worker process: put together, run until a signal, put away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import start_http_server
+
+import homenode
+from homenode import Homenode
+from homenode.errors import StaleFence
+from homenode.transport import parse
+from homenode_api.v1 import kv_tier_pb2 as pb
+from homenode_api.v1 import kv_tier_pb2_grpc as rpc
+from homenode_kv.disk import DiskTier
+from homenode_kv.ident import digest
+from homenode_kv.pages import Pages
+from homenode_kv.pool import Pool
+from homenode_kv.worker.coherence import Coherence
+from homenode_kv.worker.keeper import Holding, Keeper
+from homenode_kv.worker.models import Loaded, load
+from homenode_kv.worker.placement import Placement
+from homenode_kv.worker.service import Service
+from homenode_kv.worker.turns import Turns
+from homenode_kv.worker.worker import Worker
+
+LOG = logging.getLogger("homenode.kv")
+
+MESSAGE_BYTES_MAX = 64 << 20
+STREAMS_MAX = 1_024
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a worker runs.
+
+    Attributes:
+        listen, advertise: host:port to listen on, and at which callers reach it; "": the former.
+        name: of the worker, the same after a restart; "": as it is advertised.
+        pool_bytes, host_bytes, disk_bytes: budgets of the tiers.
+        disk: folder of the disk tier, the salt and the epoch; None: none of them outlives the process.
+        waiting_max: most calls that wait.
+        metrics: host:port for Prometheus; "": none.
+    """
+
+    model: str
+    directory: str
+    listen: str
+    advertise: str = ""
+    name: str = ""
+    device: str = "cpu"
+    dtype: str = ""
+    pool_bytes: int = 256 << 20
+    host_bytes: int = 0
+    disk: Path | None = None
+    disk_bytes: int = 1 << 30
+    waiting_max: int = 64
+    metrics: str = ""
+    credentials: ssl.SSLContext | None = None
+    certificate: tuple[bytes, bytes] | None = None  # chain and key, PEM
+    drain_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a worker says when it serves."""
+
+    address: str
+    metrics: str
+    worker: pb.KvWorkerId
+    model: pb.KvModel
+
+
+async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
+    """Runs a worker until SIGTERM or SIGINT.
+
+    Raises UnsupportedModel, OSError, HomenodeError where the directory cannot be reached, StaleFence where a
+    later worker of the same name has taken its place.
+    """
+    loaded = await asyncio.to_thread(load, settings.model, settings.device, settings.dtype)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    target = parse(settings.directory)
+    agent = f"kv-worker {settings.name or settings.advertise or settings.listen}"[:100]
+    async with homenode.connect(settings.directory, agent=agent, credentials=settings.credentials) as hn:
+        server, port = _server(settings)
+        address = settings.advertise or f"{settings.listen.rpartition(':')[0]}:{port}"
+        identity = pb.KvWorkerId(worker=settings.name or address, epoch=_epoch(settings.disk))
+        async with _worker(settings, loaded, hn, identity, target.workspace) as (worker, told):
+            metrics = _metrics(settings.metrics, worker)
+            placement = Placement(
+                target.hosts,
+                settings.credentials,
+                identity,
+                lambda: pb.WorkerHello(session_id=hn.session_id, address=address, model=worker.model),
+                worker.load,
+            )
+            told.append(placement.told)
+            await _run(
+                settings,
+                worker,
+                server,
+                placement,
+                stop,
+                lambda: ready(Ready(address, metrics, identity, worker.model)),
+            )
+
+
+async def _run(
+    settings: Settings,
+    worker: Worker,
+    server: grpc.aio.Server,
+    placement: Placement,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+) -> None:
+    rpc.add_KvTierServiceServicer_to_server(Service(worker), server)
+    health_service = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    await server.start()
+    for name in ("", pb.DESCRIPTOR.services_by_name["KvTierService"].full_name):
+        await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(worker.coherence.run()), tasks.create_task(placement.run())]
+            ready()
+            await stop.wait()
+            worker.draining = True
+            await health_service.enter_graceful_shutdown()
+            await server.stop(settings.drain_s)
+            for task in background:
+                task.cancel()
+    except ExceptionGroup as group:
+        if group.subgroup(StaleFence) is not None:
+            raise StaleFence("a later worker of this name is there") from None
+        raise
+    finally:
+        await server.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def _worker(
+    settings: Settings, loaded: Loaded, hn: Homenode, identity: pb.KvWorkerId, workspace: str
+) -> AsyncIterator[tuple[Worker, list[Callable[[Holding], None]]]]:
+    """The worker over its pool; at the end what fits goes to disk. Who joins the list hears of holdings."""
+    geometry = loaded.engine.geometry
+    folder = settings.disk / loaded.fingerprint[:32] if settings.disk is not None else None
+    pool = Pool(
+        Pages(geometry, max(1, settings.pool_bytes // geometry.block_bytes), loaded.engine.device),
+        host_bytes_max=settings.host_bytes,
+        disk=DiskTier(folder, geometry) if folder is not None else None,
+        disk_bytes_max=settings.disk_bytes,
+    )
+    loop, listeners = asyncio.get_running_loop(), list[Callable[[Holding], None]]()
+
+    def told(holding: Holding) -> None:
+        for listener in listeners:
+            loop.call_soon_threadsafe(listener, holding)
+
+    salt = bytes.fromhex(digest([workspace.encode()], salt=_secret(settings.disk), person=b"workspace"))
+    keeper = Keeper(loaded.engine, pool, loaded.fingerprint, salt, told)
+    turns = Turns(settings.waiting_max)
+    coherence = Coherence(hn, keeper, turns, loaded.tokenizer)
+    worker = Worker(loaded, identity, keeper, turns, coherence, _version())
+    coherence.on_superseded = worker.metrics.superseded
+    try:
+        yield worker, listeners
+    finally:
+        listeners.clear()
+        await turns.run(keeper.close)
+        await turns.run(pool.flush)
+        turns.close()
+
+
+def _server(settings: Settings) -> tuple[grpc.aio.Server, int]:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_concurrent_streams", STREAMS_MAX),
+            ("grpc.so_reuseport", 0),
+        ],
+        maximum_concurrent_rpcs=STREAMS_MAX,
+    )
+    try:
+        if settings.certificate is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            chain, key = settings.certificate
+            port = server.add_secure_port(settings.listen, grpc.ssl_server_credentials([(key, chain)]))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {settings.listen}") from error
+    return server, port
+
+
+def _metrics(address: str, worker: Worker) -> str:
+    if not address:
+        return ""
+    host, _, port = address.rpartition(":")
+    server, _ = start_http_server(int(port), addr=host.strip("[]"), registry=worker.metrics.registry)
+    return f"http://{host}:{server.server_port}/metrics"
+
+
+def _epoch(folder: Path | None) -> int:
+    """Higher than that of every earlier start, as far as clock or folder remember."""
+    now = int(time.time() * 1000)
+    if folder is None:
+        return now
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "epoch"
+    with contextlib.suppress(OSError, ValueError):
+        now = max(now, int(path.read_text()) + 1)
+    part = path.with_suffix(".part")
+    part.write_text(str(now))
+    part.replace(path)
+    return now
+
+
+def _secret(folder: Path | None) -> bytes:
+    """The tenant's secret, made at the first start; files of the disk tier are found with it alone."""
+    if folder is None:
+        return secrets.token_bytes(SALT_BYTES)
+    path = folder / "salt"
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        found = secrets.token_bytes(SALT_BYTES)
+        part = path.with_suffix(".part")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(found)
+        part.replace(path)
+    if len(found) != SALT_BYTES:
+        raise OSError(f"{path} holds no salt")
+    return found
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("homenode")
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,248 @@
+"""`KvTierService`: each call judged, brought to tokens, put in line, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from homenode_api.v1 import kv_tier_pb2 as pb
+from homenode_api.v1 import kv_tier_pb2_grpc as rpc
+from homenode_api.v1 import types_pb2 as t
+from homenode_kv.provenance import own_decode
+from homenode_kv.worker.generation import Job, Stopped, Use, Written
+from homenode_kv.worker.keeper import NS_PER_MS
+from homenode_kv.worker.parts import Parts
+from homenode_kv.worker.placement import provenance_of
+from homenode_kv.worker.prompts import Prompt
+from homenode_kv.worker.refusals import Refused, abort, error_of, invalid, name_of
+from homenode_kv.worker.worker import Worker
+
+TOKENS_DEFAULT = 256
+TEMPERATURE_MAX = 100.0
+
+
+class Service(rpc.KvTierServiceServicer):
+    """See the module."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._parts = Parts(worker)
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def Prefill(self, request: pb.PrefillRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("prefill", context, lambda: self._prefill(request))
+
+    async def AdoptOutput(self, request: pb.AdoptOutputRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("adopt_output", context, lambda: self._adopt(request))
+
+    async def BeginRound(self, request: pb.BeginRoundRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("begin_round", context, self._no_rounds)
+
+    async def CommitRound(self, request: pb.CommitRoundRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("commit_round", context, self._no_rounds)
+
+    async def Materialize(self, request: pb.MaterializeRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("materialize", context, self._no_rounds)
+
+    async def Stat(self, request: pb.KvTierServiceStatRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("stat", context, self._stat)
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """See the contract."""
+        outcome = "cancelled"
+        try:
+            async with contextlib.aclosing(self._generate(request, time.monotonic_ns())) as responses:
+                async for response in responses:
+                    yield response
+            outcome = "ok"
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as failure:
+            error = error_of(failure)
+            outcome = name_of(error)
+            await abort(context, error)
+        finally:
+            self._worker.metrics.called("generate", outcome)
+
+    async def _unary(self, method: str, context: grpc.aio.ServicerContext, answer: Callable[[], Awaitable[Any]]) -> Any:
+        outcome = "cancelled"
+        try:
+            response = await answer()
+            outcome = "ok"
+            return response
+        except asyncio.CancelledError:
+            raise
+        except BaseException as failure:
+            error = error_of(failure)
+            outcome = name_of(error)
+            await abort(context, error)
+        finally:
+            self._worker.metrics.called(method, outcome)
+
+    # --- what they do -------------------------------------------------------------------------------------------------
+
+    async def _prefill(self, request: pb.PrefillRequest) -> pb.PrefillResponse:
+        began_ns = time.monotonic_ns()
+        self._check(request.model, request.epoch)
+        self._worker.turns.admit()
+        pieces = [await self._parts.artifact(part) for part in request.artifacts]
+        for piece in pieces:
+            Prompt((), (piece,)).check(self._worker.engine.tokens_max, self._worker.engine.vocabulary)
+        answer = pb.PrefillResponse(worker=self._worker.identity)
+        for piece, base in zip(pieces, await self._worker.coherence.build(pieces), strict=True):
+            part = answer.parts.add(
+                key=piece.artifact,
+                tokens=len(piece.tokens),
+                computed_tokens=base.computed,
+                provenance=provenance_of(base.provenance),
+                kept=base.kept,
+            )
+            assert piece.version is not None
+            part.version.incarnation, part.version.n = piece.version.incarnation, piece.version.n
+        answer.total_ms = (time.monotonic_ns() - began_ns) / NS_PER_MS
+        return answer
+
+    async def _adopt(self, request: pb.AdoptOutputRequest) -> pb.AdoptOutputResponse:
+        worker = self._worker
+        self._check("", request.epoch)
+        output = await worker.turns.run(lambda: worker.outputs.take(request.output_id))
+        if output is None:
+            return pb.AdoptOutputResponse(adopted=False)
+        piece = await self._parts.artifact(pb.ArtifactPart(key=request.key, version=request.version))
+        answer = pb.AdoptOutputResponse(adopted=False, tokens=len(output.tokens))
+        if piece.tokens != output.tokens:  # other text, or text that does not tokenise to what was written
+            return answer
+        await worker.coherence.gate([piece])
+        kv = output.kv.to(worker.engine.device)
+        answer.adopted = await worker.turns.run(lambda: worker.keeper.keep(piece, kv, own_decode()))
+        return answer
+
+    async def _no_rounds(self) -> Any:
+        raise Refused(t.ERROR_REASON_UNSUPPORTED, "this worker computes no rounds")
+
+    async def _stat(self) -> pb.KvTierServiceStatResponse:
+        worker = self._worker
+        return pb.KvTierServiceStatResponse(
+            worker=worker.identity,
+            model=worker.model,
+            load=worker.load(),
+            entries=len(worker.keeper.pool),
+            server_version=worker.version,
+        )
+
+    async def _generate(
+        self, request: pb.GenerateRequest, received_ns: int
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
+        worker = self._worker
+        self._check(request.model, request.epoch)
+        if request.round_id or request.member:
+            await self._no_rounds()
+        if not 0 <= request.temperature <= TEMPERATURE_MAX:
+            raise invalid(f"temperature is 0 to {TEMPERATURE_MAX:g}")
+        worker.turns.admit()
+        prompt = await self._parts.prompt(request.parts)
+        prompt.check(worker.engine.tokens_max - 1, worker.engine.vocabulary)
+        pieces: asyncio.Queue[pb.GenerateResponse | None] = asyncio.Queue()  # bounded by the tokens of one call
+        loop = asyncio.get_running_loop()
+
+        def told(text: str, tokens: Sequence[int]) -> None:
+            piece = pb.GenerateResponse(piece=pb.GeneratePiece(text=text, tokens=tokens))
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        job = Job(
+            prompt,
+            min(request.tokens_max or TOKENS_DEFAULT, worker.engine.tokens_max),
+            told,
+            request.temperature,
+            request.seed,
+            request.keep_output,
+        )
+        work = asyncio.ensure_future(self._run(job, pieces.put_nowait))
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (item := await pieces.get()) is not None:
+                yield item
+            written, queue_ms = await work
+        finally:
+            job.stop.set()
+            work.cancel()
+            with contextlib.suppress(BaseException):
+                await work
+        yield pb.GenerateResponse(report=self._report(written, received_ns, queue_ms))
+
+    async def _run(self, job: Job, started: Callable[[pb.GenerateResponse], None]) -> tuple[Written, float]:
+        """The job in its turn: nobody who reads slowly holds up the next."""
+        worker = self._worker
+        async with worker.turns.turn(len(job.prompt.tokens)) as queue_ms:
+            await worker.coherence.gate(job.prompt.pieces)
+            tokens = len(job.prompt.tokens)
+            started(
+                pb.GenerateResponse(
+                    started=pb.GenerateStarted(worker=worker.identity, prompt_tokens=tokens, queue_ms=queue_ms)
+                )
+            )
+            try:
+                written = await worker.turns.run(lambda: worker.write(job))
+            except Stopped:
+                raise asyncio.CancelledError from None
+            return written, queue_ms
+
+    def _report(self, written: Written, received_ns: int, queue_ms: float) -> pb.GenerateReport:
+        worker, composed = self._worker, written.composed
+        ttft_ms = (written.first_ns - received_ns) / NS_PER_MS
+        worker.metrics.composed(composed, worker.model.token_flops)
+        worker.metrics.written(written.tokens, ttft_ms, queue_ms)
+        end = pb.GENERATE_END_CONTEXT if written.at_context else pb.GENERATE_END_LENGTH
+        report = pb.GenerateReport(
+            worker=worker.identity,
+            end=pb.GENERATE_END_STOP if written.ended else end,
+            output_tokens=written.tokens,
+            prompt=_use(composed.whole),
+            parts=[_use(use) for use in composed.uses],
+            provenance=provenance_of(composed.provenance),
+            queue_ms=queue_ms,
+            ttft_ms=ttft_ms,
+            total_ms=(time.monotonic_ns() - received_ns) / NS_PER_MS,
+            flops_saved=composed.whole.reused * worker.model.token_flops,
+            output_id=written.output_id,
+            round_members=1,
+        )
+        if composed.whole.reused:
+            report.predicted_error = composed.predicted
+        if not math.isnan(composed.measured):
+            report.measured_error = composed.measured
+        return report
+
+    def _check(self, model: str, epoch: int) -> None:
+        worker = self._worker
+        if epoch and epoch != worker.identity.epoch:
+            raise Refused(t.ERROR_REASON_STALE_FENCE, f"the call is for epoch {epoch} of this worker, which is over")
+        if worker.draining:
+            raise Refused(t.ERROR_REASON_UNAVAILABLE, "the worker is about to stop")
+        worker.require(model)
+
+
+def _use(use: Use) -> pb.KvUse:
+    return pb.KvUse(
+        tokens=use.tokens,
+        exact_tokens=use.exact,
+        exact_by_mask_tokens=use.exact_by_mask,
+        approximate_tokens=use.approximate,
+        refreshed_tokens=use.refreshed,
+        dense_tokens=use.dense,
+    )

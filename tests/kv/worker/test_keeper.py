@@ -1,0 +1,147 @@
+"""What a worker keeps, without processes: bases from their predecessors, prompts cut at what changed, nothing leaks."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import torch
+
+from homenode_kv.costs import Tier
+from homenode_kv.engine import Engine
+from homenode_kv.ident import Version
+from homenode_kv.pages import Pages
+from homenode_kv.pool import Pool
+from homenode_kv.provenance import EXACT, own_decode
+from homenode_kv.worker.generation import Job, Stopped, compose, write
+from homenode_kv.worker.keeper import Holding, Keeper
+from homenode_kv.worker.outputs import Outputs
+from homenode_kv.worker.prompts import Piece, Prompt
+from homenode_kv.worker.text import Pieces, Tokenizer
+from tests.kv.models import deviation, engine, tokens
+
+TOKENIZER = Tokenizer("", lambda text: list(text.encode()), lambda ids: " ".join(map(str, ids)))
+
+
+def version(n: int) -> Version:
+    return Version(7, n)
+
+
+def made(blocks: int = 64) -> tuple[Keeper, list[Holding]]:
+    told: list[Holding] = []
+    own = engine()
+    pool = Pool(Pages(own.geometry, blocks, own.device))
+    return Keeper(own, pool, "f" * 64, b"salt", told.append), told
+
+
+def held(keeper: Keeper) -> None:
+    """Blocks in use are those of entries and of what stands aside."""
+    keeper.pool.check([aside[1] for aside in keeper._aside.values()])
+
+
+def prompt(*pieces: Piece) -> Prompt:
+    return Prompt((), pieces)
+
+
+def dense(own: Engine, ids: list[int]) -> torch.Tensor:
+    return own.prefill(ids).kv
+
+
+def test_a_base_is_computed_from_the_first_edit_and_is_exact() -> None:
+    keeper, told = made()
+    old = tokens(100, seed=1)
+    new = [*old[:70], *tokens(50, seed=2)]
+    assert keeper.base(Piece(tuple(old), "a", version(1))).computed == 100
+    assert keeper.supersede("a", version(2)) == 1
+    assert [holding.tier for holding in told] == [Tier.DEVICE, None]
+    assert keeper.find(Piece(tuple(old), "a", version(1))) is None
+    held(keeper)
+    piece = Piece(tuple(new), "a", version(2))
+    assert keeper.base(piece).computed == 50
+    found = keeper.find(piece)
+    assert found is not None and found.provenance == EXACT
+    with keeper.segments.use(found) as base:  # type: ignore[union-attr]
+        assert deviation(base.kv(), dense(keeper.engine, new)) < 1e-5
+    assert not keeper._aside
+    held(keeper)
+
+
+def test_what_was_superseded_while_it_was_computed_is_not_kept() -> None:
+    keeper, told = made()
+    piece = Piece(tuple(tokens(40)), "a", version(1))
+    keeper.supersede("a", version(2))
+    assert not keeper.base(piece).kept
+    assert not told and not len(keeper.pool)
+    keeper.supersede("a", version(3), deleted=True)
+    assert keeper.base(Piece(tuple(tokens(40)), "a", version(3))).kept  # who deletes it has no text of that version
+
+
+def test_prompts_are_cut_before_what_changed() -> None:
+    keeper, _ = made()
+    first, second = tuple(tokens(64, seed=1)), tuple(tokens(64, seed=2))
+    asked = prompt(Piece(first, "a", version(1)), Piece(second, "b", version(1)), Piece(tuple(tokens(40, seed=3))))
+    composed = compose(keeper, asked)
+    keeper.keep_prompt(asked, asked.tokens, composed.forward)
+    assert compose(keeper, asked).whole.exact == 160  # whole blocks of 168
+    keeper.supersede("b", version(2))
+    assert compose(keeper, asked).whole.exact == 64
+    keeper.supersede("a", version(2))
+    assert compose(keeper, asked).whole.exact == 0
+    held(keeper)
+
+
+def test_an_output_in_context_never_replaces_exact_kv_and_is_no_exact_prefix() -> None:
+    keeper, _ = made()
+    piece = Piece(tuple(tokens(64)), "a", version(1))
+    kv = dense(keeper.engine, list(piece.tokens))
+    assert keeper.keep(piece, kv, own_decode())
+    assert compose(keeper, prompt(piece, Piece((5, 6)))).whole.exact == 0
+    assert keeper.keep(piece, kv, EXACT) and not keeper.keep(piece, kv, own_decode())
+    assert compose(keeper, prompt(piece, Piece((5, 6)))).whole.exact == 64
+
+
+def test_mixed_work_leaves_no_block_behind() -> None:
+    """More than fits, changes, callers who leave, outputs: after each call blocks in use are those of owners."""
+    keeper, told = made(blocks=20)
+    outputs, draw = Outputs(), random.Random(5)
+    versions = dict.fromkeys("abc", 1)
+    for _ in range(200):
+        name = draw.choice("abc")
+        piece = Piece(
+            tuple(tokens(draw.choice((40, 64, 90)), seed=ord(name) + versions[name])), name, version(versions[name])
+        )
+        match draw.randrange(4):
+            case 0:
+                versions[name] += 1
+                keeper.supersede(name, version(versions[name]), deleted=draw.random() < 0.2)
+            case 1:
+                keeper.base(piece)
+            case _:
+                stop = threading.Event()
+
+                def heard(text: str, ids: list[int], stop: threading.Event = stop) -> None:
+                    if sum(ids) % 5 == 0:
+                        stop.set()
+
+                asked = prompt(piece, Piece(tuple(tokens(20, seed=draw.randrange(5)))))
+                job = Job(asked, draw.choice((3, 8)), heard, keep_output=True, stop=stop)
+                try:
+                    write(keeper, outputs, TOKENIZER, job)
+                except Stopped:
+                    assert stop.is_set()
+        held(keeper)
+    assert keeper.pool.counters.lost > 0
+    kept = {holding.digest: holding.tier for holding in told}
+    assert {digest for digest, tier in kept.items() if tier is not None} == set(keeper._known)
+    keeper.close()
+    keeper.pool.check()
+
+
+def test_pieces_hold_back_a_character_until_it_is_whole() -> None:
+    ids = list("aé€😀".encode())
+    pieces = Pieces(lambda some: bytes(some).decode(errors="replace"))
+    shown = [pieces.add(one) for one in ids]
+    assert shown == ["a", "", "é", "", "", "€", "", "", "", "😀"]
+    assert pieces.rest() == ""
+    cut = Pieces(lambda some: bytes(some).decode(errors="replace"))
+    assert [cut.add(one) for one in ids[:-1]][-1] == "" and cut.rest() == "\N{REPLACEMENT CHARACTER}"
