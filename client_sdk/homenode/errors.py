@@ -200,6 +200,10 @@ class Unavailable(HomenodeError):
     """The directory cannot be reached, or its store is away. Nothing was done."""
 
 
+class NoWorker(Unavailable):
+    """No KV worker can serve the prompt: none is there, none has the model, or all are silent or draining."""
+
+
 class SessionLost(Unavailable):
     """The directory ended this session. The SDK opens a new one by itself; callers rarely see this."""
 
@@ -250,6 +254,7 @@ _PLAIN: dict[int, type[HomenodeError]] = {
     t.ERROR_REASON_INTERNAL: InternalError,
     t.ERROR_REASON_SUCCESSOR_LOST: SuccessorLost,
     t.ERROR_REASON_MODEL_MISMATCH: ModelMismatch,
+    t.ERROR_REASON_NO_WORKER: NoWorker,
 }
 
 

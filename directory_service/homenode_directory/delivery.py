@@ -46,6 +46,9 @@ Unheard = Callable[[int], None]
 """Hears of a slice in whose log answers may have been missed."""
 
 
+Superseded = Callable[[str, Inv | Published], None]
+"""Hears of every version that the log tells of, with its artifact."""
+
 Pushing = Callable[[Audience, str, Inv | Published, Mapping[Member, bool]], None]
 """Hears that a version's content is to be sent by itself: of which artifact, and to whom (see `Audience.to_push`)."""
 
@@ -80,6 +83,7 @@ class Delivery:
         self._expected: dict[str, dict[str, int]] = {}  # session, attached or not -> artifact -> requests under way
         self.answered: Answered | None = None
         self.pushing: Pushing | None = None
+        self.superseded: Superseded | None = None
         self.unheard: Unheard = lambda slice_: None
         incarnations.listeners.append(self._new_incarnation)
 
@@ -267,6 +271,8 @@ class Delivery:
                 place, _ = fields.split_artifact(record.artifact)
                 self.answered(place, event.session, event.request, sequence)  # type: ignore[union-attr]
             audience.tell(record, event, sequence)
+            if kind in _OBSOLETING and self.superseded is not None:
+                self.superseded(record.artifact, event)  # type: ignore[arg-type]
             if kind in _OBSOLETING and event.push is not None and self.pushing is not None:  # type: ignore[union-attr]
                 wanted = audience.to_push(record, event)  # type: ignore[arg-type]
                 if wanted:

@@ -87,6 +87,12 @@ class Observer(Protocol):
         Of chunks, `full_bytes` counts those that were sent as they were sent.
         """
 
+    def placed(self, kind: str, n: int = 1) -> None:
+        """Placement events of KV workers, by what became of them: gap, snapshot, invalidated, ignored, refused."""
+
+    def routed(self, how: str, cached: int, computed: int) -> None:
+        """A prompt was sent to a KV worker: how that was chosen, and its tokens as predicted."""
+
 
 class Silent:
     """Ignores everything."""
@@ -140,6 +146,12 @@ class Silent:
         """See `Observer`."""
 
     def content(self, kind: str, body_bytes: int, full_bytes: int) -> None:
+        """See `Observer`."""
+
+    def placed(self, kind: str, n: int = 1) -> None:
+        """See `Observer`."""
+
+    def routed(self, how: str, cached: int, computed: int) -> None:
         """See `Observer`."""
 
 

@@ -48,6 +48,7 @@ from homenode_directory.pins import Pins
 from homenode_directory.protocol.effects import Ended
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Level, Policy
+from homenode_directory.routing import Routing
 from homenode_directory.slice import Deliver, Limits
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
@@ -188,13 +189,14 @@ def build(
         alone=alone,
         waiters_max=settings.waiters_max,
     )
+    routing = Routing(clock, store.slices, delivery.tail, incarnations, observer)
     limits = Limits(history_look_every=1) if settings.keep_age_ms else Limits()
     directory = Directory(
         store,
         incarnations,
         clock=clock,
         ids=ids,
-        deliver=_counting_ends(observer, delivery.committed),
+        deliver=routing.committing(_counting_ends(observer, delivery.committed)),
         shared=delivery.shared_by,
         follow=delivery.tail.follow,
         settings=DirectorySettings(
@@ -207,8 +209,14 @@ def build(
         observer=observer,
         tracer=tracer,
     )
-    delivery.answered, delivery.unheard = directory.answered, directory.unheard
-    delivery.tail.awaited = directory.awaited
+    delivery.answered, delivery.superseded = directory.answered, routing.superseded
+
+    def unheard(slice_: int) -> None:
+        directory.unheard(slice_)
+        routing.missed(slice_)
+
+    delivery.unheard = unheard
+    delivery.tail.awaited = lambda slice_: directory.awaited(slice_) or routing.follows(slice_)
     exporter = _exporter(settings, store, observer, mistakes)
     pins = Pins(directory, Joint(directory))
     sweeper = Sweeper(
@@ -224,7 +232,17 @@ def build(
     delivery.pushing = pusher.push
     agreed = {name: getattr(settings, name) for name in AGREED}
     agreement = Agreement(store, incarnations, agreed, max(settings.term_ms, settings.max_age_ms))
-    return Server(store, directory, delivery, sweeper, Endpoint(parts), executor, agreement, exporter, pusher)
+    return Server(
+        store,
+        directory,
+        delivery,
+        sweeper,
+        Endpoint(parts, routing),
+        executor,
+        agreement,
+        exporter,
+        pusher,
+    )
 
 
 def _counting_ends(observer: Observer, deliver: Deliver) -> Deliver:
@@ -358,6 +376,7 @@ async def run_server(
 
         def refresh() -> None:
             hub.measure()
+            server.endpoint.kv.routing.measure()
             observer.gauge("leases", server.directory.leases())
 
         for watcher in (_watch_loop(observer), _ask_store(server.store, observer)):

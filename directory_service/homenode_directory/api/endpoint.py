@@ -12,11 +12,13 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate, wire
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.errors import invalid, outcome_of, rejected
+from homenode_directory.api.kv import KvEndpoint
 from homenode_directory.api.parts import Parts
 from homenode_directory.api.sessions import Sessions
 from homenode_directory.api.stream import Stream
 from homenode_directory.api.transfers import Incoming, Outgoing
 from homenode_directory.api.watch import Watch
+from homenode_directory.routing import Routing
 from homenode_directory.tracing import CURRENT
 
 Unary = Callable[[Any], Awaitable[Any]]
@@ -42,11 +44,12 @@ _OPERATIONS: dict[str, tuple[str, type[Any]]] = {
 class Endpoint:
     """Every method of DirectoryService, on messages. Refusals and failures are exceptions (see `errors.error_of`).
 
-    `unary` maps a method's name to its request type and the call.
+    `unary` maps a method's name to its request type and the call; `kv` has KvRoutingService.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, routing: Routing) -> None:
         self.parts = parts
+        self.kv = KvEndpoint(parts, routing)
         sessions = Sessions(parts)
         self.unary: dict[str, tuple[type[Any], Unary]] = {
             "OpenSession": (pb.OpenSessionRequest, self._counted("open_session", sessions.open)),

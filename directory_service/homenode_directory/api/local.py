@@ -67,7 +67,7 @@ class LocalEndpoint:
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """A unary call by its name in the service. Raises Rejected."""
-        _, call = self._endpoint.unary[method]
+        call = self._endpoint.kv.route if method == "Route" else self._endpoint.unary[method][1]
         try:
             async with asyncio.timeout(timeout_s):
                 return await call(request)

@@ -14,7 +14,7 @@ from homenode_api.http2.connection import Bounds
 from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.http2.link import Times
 from homenode_directory.api.http2.server import Http2Server
-from homenode_directory.api.servicer import SERVICE, handlers
+from homenode_directory.api.servicer import KV_SERVICE, SERVICE, handlers, kv_handlers
 from homenode_directory.errors import ConfigError
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -94,7 +94,7 @@ def _no_password() -> str:
 
 
 class ApiServer:
-    """DirectoryService, health and reflection on one address."""
+    """DirectoryService, KvRoutingService, health and reflection on one address."""
 
     def __init__(self, endpoint: Endpoint, listen: Listen) -> None:
         """Raises ConfigError for an address or TLS files that cannot serve."""
@@ -109,10 +109,10 @@ class ApiServer:
             connections_max=listen.connections_max,
             tls=tls,
         )
-        self._server.add_generic_rpc_handlers((handlers(endpoint),))
+        self._server.add_generic_rpc_handlers((handlers(endpoint), kv_handlers(endpoint.kv)))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (SERVICE, KV_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
             reflection.aio.ReflectionServicer(names), self._server
         )
@@ -131,7 +131,7 @@ class ApiServer:
     async def start(self) -> None:
         """Serve from now on."""
         await self._server.start()
-        for name in ("", SERVICE):
+        for name in ("", SERVICE, KV_SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, within_ms: int) -> None:

@@ -13,14 +13,17 @@ from google.protobuf.message import DecodeError, Message
 
 from homenode_api.chunks import ChunkMessage, chunk_message
 from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.v1 import kv_tier_pb2 as kv
 from homenode_directory.api import transfers
 from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.errors import malformed
 from homenode_directory.api.http2.call import Call, Direct
+from homenode_directory.api.kv import KvEndpoint
 from homenode_directory.api.session_call import SessionCall
 from homenode_directory.tracing import CURRENT
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DirectoryService"].full_name
+KV_SERVICE = kv.DESCRIPTOR.services_by_name["KvRoutingService"].full_name
 CALL_LIMIT_S = 30.0  # for a unary call, beside what it asks to wait
 WAIT_FOR_COPIES = ("Commit", "SetPolicy", "Resolve")  # may wait until strict copies are dead
 TRACEPARENT = "traceparent"  # metadata of a call
@@ -136,3 +139,19 @@ def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     table["ReadContent"] = _read_content(endpoint)
     table["WriteContent"] = _write_content(endpoint)
     return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+def kv_handlers(endpoint: KvEndpoint) -> grpc.GenericRpcHandler:
+    """The methods of KvRoutingService."""
+
+    async def placement(received: AsyncIterator[bytes], context: Call) -> AsyncIterator[bytes]:
+        requests = (_decoded(kv.PlacementRequest, data) async for data in received)
+        async with contextlib.aclosing(endpoint.placement(requests)) as responses:
+            async for response in responses:
+                yield response.SerializeToString()
+
+    table = {
+        "Route": _unary(kv.RouteRequest, endpoint.route, 0, False),
+        "Placement": grpc.stream_stream_rpc_method_handler(placement),
+    }
+    return grpc.method_handlers_generic_handler(KV_SERVICE, table)

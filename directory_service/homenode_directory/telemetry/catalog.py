@@ -23,6 +23,8 @@ CONFLICTS = (
     "version_conflict", "already_exists", "held", "wait_timeout", "queue_full", "stale_fence", "lease_lost",
     "contended", "successor_lost",
 )  # fmt: skip
+ROUTES = ("held", "cold", "spread", "round", "none")
+PLACEMENTS = ("gap", "snapshot", "invalidated", "ignored", "refused")
 STORE_CALLS = (
     "open", "adopt", "commit", "load", "ranked", "by_prefix", "by_score", "read_log", "heads", "trim_log", "put_blobs",
     "get_blob", "weakness", "now", "condition",
@@ -75,6 +77,21 @@ COUNTERS = {
     ),
     "homenode_lease_ends": Described("Write leases that ended, by the commits of this server.", ("cause",), ENDS),
     "homenode_store_failures": Described("Store calls that failed.", ("kind",), STORE_CALLS),
+    "homenode_kv_routes": Described(
+        "Prompts sent to KV workers: to one that holds of it, to one where nobody holds any, to another than the best "
+        "because that is too busy, to the one of its round, or to none.",
+        ("how",),
+        ROUTES,
+    ),
+    "homenode_kv_routed_tokens": Described(
+        "Tokens of those prompts, as predicted: cached or computed.", ("how",), ("cached", "computed")
+    ),
+    "homenode_kv_placements": Described(
+        "What became of what KV workers told: gaps and snapshots, holdings that a commit took out of routing, and "
+        "those that were told too late or beyond the bound.",
+        ("kind",),
+        PLACEMENTS,
+    ),
     "homenode_clock_jumps": Described("Times that the store's clock was found to have jumped, for each slice in use."),
     "homenode_incarnations": Described("Times that a slice's store was found to have another memory."),
 }
@@ -84,6 +101,8 @@ GAUGES = {
     "homenode_leases": Described("Write leases that this server knows of."),
     "homenode_queued_events": Described("Events that wait for a stream."),
     "homenode_stream_lag_seconds": Described("How long the oldest event that waits for a stream has waited, at most."),
+    "homenode_kv_workers": Described("KV workers whose streams are here."),
+    "homenode_kv_holdings": Described("Artifact versions of which they are known to hold KV, once for each worker."),
     "homenode_in_flight": Described("Operations under way."),
     "homenode_log_head": Described("Last sequence of a slice's log.", ("slice",)),
     "homenode_log_delivered": Described("Sequence up to which it is sent.", ("slice",)),

@@ -185,3 +185,13 @@ class Prometheus(Collector):
         if kind in ("patch", "chunks", "held"):
             how = "unchanged" if kind == "held" else "delta"
             self._count("homenode_bytes_saved", (how,), max(0, full_bytes - body_bytes))
+
+    def placed(self, kind: str, n: int = 1) -> None:
+        """See `Observer`."""
+        self._count("homenode_kv_placements", (kind,), n)
+
+    def routed(self, how: str, cached: int, computed: int) -> None:
+        """See `Observer`."""
+        self._count("homenode_kv_routes", (how,))
+        self._count("homenode_kv_routed_tokens", ("cached",), cached)
+        self._count("homenode_kv_routed_tokens", ("computed",), computed)

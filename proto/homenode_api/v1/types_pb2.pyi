@@ -55,6 +55,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_SUCCESSOR_LOST: _ClassVar[ErrorReason]
     ERROR_REASON_MODEL_MISMATCH: _ClassVar[ErrorReason]
+    ERROR_REASON_NO_WORKER: _ClassVar[ErrorReason]
 
 class LeaseEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -102,6 +103,7 @@ ERROR_REASON_UNKNOWN: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_SUCCESSOR_LOST: ErrorReason
 ERROR_REASON_MODEL_MISMATCH: ErrorReason
+ERROR_REASON_NO_WORKER: ErrorReason
 LEASE_END_UNSPECIFIED: LeaseEnd
 LEASE_END_RELEASED: LeaseEnd
 LEASE_END_EXPIRED: LeaseEnd

@@ -1,0 +1,178 @@
+"""Who should serve a prompt: the cheapest worker, with bounds on how much of a crowd one may draw.
+
+Between two Load events of a worker, what was sent to it counts as its load and as held by it. A worker that leads the
+least busy one by more than LEAD_MAX requests gets no more, whatever it holds. Among equals the hash of the prompt's
+artifacts decides, so that the same artifacts meet the same worker, whatever their versions.
+
+The members of a round go to one worker while it has room; then a group begins at another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from homenode_directory.kv_routing.model import Holding, Part
+from homenode_directory.kv_routing.placements import SPECULATED_MS, Placements, Routed, Worker
+from homenode_directory.kv_routing.score import Cost, cost
+from homenode_directory.place import Place
+
+LEAD_MAX = 8  # requests
+SILENT_MAX_MS = 5_000.0
+EQUAL = 0.01  # of a cost
+ROUNDS_MAX = 4_096
+OTHERS_MAX = 3
+GROUP_MAX = 32  # members of a round at one worker
+
+
+class NoWorker(Exception):
+    """Nobody can serve the prompt; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be served.
+
+    Attributes:
+        caller: whoever asks; its prompts without artifacts go to the same worker.
+        model: its name or its fingerprint; "": any.
+        round: members of a round name the same.
+        avoid: names of workers that failed.
+    """
+
+    place: Place
+    parts: Sequence[Part]
+    caller: str = ""
+    model: str = ""
+    exact: bool = False
+    round: str = ""
+    avoid: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The answer, and the next best. `dead`: places of parts whose version is superseded; `how` is for metrics: held,
+    cold, spread, round."""
+
+    worker: Worker
+    cost: Cost
+    others: tuple[tuple[Worker, Cost], ...]
+    dead: tuple[int, ...]
+    how: str
+
+
+@dataclass(slots=True)
+class _Group:
+    worker: Worker
+    members: int = 0
+    tokens: int = 0
+
+
+class Router:
+    """Routes prompts by what `placements` knows."""
+
+    def __init__(self, placements: Placements) -> None:
+        self._placements = placements
+        self._rounds: OrderedDict[tuple[Place, str], list[_Group]] = OrderedDict()
+
+    def route(self, wanted: Wanted) -> Choice:
+        """The worker for a prompt, which counts as its load from now on. Raises NoWorker."""
+        workers = self._able(wanted)
+        parts = wanted.parts
+        dead = tuple(i for i, p in enumerate(parts) if p.artifact and self._placements.dead(p.artifact, p.version))
+        held = {worker: self._held(worker, parts) for worker in workers}
+        group = self._group(wanted, workers) if wanted.round else None
+        if group is not None:
+            worker, how = group.worker, "round"
+        else:
+            worker, how = self._choose(wanted, workers, held)
+        found = cost(worker, parts, held[worker], exact=wanted.exact)
+        tokens = max(0, sum(part.tokens for part in parts) - found.cached)
+        if wanted.round:
+            self._joined(wanted, worker, group, tokens)
+        named = frozenset((part.artifact, part.version) for part in parts if part.artifact)
+        worker.routed.append(Routed(self._placements.clock(), tokens, named))
+        return Choice(worker, found, self._next_best(wanted, worker, held), dead, how)
+
+    def _able(self, wanted: Wanted) -> list[Worker]:
+        here = list(self._placements.workers(wanted.place))
+        if not here:
+            raise NoWorker("no KV worker serves this workspace: start one with `homenode kv serve`")
+        fitting = [w for w in here if wanted.model in ("", w.hello.model, w.hello.fingerprint)]
+        if not fitting:
+            raise NoWorker("no KV worker of this workspace has that model")
+        now = self._placements.clock()
+        able = [
+            w
+            for w in fitting
+            if not w.load.draining and now - w.heard_ms < SILENT_MAX_MS and w.hello.name not in wanted.avoid
+        ]
+        if not able:
+            raise NoWorker("the KV workers of this workspace are silent, draining or to be avoided")
+        for worker in able:
+            while worker.routed and now - worker.routed[0].at_ms >= SPECULATED_MS[1]:
+                worker.routed.popleft()
+        return able
+
+    def _held(self, worker: Worker, parts: Sequence[Part]) -> list[Holding | None]:
+        found: list[Holding | None] = []
+        for part in parts:
+            named, holding = (part.artifact, part.version), None
+            if part.artifact and not self._placements.dead(*named):
+                holding = self._placements.held_by(worker, *named)
+                if holding is None and any(named in routed.parts for routed in worker.routed):
+                    holding = Holding("", *named, part.tokens)
+            found.append(holding)
+        return found
+
+    def _choose(
+        self, wanted: Wanted, workers: list[Worker], held: dict[Worker, list[Holding | None]]
+    ) -> tuple[Worker, str]:
+        best = self._cheapest(wanted, workers, held)
+        limit = min(worker.requests for worker in workers) + LEAD_MAX
+        if best.requests > limit:
+            return self._cheapest(wanted, [w for w in workers if w.requests <= limit], held), "spread"
+        return best, "held" if any(held[best]) else "cold"
+
+    def _cheapest(self, wanted: Wanted, workers: list[Worker], held: dict[Worker, list[Holding | None]]) -> Worker:
+        costs = {w: cost(w, wanted.parts, held[w], exact=wanted.exact).ms for w in workers}
+        limit = min(costs.values()) * (1 + EQUAL)
+        equal = [worker for worker in workers if costs[worker] <= limit]
+        named = sorted({part.artifact for part in wanted.parts if part.artifact}) or [wanted.caller]
+        return max(equal, key=lambda worker: _weight(worker.hello.name, named))
+
+    def _next_best(
+        self, wanted: Wanted, worker: Worker, held: dict[Worker, list[Holding | None]]
+    ) -> tuple[tuple[Worker, Cost], ...]:
+        others = [(w, cost(w, wanted.parts, held[w], exact=wanted.exact)) for w in held if w is not worker]
+        return tuple(sorted(others, key=lambda other: other[1].ms)[:OTHERS_MAX])
+
+    # --- rounds -----------------------------------------------------------------------------------------------------
+
+    def _group(self, wanted: Wanted, workers: list[Worker]) -> _Group | None:
+        """The round's group that has room for one more."""
+        groups = self._rounds.get((wanted.place, wanted.round), ())
+        for group in groups:
+            room = group.worker.load.room_tokens
+            if group.worker in workers and group.members < GROUP_MAX and (not room or group.tokens < room):
+                return group
+        return None
+
+    def _joined(self, wanted: Wanted, worker: Worker, group: _Group | None, tokens: int) -> None:
+        named = wanted.place, wanted.round
+        groups = self._rounds.setdefault(named, [])
+        self._rounds.move_to_end(named)
+        if group is None:
+            group = _Group(worker)
+            groups.append(group)
+        group.members += 1
+        group.tokens += tokens
+        while len(self._rounds) > ROUNDS_MAX:
+            self._rounds.popitem(last=False)
+
+
+def _weight(worker: str, named: Sequence[str]) -> bytes:
+    """Rendezvous hashing: the highest weight wins, and a worker that comes or goes moves only what is its own."""
+    return hashlib.blake2b("\0".join((worker, *named)).encode(), digest_size=8).digest()
