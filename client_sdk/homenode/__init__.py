@@ -44,6 +44,7 @@ from homenode.errors import (
     Unsupported,
     VersionConflict,
 )
+from homenode.generation import Generation, GenerationReport, Key
 from homenode.joint import DELETE, Gate, GateReason
 from homenode.lease_handle import Lease, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
@@ -72,10 +73,13 @@ __all__ = [
     "Gate",
     "GateClosed",
     "GateReason",
+    "Generation",
+    "GenerationReport",
     "Homenode",
     "HomenodeError",
     "InternalError",
     "InvalidArgument",
+    "Key",
     "Lease",
     "LeaseDenied",
     "LeaseLost",

@@ -19,6 +19,7 @@ from homenode.core import Core
 from homenode.draft import WriteContext
 from homenode.edits import ATTEMPTS, edit
 from homenode.errors import AlreadyExists, InvalidArgument
+from homenode.generation import Generates
 from homenode.large import Progress
 from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings
@@ -37,7 +38,7 @@ LIST_MAX = 100_000
 _PAGE = 1_000
 
 
-class Homenode(Reads, Tools):
+class Homenode(Reads, Tools, Generates):
     """A connection, as one agent uses it. Make it with `homenode.connect`.
 
     All agents of a connection share its session and its cache; each has a view of its own: what it was shown.

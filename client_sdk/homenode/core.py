@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from homenode import pushed
 from homenode.artifact import LAZY, STRICT, Artifact
@@ -48,6 +49,9 @@ from homenode_api.chunks import PIECE_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 
+if TYPE_CHECKING:
+    from homenode.workers import Workers
+
 #: A commit of this session that is answered while a read is under way makes the read's answer an old one.
 FETCHES_MAX = 16
 
@@ -70,6 +74,23 @@ class Core:
         session.on_pushed = partial(pushed.keep, self)
         self._flights: dict[str, asyncio.Future[Artifact | None]] = {}
         self.link_key: tuple[int, object, int] | None = None
+        self.credentials: ssl.SSLContext | None = None
+        self._workers: Workers | None = None
+
+    @property
+    def workers(self) -> Workers:
+        """Ways to KV workers, where prompts are sent to any."""
+        if self._workers is None:
+            from homenode.workers import Workers
+
+            self._workers = Workers(self, self.credentials)
+        return self._workers
+
+    async def close_workers(self) -> None:
+        """Let go of them."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            await workers.close()
 
     # --- reads --------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,16 @@ _METHODS = {
     method.name: (f"/{_SERVICE.full_name}/{method.name}", getattr(pb, method.output_type.name))
     for method in _SERVICE.methods
 }
+
+
+def _kv_methods() -> dict[str, tuple[str, Any]]:
+    """Loaded by who sends prompts to KV workers only."""
+    from homenode_api.v1 import kv_tier_pb2 as kv
+
+    service = kv.DESCRIPTOR.services_by_name["KvRoutingService"]
+    return {"Route": (f"/{service.full_name}/Route", kv.RouteResponse)}
+
+
 _CALM = 1_000_000  # the server is trusted more than its clients are by it
 
 _BOUNDS = (
@@ -147,7 +157,7 @@ class GrpcTransport:
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """See `transport.Transport`."""
-        path, kind = _METHODS[method]
+        path, kind = _METHODS.get(method) or _kv_methods()[method]
         return _decoded(kind, await self._channel(0).unary(path, request.SerializeToString(), timeout_s))
 
     async def read_content(self, request: pb.ReadContentRequest, timeout_s: float) -> AsyncGenerator[Incoming, None]:

@@ -80,7 +80,7 @@ async def open_core(url: str, agent: str, settings: Settings) -> Core:
         )
         session.spans = _spans(settings.otlp_endpoint)
         core = Core(session, cache)
-        core.link_key = key
+        core.link_key, core.credentials = key, settings.credentials
         _live.add(core)
         await session.open(settings.timeout_ms)
     except BaseException:
@@ -103,6 +103,7 @@ async def close_core(core: Core) -> None:
     if core.session.phase is Phase.CLOSED:
         return
     try:
+        await core.close_workers()
         await core.session.close()
     finally:
         await _leave(core.session.link, core.link_key)

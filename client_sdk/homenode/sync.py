@@ -21,6 +21,7 @@ from homenode.artifact import Artifact
 from homenode.change import TokenCounter, estimate_tokens
 from homenode.draft import Draft, WriteContext
 from homenode.errors import HomenodeError, Unavailable
+from homenode.generation import Generation, Part
 from homenode.joint import Gate
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
@@ -230,6 +231,10 @@ class SyncHomenode:
         yield
         self._run(context.__aexit__(None, None, None))
 
+    def generate(self, model: str, parts: Sequence[Part], **options: Any) -> SyncGeneration:
+        """See `Homenode.generate`: `for piece in hn.generate(model, [...])`."""
+        return SyncGeneration(self._run(self._homenode.generate(model, parts, **options)), self._background)
+
     def agent(self, name: str) -> SyncHomenode:
         """See `Homenode.agent`."""
         return SyncHomenode(self._homenode.agent(name), self._background)
@@ -262,6 +267,41 @@ class SyncHomenode:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+
+class SyncGeneration:
+    """What a worker writes, blocking; see `homenode.Generation`."""
+
+    def __init__(self, generation: Generation, loop: Background) -> None:
+        self._generation = generation
+        self._background = loop
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("text", "report", "artifact", "versions"):
+            return getattr(self._generation, name)
+        raise AttributeError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        async def piece() -> str | None:
+            return await anext(self._generation, None)
+
+        while (part := self._background.run(piece())) is not None:
+            yield part
+
+    def done(self) -> Self:
+        """See `Generation.done`."""
+        self._background.run(self._generation.done())
+        return self
+
+    def close(self) -> None:
+        """See `Generation.close`."""
+        self._background.run(self._generation.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

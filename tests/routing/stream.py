@@ -20,13 +20,14 @@ class Worker:
     def __init__(self, stub: rpc.KvRoutingServiceStub, session: str, name: str = "w1", epoch: int = 1) -> None:
         self.call = stub.Placement()
         self.name, self.epoch, self.sequence = name, epoch, 0
+        self.address = f"{name}:1"
         self._session = session
         self.told: list[kv.PlacementResponse] = []
 
     async def start(self, *held: kv.KvStored) -> Self:
         """Hello and a snapshot; returns when that is applied."""
         model = kv.KvModel(name="m", fingerprint="f", tokens_max=4096, token_bytes=64)
-        await self.tell(hello=kv.WorkerHello(session_id=self._session, address=f"{self.name}:1", model=model))
+        await self.tell(hello=kv.WorkerHello(session_id=self._session, address=self.address, model=model))
         await self.tell(snapshot=kv.PlacementSnapshot(stored=held, first=True, last=True))
         await self.applied()
         return self

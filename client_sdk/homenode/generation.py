@@ -1,0 +1,498 @@
+"""`hn.generate`: a prompt of texts and artifacts, at the KV worker that has most of it.
+
+The artifacts are read as by `hn.read`, so what the worker is asked for is what this agent may see now, and KV is found
+only under its version. The directory names the worker; the prompt and the output never pass it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Self, cast
+
+from homenode.artifact import Artifact
+from homenode.clock import NS_PER_MS
+from homenode.errors import (
+    DeadlineExceeded,
+    HomenodeError,
+    InternalError,
+    InvalidArgument,
+    NoWorker,
+    Overloaded,
+    StaleFence,
+    Unavailable,
+)
+from homenode.versions import ABSENT, Base, Version
+from homenode_api.v1 import kv_tier_pb2 as kv
+
+if TYPE_CHECKING:
+    from homenode.client import Homenode
+    from homenode.core import Core
+    from homenode.workers import Workers
+
+PARTS_MAX = 1_024
+WORKERS_TRIED_MAX = 4
+STALL_MS = 60_000  # without a piece of text
+
+
+class Key(str):
+    """Names an artifact in a prompt, where a plain string is text."""
+
+    __slots__ = ()
+
+
+Part = str | Key | Artifact
+OnLoss = Literal["fail", "retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What KV is worth: "exact", "exact_by_mask" or "approximate"; `error` is a relative deviation, if one is known."""
+
+    kind: str
+    error: float | None = None
+    own_decode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KvUse:
+    """Where the KV of a part's tokens came from. The counts add up to `tokens`.
+
+    Attributes:
+        key, version: of an artifact; "" and None: text.
+        exact, exact_by_mask, approximate: reused as they were.
+        refreshed: reused, and computed afresh where they had to be.
+        dense: computed.
+    """
+
+    tokens: int = 0
+    exact: int = 0
+    exact_by_mask: int = 0
+    approximate: int = 0
+    refreshed: int = 0
+    dense: int = 0
+    key: str = ""
+    version: Version | None = None
+
+    @property
+    def reused(self) -> int:
+        """Tokens that were not computed."""
+        return self.exact + self.exact_by_mask + self.approximate
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """What a generation rested on.
+
+    Attributes:
+        worker, model, fingerprint: who wrote it, and with what.
+        prompt: of the whole prompt; parts: of each part of it.
+        provenance: of the prompt's KV as a whole.
+        predicted_ms: until the first token, as the directory expected; ttft_ms: as it was from the call of `generate`
+            on; worker_ttft_ms: as the worker saw it.
+        output_tokens: that it wrote; ended: "stop", "length" or "context".
+        flops_saved: of the prefill, by the worker's count.
+        lost: workers that failed before or while they wrote.
+        dead_parts: places of parts whose version was superseded already, as far as the directory knew.
+        adopted: after `commit_to`: whether the output's KV became the base of the version.
+    """
+
+    worker: str
+    model: str
+    fingerprint: str
+    prompt: KvUse
+    parts: tuple[KvUse, ...]
+    provenance: Provenance
+    predicted_ms: float = 0.0
+    ttft_ms: float = 0.0
+    worker_ttft_ms: float = 0.0
+    total_ms: float = 0.0
+    output_tokens: int = 0
+    ended: str = ""
+    flops_saved: int = 0
+    round_members: int = 1
+    lost: tuple[str, ...] = ()
+    dead_parts: tuple[int, ...] = ()
+    adopted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `generate` was called with, checked."""
+
+    model: str
+    parts: Sequence[Part]
+    commit_to: str
+    base: Version | Base
+    demand: kv.KvDemand
+    on_loss: OnLoss
+    tokens_max: int
+    temperature: float
+    seed: int
+    round: str
+    stall_s: float
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """The parts as they are sent, with the versions that were read."""
+
+    parts: list[kv.PromptPart] = field(default_factory=list)
+    artifacts: list[Artifact | None] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # estimates
+
+    def route(self) -> list[kv.RoutePart]:
+        """As the directory is asked."""
+        found = []
+        for artifact, tokens in zip(self.artifacts, self.tokens, strict=True):
+            part = kv.RoutePart(tokens=tokens)
+            if artifact is not None and artifact.version is not None:
+                part.key = artifact.key
+                part.version.incarnation, part.version.n = artifact.version
+            found.append(part)
+        return found
+
+
+class Generation:
+    """What a worker writes: `async for piece in generation`. Make it with `hn.generate`.
+
+    Attributes:
+        text: what was written so far.
+        report: what it rested on, once it has ended; None before.
+        artifact: with `commit_to`, what was committed, once it has ended.
+        versions: of the artifacts in the prompt, by key.
+    """
+
+    def __init__(self, homenode: Homenode, asked: Asked) -> None:
+        self.text = ""
+        self.report: GenerationReport | None = None
+        self.artifact: Artifact | None = None
+        self._homenode = homenode
+        self._workers: Workers = homenode._core.workers
+        self._asked = asked
+        self._prompt = _Prompt()
+        self._now = homenode._core.clock
+        self._begun_ns = self._now()
+        self._first_ns = 0
+        self._ids: list[int] = []  # of what was written so far
+        self._lost: list[str] = []
+        self._dead: tuple[int, ...] = ()
+        self._messages: AsyncGenerator[kv.GenerateResponse, None] | None = None
+        self._candidate = kv.RouteCandidate()
+        self._over = False
+
+    # --- for its user -----------------------------------------------------------------------------------------------
+
+    @property
+    def versions(self) -> dict[str, Version]:
+        """See the class."""
+        return {a.key: a.version for a in self._prompt.artifacts if a is not None and a.version is not None}
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        """The next piece of text. What ends the iteration also commits. Raises as `hn.generate` says."""
+        while not self._over:
+            try:
+                piece = await self._next()
+            except (Unavailable, DeadlineExceeded) as failure:
+                await self._go_on(failure)
+                continue
+            except BaseException:
+                await self.close()
+                raise
+            if piece:
+                return piece
+        raise StopAsyncIteration
+
+    async def done(self) -> Self:
+        """Wait until everything is written, and committed."""
+        async for _ in self:
+            pass
+        return self
+
+    async def close(self) -> None:
+        """Write no more; nothing is committed. After the end it does nothing."""
+        self._over = True
+        messages, self._messages = self._messages, None
+        if messages is not None:
+            await messages.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- how --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Read, route, and call a worker; returns once it has taken the prompt."""
+        await self._read()
+        await self._begin()
+        return self
+
+    async def _read(self, afresh: Sequence[int] = ()) -> None:
+        """Read what the prompt names; `afresh`: places of what is known to be superseded."""
+        prompt = _Prompt()
+        for index, part in enumerate(self._asked.parts):
+            artifact = part if isinstance(part, Artifact) else None
+            if isinstance(part, Key):
+                limit = 0 if index in afresh else None
+                artifact = await self._homenode.read(str(part), max_age_ms=limit)
+            sent = kv.PromptPart()
+            if artifact is None or artifact.version is None:
+                sent.text = str(part) if artifact is None else _text(artifact)
+                tokens = (len(sent.text.encode()) + 3) // 4
+            else:
+                sent.artifact.key, sent.artifact.text = artifact.key, _text(artifact)
+                sent.artifact.version.incarnation, sent.artifact.version.n = artifact.version
+                tokens = (len(artifact.bytes) + 3) // 4
+            prompt.parts.append(sent)
+            prompt.artifacts.append(artifact)
+            prompt.tokens.append(tokens)
+        self._prompt = prompt
+
+    async def _begin(self) -> None:
+        """Find a worker that takes the prompt: the best, then the next best. Raises NoWorker, HomenodeError."""
+        failure: HomenodeError | None = None
+        for attempt in range(WORKERS_TRIED_MAX):
+            try:
+                await self._route(again=attempt > 0)
+            except NoWorker:
+                if failure is not None:  # the others are worse off: say why the best did not
+                    raise failure from None
+                raise
+            try:
+                await self._call()
+                return
+            except (Unavailable, DeadlineExceeded, StaleFence, Overloaded) as refusal:
+                failure = refusal
+                self._lost.append(self._candidate.worker.worker)
+        assert failure is not None
+        raise failure
+
+    async def _route(self, *, again: bool) -> None:
+        asked = self._asked
+        request = kv.RouteRequest(
+            model=self._candidate.model.fingerprint if self._ids else asked.model,
+            parts=self._prompt.route(),
+            round_id=asked.round,
+            demand=asked.demand,
+            exclude=self._lost,
+            tokens_max=asked.tokens_max,
+        )
+        found = await self._workers.route(request, asked.timeout_s)
+        superseded = [i for i in found.dead_parts if i < len(asked.parts) and isinstance(asked.parts[i], Key)]
+        if superseded and not again and not self._ids:
+            await self._read(superseded)
+            del request.parts[:]
+            request.parts.extend(self._prompt.route())
+            found = await self._workers.route(request, asked.timeout_s)
+        self._dead = tuple(found.dead_parts)
+        self._candidate = found.choice
+
+    async def _call(self) -> None:
+        """Send the prompt, and what is written already; returns when the worker has begun."""
+        asked = self._asked
+        request = kv.GenerateRequest(
+            model=self._candidate.model.fingerprint,
+            epoch=self._candidate.worker.epoch,
+            parts=self._prompt.parts,
+            tokens_max=max(1, asked.tokens_max - len(self._ids)) if asked.tokens_max else 0,
+            temperature=asked.temperature,
+            seed=asked.seed,
+            demand=asked.demand,
+            consumer=self._homenode.name,
+            round_id=asked.round,
+            member=self._homenode.name if asked.round else "",
+            keep_output=bool(asked.commit_to),
+        )
+        if self._ids:
+            request.parts.append(kv.PromptPart(tokens=kv.TokenIds(ids=self._ids)))
+        elif self.text:
+            request.parts.append(kv.PromptPart(text=self.text))
+        messages = self._workers.generate(self._candidate.address, request, asked.stall_s)
+        try:
+            first = await anext(messages, None)
+            if first is None or not first.HasField("started"):
+                raise InternalError("the worker did not say that it began")
+        except BaseException:
+            await messages.aclose()
+            raise
+        self._messages = messages
+
+    async def _next(self) -> str:
+        assert self._messages is not None
+        message = await anext(self._messages, None)
+        if message is None:
+            raise Unavailable(f"the worker {self._candidate.worker.worker!r} ended without a report")
+        if message.HasField("piece"):
+            self._first_ns = self._first_ns or self._now()
+            self._ids.extend(message.piece.tokens)
+            self.text += message.piece.text
+            return message.piece.text
+        if message.HasField("report"):
+            await self._finish(message.report)
+        return ""
+
+    async def _go_on(self, failure: HomenodeError) -> None:
+        """The worker was lost while it wrote: another one goes on behind what is written, or the call fails."""
+        messages, self._messages = self._messages, None
+        if messages is not None:
+            await messages.aclose()
+        lost = self._candidate.worker.worker
+        self._lost.append(lost)
+        if self._asked.on_loss == "retry" and len(self._lost) < WORKERS_TRIED_MAX:
+            try:
+                await self._begin()
+                return
+            except BaseException:
+                self._over = True
+                raise
+        self._over = True
+        raise Unavailable(
+            f"the worker {lost!r} was lost after {len(self._ids)} tokens; say on_loss='retry' to go on at another: "
+            f"{failure}"
+        ) from failure
+
+    async def _finish(self, said: kv.GenerateReport) -> None:
+        asked = self._asked
+        await self.close()
+        self.report = self._report(said)
+        if asked.commit_to:
+            self.artifact = await self._homenode.put(asked.commit_to, self.text, base=asked.base)
+            self.report = replace(self.report, adopted=await self._adopt(said.output_id))
+
+    async def _adopt(self, output: str) -> bool:
+        """Tell the worker that its output is a version now. That is only worth something, so it may fail."""
+        artifact = self.artifact
+        assert artifact is not None and artifact.version is not None
+        if not output:
+            return False
+        request = kv.AdoptOutputRequest(epoch=self._candidate.worker.epoch, output_id=output, key=artifact.key)
+        request.version.incarnation, request.version.n = artifact.version
+        address, timeout_s = self._candidate.address, self._asked.timeout_s
+        with contextlib.suppress(HomenodeError):
+            answer = await self._workers.unary(address, "AdoptOutput", request, kv.AdoptOutputResponse, timeout_s)
+            return bool(answer.adopted)
+        return False
+
+    def _report(self, said: kv.GenerateReport) -> GenerationReport:
+        model = self._candidate.model
+        uses = [_use(use, artifact) for use, artifact in zip(said.parts, self._prompt.artifacts, strict=False)]
+        return GenerationReport(
+            worker=said.worker.worker or self._candidate.worker.worker,
+            model=model.name,
+            fingerprint=model.fingerprint,
+            prompt=_use(said.prompt, None),
+            parts=tuple(uses),
+            provenance=_provenance(said.provenance),
+            predicted_ms=self._candidate.predicted_ms,
+            ttft_ms=((self._first_ns or self._now()) - self._begun_ns) / NS_PER_MS,
+            worker_ttft_ms=said.ttft_ms,
+            total_ms=(self._now() - self._begun_ns) / NS_PER_MS,
+            output_tokens=len(self._ids) or said.output_tokens,
+            ended=kv.GenerateEnd.Name(said.end).removeprefix("GENERATE_END_").lower(),
+            flops_saved=said.flops_saved,
+            round_members=said.round_members or 1,
+            lost=tuple(self._lost),
+            dead_parts=self._dead,
+        )
+
+
+def _text(artifact: Artifact) -> str:
+    try:
+        return artifact.text
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{artifact.key!r} is no text, so it cannot be in a prompt") from None
+
+
+def _use(said: kv.KvUse, artifact: Artifact | None) -> KvUse:
+    return KvUse(
+        said.tokens,
+        said.exact_tokens,
+        said.exact_by_mask_tokens,
+        said.approximate_tokens,
+        said.refreshed_tokens,
+        said.dense_tokens,
+        artifact.key if artifact is not None else "",
+        artifact.version if artifact is not None else None,
+    )
+
+
+def _provenance(said: kv.KvProvenance) -> Provenance:
+    kind = kv.KvKind.Name(said.kind).removeprefix("KV_KIND_").lower()
+    return Provenance(kind, said.error if said.HasField("error") else None, said.own_decode)
+
+
+class Generates:
+    """The part of `homenode.Homenode` that KV workers are for."""
+
+    _core: Core
+
+    async def generate(
+        self,
+        model: str,
+        parts: Sequence[Part],
+        *,
+        commit_to: str | None = None,
+        exact: bool = False,
+        judge: bool = False,
+        error_max: float | None = None,
+        on_loss: OnLoss = "fail",
+        max_tokens: int = 0,
+        temperature: float = 0.0,
+        seed: int = 0,
+        round: str = "",
+        stall_ms: int = STALL_MS,
+        timeout_ms: int | None = None,
+    ) -> Generation:
+        """Let a KV worker write on after a prompt: `async for piece in await hn.generate(model, [...])`.
+
+        Args:
+            model: its name or its fingerprint; "": whichever the workers have.
+            parts: the prompt, in order: text, `homenode.Key("plan.md")` for an artifact that is read now, or an
+                `Artifact` for the very version that it is.
+            commit_to: commit the output there when it has ended, replacing what this agent saw last, as `put` does; the
+                worker's KV of it becomes the base of that version.
+            exact: use no approximate KV. judge: the output judges others, so nothing approximate either, unless
+                `error_max`, the greatest relative error of keys, is given.
+            on_loss: when the worker is lost while it writes: "fail" raises Unavailable; "retry" lets another worker
+                with the same model go on behind what is written.
+            max_tokens: most tokens to write; 0: the worker's default.
+            temperature, seed: 0 takes the likeliest token each time.
+            round: prompts that name the same round share a worker while it has room.
+            stall_ms: the longest time without a piece.
+
+        Returns when a worker has begun. Raises NotFound, Stale and others as `read` does; NoWorker; Overloaded and
+        TooLarge from the worker; and while it is iterated Unavailable, and what `put` raises.
+        """
+        if isinstance(parts, str) or not parts or len(parts) > PARTS_MAX:
+            raise InvalidArgument(f"a prompt is a list of 1 to {PARTS_MAX} texts, keys and artifacts")
+        if wrong := [part for part in parts if not isinstance(part, str | Artifact)]:
+            raise InvalidArgument(f"a part of a prompt is text, a homenode.Key or an Artifact, not {wrong[0]!r}")
+        if on_loss not in ("fail", "retry"):
+            raise InvalidArgument(f"on_loss is 'fail' or 'retry', not {on_loss!r}")
+        homenode = cast("Homenode", self)
+        demand = kv.KvDemand(exact=exact, judge=judge)
+        if error_max is not None:
+            demand.error_max = error_max
+        asked = Asked(
+            model,
+            list(parts),
+            commit_to or "",
+            homenode._base(commit_to, None) if commit_to else ABSENT,
+            demand,
+            on_loss,
+            max_tokens,
+            temperature,
+            seed,
+            round,
+            stall_ms / 1_000,
+            self._core.timeout_s(timeout_ms),
+        )
+        return await Generation(homenode, asked).start()

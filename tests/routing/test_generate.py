@@ -1,0 +1,197 @@
+"""`hn.generate` against a real directory and scripted workers: what goes wrong, and what then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+import homenode
+from homenode import Key
+from homenode_api.v1 import kv_tier_pb2_grpc as rpc
+from homenode_api.v1 import types_pb2 as t
+from homenode_directory.kv_routing.model import Load
+from tests.api.conftest import Served, serve
+from tests.routing.scripted import Script, scripted
+from tests.routing.stream import stored
+
+
+class Bed:
+    """A directory, an agent, and workers as they are added."""
+
+    def __init__(self, served: Served, hn: homenode.Homenode, session: str, stack: AsyncExitStack) -> None:
+        self.served, self.hn, self.session = served, hn, session
+        self.stub = rpc.KvRoutingServiceStub(served.channel)
+        self._stack = stack
+
+    async def worker(self, name: str, *held: homenode.Artifact, **script: object) -> Script:
+        """One more worker, which holds those."""
+        made = Script(name, **script)  # type: ignore[arg-type]
+        versions = [stored(a.key, t.Version(incarnation=a.version[0], n=a.version[1])) for a in held if a.version]
+        await self._stack.enter_async_context(scripted(self.stub, self.session, made, *versions))
+        return made
+
+    def busy(self, name: str) -> None:
+        """That worker is not the best."""
+        placements = self.served.server.endpoint.kv.routing.placements
+        (worker,) = [worker for worker in placements.everyone() if worker.hello.name == name]
+        worker.load = Load(queued_tokens=100_000)
+
+
+@pytest.fixture
+async def bed() -> AsyncIterator[Bed]:
+    async with serve() as served, AsyncExitStack() as stack:
+        hn = await stack.enter_async_context(homenode.connect(f"homenode://127.0.0.1:{served.api.port}/main"))
+        yield Bed(served, hn, await served.open(), stack)
+
+
+async def test_pieces_come_as_they_are_written_and_the_report_says_what_was_reused(bed: Bed) -> None:
+    plan = await bed.hn.put("plan.md", "# Plan", base=homenode.ABSENT)
+    await bed.worker("other")
+    script = await bed.worker("holder", plan)
+    generation = await bed.hn.generate("m", ["Sum up: ", Key("plan.md")], max_tokens=9, exact=False)
+    assert [piece async for piece in generation] == ["one ", "two ", "three"]
+    assert generation.text == "one two three" and generation.versions == {"plan.md": plan.version}
+    report = generation.report
+    assert report is not None and (report.worker, report.model, report.ended) == ("holder", "m", "stop")
+    assert report.provenance.kind == "exact" and report.prompt.reused == 7 and report.lost == ()
+    assert [(use.key, use.version, use.exact) for use in report.parts] == [("", None, 3), ("plan.md", plan.version, 3)]
+    assert 0 < report.ttft_ms <= report.total_ms and report.adopted is None
+    (asked,) = script.requests
+    assert asked.parts[0].text == "Sum up: " and asked.parts[1].artifact.text == "# Plan"
+    assert (asked.epoch, asked.tokens_max, asked.consumer, asked.model) == (1, 9, "agent", "f")
+    assert [piece async for piece in generation] == [], "it is over"
+
+
+async def test_the_output_becomes_a_version_and_its_worker_is_told(bed: Bed) -> None:
+    script = await bed.worker("w")
+    generation = await (await bed.hn.generate("m", ["Write"], commit_to="out.md")).done()
+    artifact = generation.artifact
+    assert artifact is not None and artifact.version is not None
+    assert (await bed.hn.read("out.md")).text == "one two three" == artifact.text
+    assert generation.report is not None and generation.report.adopted
+    (told,) = script.adopted
+    assert (told.key, told.output_id, told.version.n) == ("out.md", "o1", artifact.version.n)
+
+
+async def test_an_output_replaces_only_what_its_agent_saw_before_it_was_asked_for(bed: Bed) -> None:
+    await bed.worker("w")
+    await bed.hn.put("out.md", "0", base=homenode.ABSENT)
+    generation = await bed.hn.generate("m", ["Write"], commit_to="out.md")
+    await bed.hn.agent("other").put("out.md", "1", base=homenode.ANY)
+    await bed.hn.read("out.md")
+    with pytest.raises(homenode.VersionConflict):
+        await generation.done()
+    assert generation.text == "one two three" and generation.report is not None and generation.artifact is None
+
+
+async def test_a_worker_that_dies_while_it_writes_is_a_typed_failure(bed: Bed) -> None:
+    await bed.worker("w", cut=2)
+    await bed.worker("spare")
+    bed.busy("spare")
+    generation = await bed.hn.generate("m", ["Write"], commit_to="out.md")
+    with pytest.raises(homenode.Unavailable, match=r"'w' was lost after 2 tokens.*on_loss='retry'"):
+        await generation.done()
+    assert generation.text == "one two " and generation.report is None
+    with pytest.raises(homenode.NotFound):
+        await bed.hn.read("out.md")
+
+
+async def test_another_worker_goes_on_behind_what_is_written_where_that_is_wanted(bed: Bed) -> None:
+    await bed.worker("w", cut=2)
+    spare = await bed.worker("spare")
+    bed.busy("spare")
+    generation = await bed.hn.generate("m", ["Write"], commit_to="out.md", on_loss="retry", max_tokens=9)
+    assert [piece async for piece in generation] == ["one ", "two ", "three"]
+    assert generation.report is not None and generation.report.lost == ("w",) and generation.report.worker == "spare"
+    (asked,) = spare.requests
+    assert list(asked.parts[1].tokens.ids) == [1, 2] and asked.tokens_max == 7
+    assert (await bed.hn.read("out.md")).text == "one two three"
+
+
+async def test_a_worker_that_stands_still_is_lost_too(bed: Bed) -> None:
+    await bed.worker("w", stand=1)
+    await bed.worker("spare")
+    bed.busy("spare")
+    generation = await bed.hn.generate("m", ["Write"], on_loss="retry", stall_ms=300)
+    assert (await generation.done()).text == "one two three"
+
+
+@pytest.mark.parametrize("reason", [t.ERROR_REASON_STALE_FENCE, t.ERROR_REASON_OVERLOADED, t.ERROR_REASON_UNAVAILABLE])
+async def test_a_worker_that_does_not_begin_is_passed_over(bed: Bed, reason: int) -> None:
+    plan = await bed.hn.put("plan.md", "# Plan", base=homenode.ABSENT)
+    await bed.worker("holder", plan, refusal=reason)
+    await bed.worker("spare")
+    generation = await (await bed.hn.generate("m", [plan])).done()
+    assert generation.report is not None
+    assert (generation.report.worker, generation.report.lost) == ("spare", ("holder",))
+
+
+async def test_the_only_workers_refusal_is_told_as_it_is(bed: Bed) -> None:
+    await bed.worker("w", refusal=t.ERROR_REASON_OVERLOADED)
+    with pytest.raises(homenode.Overloaded, match="as the script says") as failure:
+        await bed.hn.generate("m", ["Write"])
+    assert failure.value.retry_after == 1.5
+    with pytest.raises(homenode.NoWorker, match="that model"):
+        await bed.hn.generate("another", ["Write"])
+
+
+async def test_no_worker_is_said_at_once(bed: Bed) -> None:
+    with pytest.raises(homenode.NoWorker, match="homenode kv serve"):
+        async with asyncio.timeout(5):
+            await bed.hn.generate("m", ["Write"])
+
+
+async def test_a_copy_that_the_directory_knows_to_be_superseded_is_read_again(bed: Bed) -> None:
+    script = await bed.worker("w")
+    plan = await bed.hn.put("plan.md", "0", base=homenode.ABSENT)
+    await bed.hn.read("plan.md")
+    placements = bed.served.server.endpoint.kv.routing.placements
+    async with homenode.connect(f"homenode://127.0.0.1:{bed.served.api.port}/main") as other:
+        now = await other.put("plan.md", "1", base=homenode.ANY)
+        bed.hn._core.cache.install(plan, bed.hn._core._default_policy)  # as if the invalidation were on its way
+        assert plan.version is not None and placements.dead("default/main/plan.md", plan.version)
+        generation = await (await bed.hn.generate("m", [Key("plan.md"), plan])).done()
+    assert generation.report is not None and generation.report.dead_parts == (1,), "the caller's own word counts"
+    assert [use.version for use in generation.report.parts] == [now.version, plan.version]
+    assert [part.artifact.text for part in script.requests[0].parts] == ["1", "0"]
+
+
+async def test_what_makes_no_sense_is_refused_before_anybody_is_asked(bed: Bed) -> None:
+    for parts in ("text", [], [3], [b"bytes"]):
+        with pytest.raises(homenode.InvalidArgument):
+            await bed.hn.generate("m", parts)  # type: ignore[arg-type]
+    with pytest.raises(homenode.InvalidArgument):
+        await bed.hn.generate("m", ["a"], on_loss="maybe")  # type: ignore[arg-type]
+    await bed.hn.put("picture", b"\xff\xfe", base=homenode.ABSENT)
+    with pytest.raises(homenode.InvalidArgument, match="no text"):
+        await bed.hn.generate("m", [Key("picture")])
+    with pytest.raises(homenode.NotFound):
+        await bed.hn.generate("m", [Key("nothing")])
+
+
+async def test_leaving_early_tells_the_worker_and_commits_nothing(bed: Bed) -> None:
+    await bed.worker("w")
+    async with await bed.hn.generate("m", ["Write"], commit_to="out.md") as generation:
+        async for _ in generation:
+            break
+    with pytest.raises(homenode.NotFound):
+        await bed.hn.read("out.md")
+    assert [piece async for piece in generation] == []
+
+
+async def test_blocking_code_has_the_same(bed: Bed) -> None:
+    await bed.worker("w")
+
+    def blocking() -> tuple[list[str], str]:
+        with homenode.connect_sync(f"homenode://127.0.0.1:{bed.served.api.port}/main") as hn:
+            generation = hn.generate("m", ["Write"], commit_to="out.md")
+            pieces = list(generation)
+            assert generation.report.worker == "w" and generation.artifact.text == generation.text
+            with hn.generate("m", ["Write"]) as second:
+                assert second.done().text == "one two three"
+            return pieces, hn.read("out.md").text
+
+    assert await asyncio.to_thread(blocking) == (["one ", "two ", "three"], "one two three")
