@@ -232,16 +232,21 @@ class Anchors:
         anchors = tuple(anchor for anchor, one in zip(eligible, chosen.tolist(), strict=True) if one)
         return Gate(weights[:, KEYS], weights[:, VALUES], anchors, nearest, entropy, limit, len(eligible))
 
-    def estimate(self, gate: Gate, base: Tensor, follow: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Canonical KV of the segment as the prompt would make it, and of the fixed text after it; the bases stay.
+    def estimate(self, gate: Gate, base: Tensor, *, follow: bool = False) -> Tensor:
+        """Canonical KV of the segment with this base as the prompt would make it; the base stays as it is.
 
-        `follow` is the fixed text's own base; None comes back where it, or an anchor's offset for it, is missing.
+        follow: it is the fixed text after the segment that the gate is about. Raises WrongShape where an anchor has
+        none of the same length.
         """
-        estimated = self._corrected(gate, base, [anchor.offset for anchor in gate.anchors])
-        offsets = [anchor.follow for anchor in gate.anchors if anchor.follow is not None]
-        if follow is None or len(offsets) < len(gate.anchors) or any(o.shape[2] != follow.shape[2] for o in offsets):
-            return estimated, None
-        return estimated, self._corrected(gate, follow, offsets)
+        offsets = [anchor.follow if follow else anchor.offset for anchor in gate.anchors]
+        tokens = self._geometry.check(base)
+        made = base.to(torch.float32, copy=True)
+        for part, weights in ((KEYS, gate.keys), (VALUES, gate.values)):
+            for offset, weight in zip(offsets, weights.tolist(), strict=True):
+                if offset is None or offset.shape[2] < tokens or (follow and offset.shape[2] != tokens):
+                    raise WrongShape("the anchor has no offset of these tokens")
+                made[1:, part].add_(offset[:, part, :tokens], alpha=weight)
+        return made.to(base.dtype)
 
     def used(self, gate: Gate) -> None:
         """An estimate was made of these anchors: they are worth keeping."""
@@ -266,14 +271,6 @@ class Anchors:
             raise WrongShape("a base and what became of it have the same tokens")
         offset = self.rotation.shift(real[1:], -start)
         return offset.sub_(base[1:])
-
-    def _corrected(self, gate: Gate, base: Tensor, offsets: list[Tensor]) -> Tensor:
-        tokens = self._geometry.check(base)
-        made = base.float() if base.dtype != torch.float32 else base.clone()
-        for part, weights in ((KEYS, gate.keys), (VALUES, gate.values)):
-            for offset, weight in zip(offsets, weights.tolist(), strict=True):
-                made[1:, part].add_(offset[:, part, :tokens], alpha=weight)
-        return made.to(base.dtype)
 
     def _evict(self, slot: str, anchor: Anchor) -> None:
         kept = self._slots[slot]

@@ -37,7 +37,7 @@ def calibrate(anchors: Anchors, samples: Iterable[Sample], error_max: float) -> 
         anchors.settings = replace(given, gamma=float("inf"))
         gate = anchors.gate(sample.slot, sample.base)
         if gate.shareable:
-            estimated, _ = anchors.estimate(gate, sample.base)
+            estimated = anchors.estimate(gate, sample.base)
             scored.append((gate.entropy / math.log2(gate.eligible), _off(estimated, sample, anchors)))
         anchors.settings = given
         anchors.observe(sample.slot, sample.base, sample.real, sample.start)

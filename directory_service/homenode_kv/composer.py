@@ -9,6 +9,7 @@ approximate becomes a base: what comes out is used once."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class _Piece:
     found: Found | None = None
     base: Tensor | None = None  # canonical
     gate: Gate | None = None
+    leader: _Piece | None = None  # of fixed text: the artifact right before it, whose anchors correct both
 
     @property
     def end(self) -> int:
@@ -122,8 +124,13 @@ class Composer:
         before, pieces = [template.encode()], []
         for at, (part, start) in enumerate(zip(parts, starts, strict=False)):
             named = template or digest(before, person=b"template")
-            pieces.append(_Piece(part, start, Slot(self._fingerprint, named, str(at), consumer)))
+            after = parts[at + 1] if at + 1 < len(parts) and parts[at + 1].is_fixed else None
+            place = f"{at}" if after is None or after.key is None else f"{at} {after.key.tokens}"
+            pieces.append(_Piece(part, start, Slot(self._fingerprint, named, place, consumer)))
             before.append(b"artifact" if part.is_artifact else token_hash(part.tokens).encode())
+        for placeholder, piece in zip(pieces, pieces[1:], strict=False):
+            if placeholder.part.is_artifact and piece.part.is_fixed:
+                piece.leader = placeholder
         return pieces
 
     def _beginning(self, pieces: list[_Piece], tokens: list[int], salt: bytes) -> tuple[int, Tensor | None]:
@@ -157,7 +164,11 @@ class Composer:
             piece.found = self._segments.find(key)
             if piece.found is None or demand.dense or self._anchors is None or self._isolated:
                 continue
-            if self._anchors.count(piece.slot) > 1 and piece.start and piece.found.choice.reload:
+            if piece.leader is not None:
+                gate = piece.leader.gate
+                if gate is not None and all(anchor.follow is not None for anchor in gate.anchors):
+                    piece.gate = gate
+            elif self._anchors.count(piece.slot) > 1 and piece.start and piece.found.choice.reload:
                 if (base := self._base(piece)) is not None:
                     piece.gate = self._anchors.gate(piece.slot, base)
 
@@ -177,14 +188,11 @@ class Composer:
         return piece.base
 
     def _load(self, found: Found | Prefix, tokens: int) -> Tensor | None:
-        try:
-            held = self._segments.use(found)
-        except OutOfMemory:
-            return None
-        if held is None:
-            return None
-        with held:
-            return held.kv(tokens)
+        with contextlib.suppress(OutOfMemory):
+            if (held := self._segments.use(found)) is not None:
+                with held:
+                    return held.kv(tokens)
+        return None
 
     # --- ways ---
 
@@ -194,20 +202,31 @@ class Composer:
         forward = self._engine.prefill(tokens[done:], past)
         self._costs.prefilled(len(tokens) - done, self._ms_since(began_ns))
         if self._anchors is not None and not self._isolated:
-            self._observe(pieces, forward.kv)
+            self._observe(pieces, forward.kv, plan)
         uses = [Use(len(p.part.tokens), exact=p.done, dense=len(p.part.tokens) - p.done) for p in pieces]
         ways = tuple(Way.EXACT if use.tokens and not use.dense else Way.DENSE for use in uses)
         return Composed(forward, tuple(uses), Use.sum(uses), ways, EXACT, 0.0, math.nan, plan, ())
 
-    def _observe(self, pieces: list[_Piece], kv: Tensor) -> None:
-        """A plain pass becomes an anchor of every segment in it that has a base and stands after something."""
+    def _observe(self, pieces: list[_Piece], kv: Tensor, plan: Plan) -> None:
+        """A plain pass becomes an anchor of each artifact in it that has a base, with the fixed text after it.
+
+        Where anchors were near none is added, unless they were tried and the check layer found them off.
+        """
         assert self._anchors is not None
-        for piece in pieces:
-            if piece.found is None or not piece.start or piece.part.key is None:
+        for at, (piece, way) in enumerate(zip(pieces, plan.ways, strict=True)):
+            if piece.part.key is None or not piece.part.is_artifact or not piece.start:
                 continue
-            if (base := self._base(piece)) is not None:
-                real = kv[:, :, piece.start : piece.end]
-                self._anchors.observe(piece.slot, base, real, piece.start, version=piece.part.key.version_digest)
+            if (base := self._base(piece)) is None:
+                continue
+            gate = piece.gate or self._anchors.gate(piece.slot, base)
+            if gate.shareable and way is not Way.ANCHORS:
+                continue
+            after, follow = pieces[at + 1] if at + 1 < len(pieces) else None, None
+            if after is not None and after.leader is piece and (fixed := self._base(after)) is not None:
+                follow = fixed, kv[:, :, after.start : after.end], after.start
+            real = kv[:, :, piece.start : piece.end]
+            version = piece.part.key.version_digest
+            self._anchors.observe(piece.slot, base, real, piece.start, follow, version=version)
 
     def _masked(self, pieces: list[_Piece], tokens: list[int], past: Tensor | None, plan: Plan) -> Composed | None:
         """Segments as they are; what is not kept is computed under the mask that the model was trained with."""
@@ -272,7 +291,7 @@ class Composer:
             if (base := self._base(piece)) is None:
                 return None
             if way is Way.ANCHORS and piece.gate is not None and self._anchors is not None:
-                base, _ = self._anchors.estimate(piece.gate, base)
+                base = self._anchors.estimate(piece.gate, base, follow=piece.leader is not None)
                 self._anchors.used(piece.gate)
             begin = piece.start + piece.done
             kv[:, :, begin : piece.end] = base[:, :, piece.done :]

@@ -24,8 +24,13 @@ class Part:
 
     @property
     def is_artifact(self) -> bool:
-        """Whether it is the text of an artifact's version, which changes, and not fixed text."""
+        """Whether it is the text of an artifact's version."""
         return self.key is not None and self.key.version is not None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is text of a template that is kept: a system prompt, what stands between two artifacts."""
+        return self.key is not None and self.key.version is None
 
 
 @dataclass(frozen=True, slots=True)

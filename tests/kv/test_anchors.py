@@ -10,6 +10,7 @@ from torch import Tensor
 
 from homenode_kv.anchors import Anchors, Settings, Slot
 from homenode_kv.calibration import Sample, calibrate
+from homenode_kv.errors import WrongShape
 from homenode_kv.layout import KEYS
 from tests.kv.models import deviation, engine, tokens
 
@@ -54,8 +55,7 @@ def test_the_estimate_of_an_anchor_itself_is_the_dense_result() -> None:
     observed(anchors, segment(2))
     gate = anchors.gate(SLOT, alone(text))
     assert gate.shareable and gate.distance == 0.0 and len(gate.anchors) == 1
-    estimated, after = anchors.estimate(gate, alone(text))
-    assert after is None
+    estimated = anchors.estimate(gate, alone(text))
     assert deviation(engine().rotation.shift(estimated, len(LEAD)), within(text)) < 1e-6
 
 
@@ -77,7 +77,7 @@ def test_near_anchors_bring_an_estimate_nearer_to_the_dense_result_than_plain_re
     for at in (2, 9, 16):
         observed(anchors, edited(text, at))
     gate = anchors.gate(SLOT, alone(text))
-    estimated, _ = anchors.estimate(gate, alone(text))
+    estimated = anchors.estimate(gate, alone(text))
     real = engine().rotation.shift(within(text), -len(LEAD))
     assert deviation(estimated, real) < 0.6 * deviation(alone(text), real)
 
@@ -88,12 +88,12 @@ def test_the_fixed_text_after_a_segment_is_estimated_from_the_same_anchors() -> 
         whole = engine().prefill(LEAD + one + fixed).kv
         start, end = len(LEAD), len(LEAD) + len(one)
         anchors.observe(SLOT, alone(one), whole[:, :, start:end], start, (alone(fixed), whole[:, :, end:], end))
-    _, after = anchors.estimate(anchors.gate(SLOT, alone(text)), alone(text), alone(fixed))
+    gate = anchors.gate(SLOT, alone(text))
+    after = anchors.estimate(gate, alone(fixed), follow=True)
     real = engine().prefill(LEAD + text + fixed).kv[:, :, len(LEAD) + len(text) :]
-    assert after is not None
     assert deviation(engine().rotation.shift(after, len(LEAD) + len(text)), real) < 1e-6
-    other = tokens(5, seed=71)
-    assert anchors.estimate(anchors.gate(SLOT, alone(text)), alone(text), alone(other))[1] is None
+    with pytest.raises(WrongShape):
+        anchors.estimate(gate, alone(fixed[:5]), follow=True)
 
 
 def test_fewer_than_two_anchors_are_not_shareable_nor_shorter_ones() -> None:
@@ -174,7 +174,7 @@ def test_bf16_estimates_have_the_models_dtype() -> None:
         text = segment(seed)
         anchors.observe(SLOT, alone(text).bfloat16(), within(text).bfloat16(), len(LEAD))
     base = alone(segment(1)).bfloat16()
-    estimated, _ = anchors.estimate(anchors.gate(SLOT, base), base)
+    estimated = anchors.estimate(anchors.gate(SLOT, base), base)
     assert estimated.dtype == torch.bfloat16
     assert torch.equal(estimated[0], base[0]), "layer 0 is left as it is"
 
@@ -197,7 +197,7 @@ def test_gamma_is_the_greatest_whose_mean_error_is_allowed() -> None:
             gate = anchors.gate(SLOT, sample.base)
             if gate.shareable:
                 back = engine().rotation.shift(sample.real, -sample.start)
-                found.append(deviation(anchors.estimate(gate, sample.base)[0][1:], back[1:]))
+                found.append(deviation(anchors.estimate(gate, sample.base)[1:], back[1:]))
             anchors.observe(SLOT, sample.base, sample.real, sample.start)
         return found
 
