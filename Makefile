@@ -18,7 +18,7 @@ ARGS ?=
 # The whole suite runs in several processes, for much of it is waiting; a part of it in one, where -s and --pdb work.
 WORKERS ?= $(if $(ARGS),0,4)
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench scaling dashboards pictures compose-test clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench kernels scaling dashboards pictures compose-test clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -91,6 +91,10 @@ faults: tools ## the kill, restart and network runs: real processes, real Redis;
 bench: tools ## figures beside other systems; ARGS="--rows acquire_64,commit_64 --rounds 7", JSON=FILE
 	@$(SETUP) peers
 	@$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON)) $(ARGS)
+
+kernels: env ## the KV tier's Triton kernels against the plain way; brings Triton (1 GB), which the other tests do without
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip --disable-pip-version-check -qq install 'triton>=3.6'
+	@$(PYTEST) tests/kv/test_restore.py $(ARGS)
 
 compose-test: env ## deploy/docker-compose.yml on a real Docker daemon, containers killed and networks cut under load; root, about 10 minutes
 	@$(SETUP) docker

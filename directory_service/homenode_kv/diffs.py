@@ -15,7 +15,7 @@ N/(1 + (N-1)·f), master included. Both are also given in bytes, indices include
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +117,14 @@ class Ratios:
     per_mirror: float
     per_group: float
 
+    @classmethod
+    def of(cls, master_bytes: int, mirrors: Collection[tuple[int, int, float]]) -> Ratios:
+        """Of a master's bytes, and of each mirror its bytes dense, its bytes as kept, and f."""
+        whole, stored = sum(dense for dense, _, _ in mirrors), sum(kept for _, kept, _ in mirrors)
+        share = sum(share for _, _, share in mirrors) / len(mirrors) if mirrors else 0.0
+        per_mirror = whole / stored if stored else float("inf") if mirrors else 1.0
+        return cls(1 + len(mirrors), share, per_mirror, (master_bytes + whole) / (master_bytes + stored))
+
 
 class Family:
     """One master and its mirrors, by name. A master with mirrors is never dropped: another is elected first.
@@ -174,8 +182,6 @@ class Family:
     def ratios(self) -> Ratios:
         """Both ratios in bytes, and f."""
         dense = self._geometry.block_bytes * blocks_of(self._dense.shape[2])
-        mirrors = self._mirrors.values()
-        stored, whole = sum(mirror.bytes for mirror in mirrors), sum(mirror.dense_bytes for mirror in mirrors)
-        share = sum(mirror.dirty_share for mirror in mirrors) / len(mirrors) if mirrors else 0.0
-        per_mirror = whole / stored if stored else float("inf") if mirrors else 1.0
-        return Ratios(1 + len(mirrors), share, per_mirror, (dense + whole) / (dense + stored))
+        return Ratios.of(
+            dense, [(mirror.dense_bytes, mirror.bytes, mirror.dirty_share) for mirror in self._mirrors.values()]
+        )

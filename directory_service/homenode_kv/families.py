@@ -1,0 +1,353 @@
+"""Members of rounds, kept under the pool's budget: of each group a master dense, the others as what differs.
+
+A master is an entry of the pool, pinned once by each of its mirrors: so "a master with live mirrors is never dropped"
+is the pool's own rule. The blocks of a mirror are an entry of a second pool, whose KV has one layer. Under pressure the
+pools may move a master to a slower tier, and evict mirrors: a mirror that went takes its pin along, and is computed
+again when it is wanted.
+
+When a master must go, as its agent has ended or its version is superseded, `leave` elects the mirror of lowest
+deviation first. `materialize` makes a member dense and independent of its master.
+
+Families live as long as the process: what an earlier run left on disk is found by nobody, its names being keyed with a
+salt of that run. Not thread-safe: one owner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from homenode_kv import kernels
+from homenode_kv.costs import Tier
+from homenode_kv.diffs import Mirror, Ratios
+from homenode_kv.errors import InUse, OutOfMemory
+from homenode_kv.ident import digest
+from homenode_kv.layout import Geometry
+from homenode_kv.pool import OnChange, Pool
+from homenode_kv.rope import Rotation
+
+FAMILIES_MAX = 1024
+
+
+def sheet_geometry(geometry: Geometry) -> Geometry:
+    """Shape of the pool of sheets: a mirror's blocks, of whatever layers, one after the other."""
+    return Geometry(1, geometry.heads, geometry.dim, geometry.dtype)
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """A mirror but for its data. `key` is "" where nothing differs."""
+
+    key: str
+    tokens: int
+    place: Tensor
+    dense_bytes: int
+    bytes: int
+    share: float
+
+
+@dataclass(slots=True)
+class _Kin:
+    """A family. `dense` has the keys of members that are entries of the pool, the master among them."""
+
+    deviation: dict[str, float]
+    master: str = ""
+    sheets: dict[str, _Sheet] = field(default_factory=dict)
+    dense: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How much is kept: of `masters` that have mirrors, of `mirrors`, of members that are `dense`, and in bytes."""
+
+    masters: int
+    mirrors: int
+    dense: int
+    mirror_bytes: int
+    mirror_dense_bytes: int
+
+
+class Families:
+    """Groups of siblings by the round they come from.
+
+    Args:
+        pool: of dense KV.
+        sheets: of mirrors' blocks; its pages have the `sheet_geometry`. Families listen to both, as others did before.
+        families_max: the one that was used longest ago makes room for another.
+    """
+
+    def __init__(self, pool: Pool, sheets: Pool, *, families_max: int = FAMILIES_MAX) -> None:
+        if sheets.geometry != sheet_geometry(pool.geometry):
+            raise ValueError("the pool of sheets has another geometry")
+        self._pool, self._sheets, self._families_max = pool, sheets, families_max
+        self._salt, self._count = os.urandom(32), 0
+        self._kin: dict[str, _Kin] = {}  # the one used last at the end
+        self._owners: dict[str, tuple[str, str]] = {}  # key in either pool -> (round, member)
+        self._told = {id(each): each.on_change for each in (pool, sheets)}
+        pool.on_change, sheets.on_change = self._listener(pool), self._listener(sheets)
+
+    def __contains__(self, round_id: str) -> bool:
+        return round_id in self._kin
+
+    def put(self, round_id: str, members: Mapping[str, Tensor], deviation: Mapping[str, float]) -> Ratios:
+        """Keeps a group; the member of lowest deviation becomes its master. What was kept of this round goes.
+
+        A member whose differences take as much as itself is kept dense, and one for which there is no room is not kept.
+        Raises OutOfMemory where there is none even for the master, ValueError, WrongShape.
+        """
+        if not members or set(members) != set(deviation):
+            raise ValueError("each member has a deviation, and there is at least one")
+        self.release(round_id)
+        while len(self._kin) >= self._families_max:
+            self.shed()
+        kin = _Kin(dict(deviation))
+        self._kin[round_id] = kin
+        self._settle(round_id, kin, members, min(sorted(members), key=lambda name: deviation[name]))
+        return self.ratios(round_id)
+
+    def members(self, round_id: str) -> tuple[str, ...]:
+        """Who is kept, the master first. Empty for an unknown round."""
+        kin = self._kin.get(round_id)
+        return tuple(sorted({*kin.dense, *kin.sheets}, key=lambda name: (name != kin.master, name))) if kin else ()
+
+    def restore(self, round_id: str, member: str) -> Tensor | None:
+        """A member, canonical and bit for bit; None where it is not kept any more. Raises OutOfMemory."""
+        if (kin := self._use(round_id)) is None:
+            return None
+        if key := kin.dense.get(member):
+            return self._read(self._pool, key)
+        sheet = kin.sheets.get(member)
+        mirror = self._mirror(sheet) if sheet else None
+        master = self._read(self._pool, kin.dense[kin.master]) if mirror else None
+        return mirror.restore(master) if mirror is not None and master is not None else None
+
+    def restore_into(
+        self, round_id: str, member: str, blocks: Sequence[int], rotation: Rotation, delta: int | Tensor = 0
+    ) -> bool:
+        """Writes a member into blocks of the pool's pages, moved by `delta`: one number, or one a block. False: a miss.
+
+        With Triton on a GPU a mirror is restored in one go, else by way of a dense copy.
+        """
+        pages = self._pool.pages
+        kin = self._use(round_id)
+        sheet = kin.sheets.get(member) if kin else None
+        if kin and sheet and kernels.available() and pages.data.is_cuda:
+            from homenode_kv.kernels.restore import restore_into  # Triton is optional
+
+            mirror, held = self._mirror(sheet), self._pool.get(kin.dense[kin.master])
+            if mirror is None or held is None:
+                return False
+            with held:
+                restore_into(pages, blocks, mirror, held.blocks, held.tokens, rotation, delta)
+            return True
+        if (kv := self.restore(round_id, member)) is None:
+            return False
+        if isinstance(delta, Tensor):
+            delta = delta.repeat_interleave(pages.data.shape[3])[: kv.shape[2]]
+        pages.write(blocks, rotation.shift(kv, delta))
+        return True
+
+    def elect(self, round_id: str, name: str | None = None) -> str | None:
+        """Makes `name` the master, by default the mirror of lowest deviation; None for a miss.
+
+        All members keep their bits. They are dense for a moment, beside the pool. Raises OutOfMemory, and the family is
+        forgotten: only where what the old master leaves cannot be used, being on a slower tier.
+        """
+        if (kin := self._use(round_id)) is None:
+            return None
+        if name is None:
+            name = min(sorted(kin.sheets), key=lambda mirror: kin.deviation[mirror], default=kin.master)
+        if name == kin.master:
+            return name
+        every = {member: self.restore(round_id, member) for member in (name, kin.master, *kin.sheets)}
+        members = {member: kv for member, kv in every.items() if kv is not None}
+        if name not in members:
+            return None
+        for member in list(kin.sheets):
+            self._drop_sheet(kin, member)
+        if old := kin.dense.get(kin.master):
+            self._drop_dense(old)
+        self._kin[round_id] = kin  # the last entry took it along
+        self._settle(round_id, kin, members, name)
+        return name
+
+    def materialize(self, round_id: str, member: str) -> str | None:
+        """Makes a member dense, an entry of the pool under the key that is returned; None for a miss.
+
+        Raises OutOfMemory, and the mirror is as it was.
+        """
+        if (kin := self._use(round_id)) is None or (kv := self.restore(round_id, member)) is None:
+            return None
+        if member not in kin.dense:
+            self._put_dense(round_id, kin, member, kv)
+            self._drop_sheet(kin, member)
+        return kin.dense[member]
+
+    def leave(self, round_id: str, member: str) -> bool:
+        """Forgets a member; a master with mirrors hands over first. False for a miss. Raises OutOfMemory."""
+        kin = self._use(round_id)
+        if kin is None or (member not in kin.sheets and member not in kin.dense):
+            return False
+        if member == kin.master and kin.sheets:
+            self.elect(round_id)
+        if member in kin.sheets:
+            self._drop_sheet(kin, member)
+        elif key := kin.dense.get(member):
+            self._drop_dense(key)
+        if not kin.dense:
+            self._kin.pop(round_id, None)
+        return True
+
+    def release(self, round_id: str) -> bool:
+        """Forgets a family: its mirrors, then its master. False for a miss."""
+        if (kin := self._kin.get(round_id)) is None:
+            return False
+        self._clear(kin)
+        self._kin.pop(round_id, None)
+        return True
+
+    def shed(self) -> bool:
+        """Forgets the family that was used longest ago, to make room; False where there is none."""
+        return bool(self._kin) and self.release(next(iter(self._kin)))
+
+    def ratios(self, round_id: str) -> Ratios:
+        """Both ratios of a family, in bytes with indices; members kept dense save nothing. Raises KeyError."""
+        kin = self._kin[round_id]
+        sizes = {
+            name: entry.tokens * self._pool.geometry.token_bytes
+            for name, key in kin.dense.items()
+            if (entry := self._pool.entry(key))
+        }
+        apart = [(size, size, 1.0) for name, size in sizes.items() if name != kin.master]
+        mirrors = [(sheet.dense_bytes, sheet.bytes, sheet.share) for sheet in kin.sheets.values()]
+        return Ratios.of(sizes.get(kin.master, 0), mirrors + apart)
+
+    def standing(self) -> Standing:
+        """Of all families together, for metrics."""
+        every = [sheet for kin in self._kin.values() for sheet in kin.sheets.values()]
+        return Standing(
+            masters=sum(bool(kin.sheets) for kin in self._kin.values()),
+            mirrors=len(every),
+            dense=sum(len(kin.dense) for kin in self._kin.values()),
+            mirror_bytes=sum(sheet.bytes for sheet in every),
+            mirror_dense_bytes=sum(sheet.dense_bytes for sheet in every),
+        )
+
+    # --- inside ---
+
+    def _settle(self, round_id: str, kin: _Kin, members: Mapping[str, Tensor], master: str) -> None:
+        """Keeps a master, unless it is dense already, and the others as its mirrors."""
+        kin.master = master
+        if master not in kin.dense:
+            try:
+                self._put_dense(round_id, kin, master, members[master])
+            except BaseException:
+                self.release(round_id)
+                raise
+        self._pool.pin(kin.dense[master])  # until its mirrors do
+        for name, kv in sorted(members.items()):
+            if name == master:
+                continue
+            mirror = Mirror.of(kv, members[master])
+            try:
+                if mirror.worthwhile:
+                    self._put_sheet(round_id, kin, name, mirror)
+                else:
+                    self._put_dense(round_id, kin, name, kv)
+            except OutOfMemory:
+                continue  # it is computed again when it is wanted
+        self._pool.unpin(kin.dense[master])
+
+    def _put_dense(self, round_id: str, kin: _Kin, member: str, kv: Tensor) -> None:
+        key = self._key()
+        self._pool.put(key, kv, {"family": "dense"})
+        kin.dense[member] = key
+        self._owners[key] = round_id, member
+
+    def _put_sheet(self, round_id: str, kin: _Kin, member: str, mirror: Mirror) -> None:
+        key = ""
+        if len(mirror.place):
+            key = self._key()
+            self._sheets.put(key, mirror.data.transpose(0, 1).flatten(1, 2)[None], {"family": "sheet"})
+            self._owners[key] = round_id, member
+        kin.sheets[member] = _Sheet(
+            key, mirror.tokens, mirror.place, mirror.dense_bytes, mirror.bytes, mirror.dirty_share
+        )
+        self._pool.pin(kin.dense[kin.master])
+
+    def _mirror(self, sheet: _Sheet) -> Mirror | None:
+        g = self._pool.geometry
+        if not sheet.key:
+            device = self._pool.pages.data.device
+            data = torch.empty((0, 2, self._pool.pages.data.shape[3], g.heads, g.dim), dtype=g.dtype, device=device)
+        elif (kv := self._read(self._sheets, sheet.key)) is None:
+            return None
+        else:
+            data = kv[0].unflatten(1, (len(sheet.place), -1)).transpose(0, 1).contiguous()
+        return Mirror(sheet.tokens, g.layers, sheet.place, data)
+
+    def _read(self, pool: Pool, key: str) -> Tensor | None:
+        if (held := pool.get(key)) is None:
+            return None
+        with held:
+            return held.kv()
+
+    def _key(self) -> str:
+        self._count += 1  # never the same again: an entry that somebody else pinned may outlive its family
+        return digest([self._count.to_bytes(8, "little")], salt=self._salt, person=b"family")
+
+    def _use(self, round_id: str) -> _Kin | None:
+        if (kin := self._kin.pop(round_id, None)) is not None:
+            self._kin[round_id] = kin
+        return kin
+
+    def _clear(self, kin: _Kin) -> None:
+        for member in list(kin.sheets):
+            self._drop_sheet(kin, member)
+        for key in list(kin.dense.values()):
+            self._drop_dense(key)
+
+    def _drop_sheet(self, kin: _Kin, member: str) -> None:
+        sheet = kin.sheets[member]
+        if sheet.key:
+            self._sheets.drop(sheet.key)  # and `_gone` takes the pin back
+        else:
+            self._forget_sheet(kin, member)
+
+    def _forget_sheet(self, kin: _Kin, member: str) -> None:
+        if kin.sheets.pop(member, None) and (key := kin.dense.get(kin.master)):
+            self._pool.unpin(key)
+
+    def _drop_dense(self, key: str) -> None:
+        try:
+            self._pool.drop(key)
+        except InUse:  # somebody else pinned it: the pool's now, no member any more
+            round_id, member = self._owners.pop(key)
+            self._kin[round_id].dense.pop(member, None)
+
+    def _listener(self, pool: Pool) -> OnChange:
+        def changed(key: str, before: Tier | None, after: Tier | None) -> None:
+            if after is None and key in self._owners:
+                self._gone(key)
+            self._told[id(pool)](key, before, after)
+
+        return changed
+
+    def _gone(self, key: str) -> None:
+        """An entry was evicted, dropped, or its file was broken."""
+        round_id, member = self._owners.pop(key)
+        if (kin := self._kin.get(round_id)) is None:
+            return
+        if member in kin.sheets and kin.sheets[member].key == key:
+            self._forget_sheet(kin, member)
+            return
+        kin.dense.pop(member, None)
+        if member == kin.master:  # only a broken file does that to a pinned entry: its mirrors are lost with it
+            for name in list(kin.sheets):
+                self._drop_sheet(kin, name)
+            if not kin.dense:
+                self._kin.pop(round_id, None)
