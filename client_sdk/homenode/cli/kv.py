@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from homenode.cli import kv_serve
+from homenode.cli import kv_serve, kv_train
 from homenode.cli.session import Commands
 
 
@@ -14,3 +14,4 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     kv = commands.add_parser("kv", help="the KV tier: attention states that agents share")
     group = kv.add_subparsers(dest="kv_command", metavar="COMMAND", required=True)
     kv_serve.add(group, common)
+    kv_train.add(group, common)
