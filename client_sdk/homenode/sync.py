@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -45,6 +45,13 @@ class Background:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+
+    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it there and await it here, in any event loop. Cancelling the one cancels the other."""
+        if not self._thread.is_alive():
+            coroutine.close()
+            raise Unavailable("this connection belongs to the process that was forked; a child makes its own")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it there and wait. An interrupt of the waiting thread cancels it."""
@@ -99,6 +106,18 @@ class SyncHomenode:
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._background.run(coroutine)
+
+    def run(self, task: Callable[[client.Homenode], Coroutine[Any, Any, T]]) -> T:
+        """Wait for a coroutine that uses the connection itself, in its own event loop: several calls at once, say."""
+        return self._run(task(self._homenode))
+
+    async def arun(self, task: Callable[[client.Homenode], Coroutine[Any, Any, T]]) -> T:
+        """As `run`, awaited from any event loop."""
+        return await self._background.arun(task(self._homenode))
+
+    def hot(self, key: str) -> Artifact | None:
+        """See `Homenode.hot`."""
+        return self._cached(key)
 
     def read_cached(self, key: str) -> Artifact | None:
         """See `Homenode.read_cached`."""
