@@ -34,7 +34,8 @@ _LABELS = st.sampled_from(["a", "b", "a/b", "ü", "50%"])
 _NAMESPACES = st.lists(_LABELS, min_size=1, max_size=3).map(tuple)
 _KEYS = st.sampled_from(["k", "k/1", "ключ", "a"])
 _VALUES = st.fixed_dictionaries(
-    {"n": st.integers(-3, 3), "kind": st.sampled_from(["x", "y"])}, optional={"deep": st.fixed_dictionaries({"t": st.text()})}
+    {"n": st.integers(-3, 3), "kind": st.sampled_from(["x", "y"])},
+    optional={"deep": st.fixed_dictionaries({"t": st.text()})},
 )
 _FILTERS = st.one_of(
     st.none(),
@@ -48,7 +49,10 @@ _OPS = st.one_of(
     st.tuples(_NAMESPACES, _KEYS).map(lambda parts: GetOp(*parts)),
     st.tuples(st.lists(_LABELS, max_size=2).map(tuple), _FILTERS, st.just(1_000)).map(lambda parts: SearchOp(*parts)),
     st.tuples(
-        st.one_of(st.none(), st.tuples(st.sampled_from(["prefix", "suffix"]), _PATTERNS).map(lambda one: (MatchCondition(*one),))),
+        st.one_of(
+            st.none(),
+            st.tuples(st.sampled_from(["prefix", "suffix"]), _PATTERNS).map(lambda one: (MatchCondition(*one),)),
+        ),
         st.one_of(st.none(), st.integers(1, 3)),
         st.just(1_000),
     ).map(lambda parts: ListNamespacesOp(*parts)),
@@ -65,11 +69,14 @@ def told(result: Any, lived: set[tuple[str, ...]], op: Any) -> Any:
     return result and (result.namespace, result.key, result.value)
 
 
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(batches=st.lists(st.lists(_OPS, min_size=1, max_size=4), max_size=12))
-def test_it_answers_as_the_store_in_memory_does(
-    batches: list[list[Any]], embedded_url: str
-) -> None:
+def test_it_answers_as_the_store_in_memory_does(batches: list[list[Any]], embedded_url: str) -> None:
     ours, theirs = HomenodeStore(embedded_url, prefix=f"{next(_FRESH)}/"), InMemoryStore()
     lived: set[tuple[str, ...]] = set()
     with ours:

@@ -83,7 +83,18 @@ class HomenodeStore(BaseStore):
     """
 
     supports_ttl = True
-    __slots__ = ("_blind", "_merge", "_own", "_prefix", "_semantic", "_sweeper", "_touched", "_views", "connection", "ttl_config")
+    __slots__ = (
+        "_blind",
+        "_merge",
+        "_own",
+        "_prefix",
+        "_semantic",
+        "_sweeper",
+        "_touched",
+        "_views",
+        "connection",
+        "ttl_config",
+    )
 
     def __init__(
         self,
@@ -203,9 +214,7 @@ class HomenodeStore(BaseStore):
             return await self._namespaces(hn, op)
         raise InvalidArgument(f"not an operation of a store: {op!r}")
 
-    async def _get(
-        self, hn: Homenode, namespace: tuple[str, ...], key: str, node: Node, refresh: bool
-    ) -> Found | None:
+    async def _get(self, hn: Homenode, namespace: tuple[str, ...], key: str, node: Node, refresh: bool) -> Found | None:
         name = name_of(self._prefix, namespace, key)
         try:
             artifact = await hn.read(name)
