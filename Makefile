@@ -30,7 +30,8 @@ env: ## the environment .venv, with the package (editable) and all extras but ma
 tools: ## everything the checks and tests need: .venv, generator, redis-server, Prometheus, node, buf
 	@$(SETUP) env gen redis prometheus node
 
-run: env ## embedded directory on 127.0.0.1:7400, demo of agents that share files; DEMO_ONLY=1 ends after the demo
+run: ## embedded directory on 127.0.0.1:7400, demo of agents that share files; DEMO_ONLY=1 ends after the demo
+	@$(SETUP) run
 	@$(BIN)/homenode demo $(if $(filter 1,$(DEMO_ONLY)),,--serve)
 
 test: tools check ## checks, then the whole suite against real stores; ARGS="tests/store -k redis" for a part of it, WORKERS=4 processes

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Brings a machine to where `make run` and `make test` work. The Makefile calls it; every step is a no-op when done.
 #
-#   setup.sh env      .venv with the package (editable) and all extras, stamped with pyproject.toml's hash
+#   setup.sh run      .venv with the package (editable) and what a server and the demo need
+#   setup.sh env      .venv with all extras, torch among them
 #   setup.sh gen      .gen with the pinned protobuf generator, apart because it pins an older protobuf
 #   setup.sh redis    a real redis-server
 #   setup.sh prometheus   a real Prometheus with promtool, and amtool
@@ -76,31 +77,45 @@ make_venv() {
   "$python" -m venv "$folder"
 }
 
-# stamped FOLDER STAMP COMMAND...  Runs the command unless it last succeeded under the same stamp; one process at a time.
+# stamped FILE STAMP COMMAND...  Runs the command, which fills the environment that the file is in, unless it last
+# succeeded under the same stamp; one process at a time.
 stamped() {
-  local folder=$1 stamp=$2
+  local file=$1 stamp=$2
   shift 2
-  if [ "$(cat "$folder/.homenode-stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
-  make_venv "$folder"
+  if [ "$(cat "$file" 2>/dev/null)" = "$stamp" ]; then return; fi
+  make_venv "$(dirname "$file")"
   "$@"
-  printf '%s\n' "$stamp" >"$folder/.homenode-stamp"
+  printf '%s\n' "$stamp" >"$file"
 }
 
 hash_of() { sha256sum | cut -d' ' -f1; }
 quiet_pip() { "$1/bin/python" -m pip --disable-pip-version-check -qq install "${@:2}"; }
 
-# pip takes a CPU build of torch (version X+cpu, 0.2 GB) where its configuration offers one, by PIP_FIND_LINKS or another
-# index; otherwise torch's default build, which on Linux brings CUDA: 2.7 GB to fetch.
-install_package() {
-  say "installing homenode and its extras into .venv (torch among them: 0.2 GB as a CPU build, 2.7 GB where none is offered)"
-  quiet_pip .venv --editable '.[cli,server,otel,kv,dev]'
+install_for_run() {
+  say "installing homenode with its server and command line into .venv"
+  quiet_pip .venv --editable '.[cli,server]'
 }
 
-setup_env() { stamped .venv "$({ pwd; cat pyproject.toml; } | hash_of)" install_package; }
+# pip takes a CPU build of torch (version X+cpu, 0.2 GB) where its configuration offers one, by PIP_FIND_LINKS or another
+# index; otherwise torch's default build, which on Linux brings CUDA: 2.7 GB to fetch.
+install_all() {
+  say "installing homenode and its extras into .venv (torch among them: 0.2 GB as a CPU build, 2.7 GB where none is offered)"
+  quiet_pip .venv --editable '.[cli,server,otel,kv,langgraph,mcp,dev]'
+}
 
-setup_gen() { stamped .gen "${GENERATOR[*]}" quiet_pip .gen "${GENERATOR[@]}"; }
+package_stamp() { { pwd; cat pyproject.toml; } | hash_of; }
 
-setup_plot() { stamped .plot "${PLOT[*]}" quiet_pip .plot "${PLOT[@]}"; }
+setup_env() { stamped .venv/.homenode-stamp "$(package_stamp)" install_all; }
+
+# Whatever has all extras has these.
+setup_run() {
+  if [ "$(cat .venv/.homenode-stamp 2>/dev/null)" = "$(package_stamp)" ]; then return; fi
+  stamped .venv/.homenode-run-stamp "$(package_stamp)" install_for_run
+}
+
+setup_gen() { stamped .gen/.homenode-stamp "${GENERATOR[*]}" quiet_pip .gen "${GENERATOR[@]}"; }
+
+setup_plot() { stamped .plot/.homenode-stamp "${PLOT[*]}" quiet_pip .plot "${PLOT[@]}"; }
 
 redis_ok() {
   local binary
@@ -162,7 +177,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      env | gen | plot | redis | prometheus | node | docker | peers) "setup_$step" ;;
+      run | env | gen | plot | redis | prometheus | node | docker | peers) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done

@@ -28,7 +28,7 @@ def store(embedded_url: str) -> Iterator[HomenodeStore]:
         yield made
 
 
-# --- as LangGraph's own store ------------------------------------------------------------------------------------------
+# --- as LangGraph's own store -----------------------------------------------------------------------------------------
 
 _LABELS = st.sampled_from(["a", "b", "a/b", "ü", "50%"])
 _NAMESPACES = st.lists(_LABELS, min_size=1, max_size=3).map(tuple)
@@ -70,7 +70,7 @@ def told(result: Any, lived: set[tuple[str, ...]], op: Any) -> Any:
 
 
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -129,7 +129,7 @@ def test_other_agents_find_an_item_by_its_name(store: HomenodeStore) -> None:
     assert store.get(NS, "plan").value == {"n": 2}  # type: ignore[union-attr]
 
 
-# --- no lost update ----------------------------------------------------------------------------------------------------
+# --- no lost update ---------------------------------------------------------------------------------------------------
 
 
 def two_stores(url: str, **settings: Any) -> tuple[HomenodeStore, HomenodeStore]:
@@ -206,7 +206,7 @@ def test_deleting_what_has_changed_is_refused(server_url: str) -> None:
         assert b.get(NS, "plan") is None
 
 
-# --- what changed ------------------------------------------------------------------------------------------------------
+# --- what changed -----------------------------------------------------------------------------------------------------
 
 
 def test_a_node_is_told_what_others_changed_since_it_saw_the_item(server_url: str) -> None:
@@ -224,7 +224,7 @@ def test_a_node_is_told_what_others_changed_since_it_saw_the_item(server_url: st
         assert "done" in changed and "step 3:" not in changed and len(changed) < len(first) / 3
 
 
-# --- times to live and meaning -----------------------------------------------------------------------------------------
+# --- times to live and meaning ----------------------------------------------------------------------------------------
 
 
 def test_what_has_expired_is_not_returned_and_is_swept(store: HomenodeStore, monkeypatch: pytest.MonkeyPatch) -> None:

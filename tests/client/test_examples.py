@@ -23,7 +23,8 @@ def run(name: str, *arguments: str) -> str:
 
 
 def test_there_is_a_test_for_every_example() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"five_lines.py", "two_agents.py"}
+    run_here = {"five_lines.py", "langgraph_plan.py", "mcp_agents.py", "two_agents.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*run_here, "directory_process.py"}
 
 
 def test_five_lines(short_tmp: Path) -> None:
@@ -42,3 +43,14 @@ async def test_two_agents(where: str, server_factory: ServerFactory) -> None:
         assert "+Paragraph 30 proves" in out or "proves" in out
         assert "the writer is refused" in out
         assert out.endswith("> The proof of paragraph 30 is missing.\n")
+
+
+def test_langgraph_plan(short_tmp: Path) -> None:
+    out = run("langgraph_plan.py")
+    assert "in LangGraph's own store: 16 added, " in out and "in Homenode: 24 added, 24 there" in out
+    assert "tokens saved" in out
+
+
+def test_mcp_agents() -> None:
+    out = run("mcp_agents.py")
+    assert "10 edits, 10 there" in out and "is refused: VersionConflict" in out and "tokens instead of" in out

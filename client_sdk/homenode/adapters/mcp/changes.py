@@ -88,7 +88,7 @@ class Changes:
         """The connection wants to be told of a resource. Raises Overloaded, InvalidArgument."""
         key_of(uri)
         if sum(len(one.uris) for one in self._subscribers.values()) >= SUBSCRIPTIONS_MAX:
-            raise Overloaded(f"{SUBSCRIPTIONS_MAX} subscriptions are held here already", retry_after_ms=1_000)
+            raise Overloaded(f"{SUBSCRIPTIONS_MAX} subscriptions are held here already", retry_after=1.0)
         who = _connection(ctx)
         subscriber = self._subscribers.get(who)
         if subscriber is None:

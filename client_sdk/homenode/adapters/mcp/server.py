@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from homenode.adapters.mcp.changes import Changes, key_of, uri_of
-from homenode.adapters.mcp.tools import SHOWN_MAX, TOOLS, Arguments, Locks
+from homenode.adapters.mcp.tools import SHOWN_MAX, TOOLS, Locks
 from homenode.client import Homenode
 from homenode.errors import HomenodeError, InvalidArgument, NotFound, TooLarge
 

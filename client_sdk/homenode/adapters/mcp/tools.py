@@ -53,7 +53,7 @@ class Locks:
         """Keep it; returns its name. Raises Overloaded."""
         if len(self._held) >= LOCKS_MAX:
             lease.release_later()
-            raise Overloaded(f"{LOCKS_MAX} locks are held here already", retry_after_ms=1_000)
+            raise Overloaded(f"{LOCKS_MAX} locks are held here already", retry_after=1.0)
         name = secrets.token_urlsafe(9)
         timer = asyncio.get_running_loop().call_later(LOCK_S, self.drop, name)
         self._held[name] = (lease, timer)
