@@ -2,10 +2,8 @@
 
 What is reused is placed by one rotation of the whole prompt, corrected by anchors where they are near (the prediction).
 Fresh keys of a check layer then show how far each block of 32 tokens is off; blocks that disagree are computed afresh
-with everything that was not kept (the repair), and where that would be most of it the prompt is computed plainly.
-
-A plain pass over segments that have a base becomes an anchor of each. Nothing else is stored here, and nothing
-approximate becomes a base: what comes out is used once."""
+with what was not kept (the repair); where that would be most of it the prompt is computed plainly, and becomes an
+anchor of its segments. Nothing else is stored here: what is approximate is used once."""
 
 from __future__ import annotations
 
@@ -273,7 +271,7 @@ class Composer:
         kept[:done] = True
         forward = self._refresh(tokens, kv, (~kept).nonzero().flatten())
         uses = [self._use(piece, way, kept, reused) for piece, way in zip(pieces, plan.ways, strict=True)]
-        measured = float(off[stays].mean()) if stays.any() else 0.0
+        measured = float(off[stays].max()) if stays.any() else 0.0
         provenance = approximate(measured) if stays.any() else EXACT
         return Composed(forward, tuple(uses), Use.sum(uses), plan.ways, provenance, plan.error, measured, plan, ())
 
@@ -318,7 +316,7 @@ class Composer:
         total = int(reused[here].sum())
         if way in (Way.REUSE, Way.ANCHORS) and total:
             kept = stays[here]
-            error = float(off[here][kept].mean()) if kept.any() else 0.0
+            error = float(off[here][kept].max()) if kept.any() else 0.0
             refreshed = 1 - int(kept.sum()) / total
             self.planner.places.saw(piece.slot.digest, way, error_max, error, max(refreshed, float(given_up)))
 
@@ -338,12 +336,15 @@ class Composer:
 
 
 def _dirty_blocks(pieces: list[_Piece], off: Tensor, reused: Tensor, error_max: float) -> Tensor:
-    """Tokens of those blocks of 32, counted from each part's beginning, whose reused tokens are too far off."""
+    """Tokens of those blocks of 32, counted from each part's beginning, in which a reused token is too far off.
+
+    One token of a block may be all in it that other text changes, and all that matters: a mean would hide it.
+    """
     dirty = torch.zeros_like(reused)
     for piece in pieces:
         for begin in range(piece.start, piece.end, BLOCK_TOKENS):
             block = slice(begin, min(begin + BLOCK_TOKENS, piece.end))
             here = reused[block]
-            if here.any() and float(off[block][here].mean()) > error_max:
+            if here.any() and float(off[block][here].max()) > error_max:
                 dirty[block] = True
     return dirty

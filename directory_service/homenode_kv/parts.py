@@ -61,7 +61,8 @@ class Composed:
 
     Attributes:
         uses, ways: of each part, in order; whole: of the prompt.
-        predicted, measured: mean deviation of the keys that stayed as they were; NaN: nobody knew, nobody looked.
+        predicted, measured: greatest relative deviation of the keys that stayed as they were, on the check layer; NaN:
+            nobody knew, nobody looked.
         plan: what was meant; `ways` says what became of it.
         missing: parts that name an artifact version of which no base is kept.
     """

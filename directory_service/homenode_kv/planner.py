@@ -56,15 +56,16 @@ class Settings:
     """Of one worker and model.
 
     Attributes:
-        error_max: relative deviation of keys on the check layer, in the mean over a block, above which it is refreshed.
+        error_max: relative deviation of a token's keys on the check layer above which its block is refreshed.
         refresh_max: share of the reused tokens above which refreshing them is given up for a plain prefill.
-        check_layer: whose fresh keys are compared with those kept; at least 1, for layer 0 knows no context.
+        check_layer: whose fresh keys are compared with those kept; at least 1, for layer 0 knows no context. On layer 1
+            one sees what a token takes from its neighbours, from layer 2 on also what those had taken from theirs.
         again: a place where reuse did not pay is tried again after so many plans.
     """
 
-    error_max: float = 0.2
+    error_max: float = 0.5
     refresh_max: float = 0.6
-    check_layer: int = 1
+    check_layer: int = 2
     again: int = 32
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class Plan:
 
     Attributes:
         cost_ms, dense_ms: predicted, of this plan and of the plain prefill beside it; NaN: nothing measured yet.
-        error: predicted mean deviation of keys that stay as they are; 0.0 where nothing is approximate, NaN unknown.
+        error: predicted deviation of keys that stay as they are; 0.0 where nothing is approximate, NaN unknown.
     """
 
     ways: tuple[Way, ...]
@@ -127,7 +128,7 @@ class Places:
         self._seen: OrderedDict[tuple[str, Way, float], _Seen] = OrderedDict()
 
     def saw(self, place: str, way: Way, error_max: float, error: float, refreshed: float) -> None:
-        """The mean error of what stayed, and the share that was refreshed (1.0: given up for a plain prefill)."""
+        """The greatest error of what stayed, and the share that was refreshed (1.0: given up for a plain prefill)."""
         known = self._seen.pop((place, way, error_max), None)
         if known is not None:
             error = known.error + WEIGHT * (error - known.error)
@@ -160,16 +161,14 @@ class Rates:
         """A plain prefill of `tokens`; NaN before the first."""
         return _known(self._costs.predict(tokens)) if tokens else 0.0
 
-    def reuse_ms(self, reused: int, beside: int, refreshed: float) -> float:
+    def reuse_ms(self, reused: int, beside: int, refreshed: float, *, checked: bool) -> float:
         """Placing `reused` tokens, checking them with those `beside` them, computing the latter and `refreshed`."""
-        computed = max(1, beside + math.ceil(refreshed))
-        check = self.check.predict(reused + beside)
+        computed, check = max(1, beside + math.ceil(refreshed)), 0.0
+        if checked:
+            seen = self.check.predict(reused + beside)
+            check = self._check_share * self.dense_ms(reused + beside) if seen is None else seen
         refresh = self.refresh.predict(computed)
-        return (
-            (self.place.predict(reused) or 0.0)
-            + (self._check_share * self.dense_ms(reused + beside) if check is None else check)
-            + (self.dense_ms(computed) if refresh is None else refresh)
-        )
+        return (self.place.predict(reused) or 0.0) + check + (self.dense_ms(computed) if refresh is None else refresh)
 
 
 class Planner:
@@ -228,9 +227,10 @@ class Planner:
             if way is not Way.MASKED:
                 seen = self.places.expected(part.place, way, error_max)
                 refreshed += left * (seen[1] if seen else 0.0)
-                error += left * (seen[0] if seen else math.nan)
-        cost_ms = reload_ms + self.rates.reuse_ms(reused, beside, refreshed)
-        return Plan(tuple(ways), cost_ms, dense_ms, error / max(1, reused))
+                error = max(error, seen[0]) if seen and not math.isnan(error) else math.nan
+        checked = any(way in (Way.REUSE, Way.ANCHORS) for way in ways)
+        cost_ms = reload_ms + self.rates.reuse_ms(reused, beside, refreshed, checked=checked)
+        return Plan(tuple(ways), cost_ms, dense_ms, error)
 
 
 def _plainly(part: PartFacts) -> Way:

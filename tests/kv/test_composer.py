@@ -130,7 +130,7 @@ def test_what_disagrees_on_the_check_layer_is_repaired() -> None:
     worker.keep(SECOND, "notes")
     parts = [Part(tuple(LEAD)), part(FIRST), part(SECOND, "notes"), Part(tuple(ASK))]
     kept = worker.compose(parts)
-    error_max = kept.measured
+    error_max = 0.9 * kept.measured
     composed = worker.compose(parts, error_max=error_max)
     assert 0 < composed.whole.refreshed < 166 and composed.whole.refreshed + composed.whole.approximate == 166
     assert composed.measured <= error_max
@@ -239,8 +239,9 @@ def test_segments_of_an_isolated_model_are_what_its_mask_makes_of_them() -> None
     assert composed.uses[1:3] == (Use(96, exact_by_mask=96), Use(70, exact_by_mask=70))
     half = Worker(isolated=True)
     half.keep(FIRST)
-    assert half.compose().uses[2] == Use(70, dense=70)
-    assert deviation(half.compose().forward.kv, composed.forward.kv) < 1e-4, "kept or computed under the mask"
+    other = half.compose()
+    assert other.uses[2] == Use(70, dense=70)
+    assert deviation(other.forward.kv, composed.forward.kv) < 1e-4, "kept or computed under the mask"
     assert worker.compose(exact=True).provenance == EXACT
 
 
