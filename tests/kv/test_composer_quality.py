@@ -1,6 +1,6 @@
 """Predict, then repair, on the trained model that comes with the package: the answers of dense, where plain reuse errs.
 
-On random weights every approximation looks lossless; so what is asked here is asked of a model that has learnt something.
+On random weights every approximation looks lossless; so this is asked of a model that has learnt something.
 """
 
 from __future__ import annotations
