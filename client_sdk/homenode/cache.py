@@ -33,7 +33,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from homenode.artifact import NEVER, STRICT, Artifact, Window
+from homenode.artifact import LAZY, NEVER, STRICT, Artifact, Window
 from homenode.clock import NS_PER_MS
 from homenode.leases import deadline_ns
 from homenode.versions import Version
@@ -133,6 +133,7 @@ class CopyPolicy:
     max_age_ms: int
     max_reads: int | None = None
     max_steps: int | None = None
+    strategy: str = LAZY
 
     @property
     def plain(self) -> bool:
@@ -267,6 +268,11 @@ class Cache:
         if version > line.seen:
             line.seen = version
         self._outdate(line, version)
+
+    def strategy(self, key: str) -> str:
+        """What the artifact's policy is called, as far as it was told."""
+        line = self._lines.get(key)
+        return line.policy.strategy if line is not None and line.policy is not None else LAZY
 
     def policy(self, key: str) -> CopyPolicy | None:
         """The policy that the last read of `key` came with; None where there was none."""

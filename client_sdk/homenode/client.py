@@ -388,7 +388,7 @@ class Connecting:
         core = await opening.open_core(self._url, self._agent, self._settings)
         view = View(self._agent, self._count_tokens)
         views = {self._agent: view}
-        core.session.usage = Meter(views, core.cache.freshness).take
+        core.session.usage = Meter(views, core.cache.freshness, core.cache.strategy).take
         if record := self._settings.record or os.environ.get("HOMENODE_RECORD", ""):
             return await _recorded(core, view, views, record)
         return Homenode(core, view, views, owner=True)

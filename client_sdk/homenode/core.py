@@ -42,7 +42,7 @@ from homenode.leases import LeaseRecord
 from homenode.pending import OnAnswer, Pending
 from homenode.requests import Phase
 from homenode.session import Session
-from homenode.values import LEVELS, NO_META, Meta, name
+from homenode.values import LEVELS, NO_META, Meta, name, strategy_of
 from homenode.versions import ABSENT, Base, Position, Version, position_of, version_of
 from homenode.view import Counters
 from homenode_api.chunks import PIECE_MAX_BYTES
@@ -318,14 +318,16 @@ class Core:
 
     def _copy_policy(self, response: pb.ReadResponse) -> CopyPolicy:
         if not response.HasField("policy"):
-            if self._default_policy.max_age_ms != self.max_age_ms:
-                self._default_policy = CopyPolicy(self.max_age_ms)
+            strategy = LEVELS.get(response.level, LAZY)
+            if self._default_policy.max_age_ms != self.max_age_ms or self._default_policy.strategy != strategy:
+                self._default_policy = CopyPolicy(self.max_age_ms, strategy=strategy)
             return self._default_policy
         policy = response.policy
         return CopyPolicy(
             policy.max_age_ms if policy.HasField("max_age_ms") else self.max_age_ms,
             policy.max_reads if policy.HasField("max_reads") else None,
             policy.max_steps if policy.HasField("max_steps") else None,
+            strategy_of(response.level, policy),
         )
 
     @property

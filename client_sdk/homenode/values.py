@@ -224,3 +224,14 @@ class VersionInfo:
             version_of(m.version), m.hash, m.size, m.committed_at_ms, m.by, m.deleted, dict(m.metadata.values),
             tuple(m.metadata.tags), m.metadata.media_type, m.by_name,
         )  # fmt: skip
+
+
+def strategy_of(level: t.Consistency, policy: t.Policy) -> str:
+    """What a policy is called where savings are told apart: "strict", or the preset that it is nearest to."""
+    if level == t.CONSISTENCY_STRICT:
+        return STRICT
+    if policy.push in (t.PUSH_ALL, t.PUSH_SHARERS):
+        return "broadcast" if policy.push == t.PUSH_ALL else "eager"
+    if policy.HasField("max_reads"):
+        return "access_count"
+    return "lease" if policy.HasField("max_age_ms") else LAZY

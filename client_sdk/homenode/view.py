@@ -10,6 +10,7 @@ from homenode.change import Change, ChangeKind, TokenCounter
 from homenode.versions import Version
 
 SHOWN_MAX = 65_536
+SAVED_MAX = 1_024
 STEPS_MAX = 4_096
 BUSY_MAX = 1_024
 
@@ -58,6 +59,25 @@ class Counters:
         self.refusals[kind] = self.refusals.get(kind, 0) + 1
 
 
+class Saved:
+    """What an agent was not shown again, nor fetched, of one artifact since that was last told; as in Counters."""
+
+    __slots__ = ("bytes_hit", "tokens_delta", "tokens_hit", "tokens_unchanged")
+
+    def __init__(self) -> None:
+        self.tokens_hit = self.tokens_delta = self.tokens_unchanged = self.bytes_hit = 0
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.tokens_hit + self.tokens_delta + self.tokens_unchanged
+
+    def add(self, other: Saved) -> None:
+        """Both together."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
 class Shown:
     """What an agent was shown last of one artifact. `hot` may be served again while its window is open."""
 
@@ -96,6 +116,7 @@ class View:
         self.count_tokens = count_tokens
         self.counters = Counters()
         self.shown: dict[str, Shown] = {}  # a plain dict: its look-up is what a hit costs
+        self.saved: dict[str, Saved] = {}  # by key; "": those for which there was no room
         self._busy: dict[str, int] = {}
         self._steps: deque[int] = deque(maxlen=STEPS_MAX)
 
@@ -103,6 +124,7 @@ class View:
         """A read is served from the cache by the long way."""
         self.counters.hits += 1
         self.counters.hit_bytes += len(artifact.bytes)
+        self._saved(artifact.key).bytes_hit += len(artifact.bytes)
 
     def show(self, artifact: Artifact, *, hit: bool = False) -> None:
         """The agent reads `artifact` in full. `hit`: it came from the cache."""
@@ -112,8 +134,10 @@ class View:
             self.counters.tokens_shown += tokens
         elif hit:
             self.counters.tokens_hit += tokens
+            self._saved(artifact.key).tokens_hit += tokens
         else:
             self.counters.tokens_unchanged += tokens
+            self._saved(artifact.key).tokens_unchanged += tokens
         self._set(artifact, shown)
 
     def show_change(self, artifact: Artifact, change: Change) -> None:
@@ -122,8 +146,10 @@ class View:
         saved = max(0, artifact.tokens(self.count_tokens) - change.tokens)
         if change.kind is ChangeKind.UNCHANGED:
             self.counters.tokens_unchanged += saved
-        else:
+            self._saved(artifact.key).tokens_unchanged += saved
+        elif saved:
             self.counters.tokens_delta += saved
+            self._saved(artifact.key).tokens_delta += saved
         self._set(artifact, self.shown.get(artifact.key))
 
     def wrote(self, artifact: Artifact) -> None:
@@ -158,8 +184,18 @@ class View:
         shown.artifact.used = True
         hits, shown.hits = shown.hits, 0
         self.counters.hits += hits
-        self.counters.hit_bytes += hits * len(shown.artifact.bytes)
-        self.counters.tokens_hit += hits * shown.artifact.tokens(self.count_tokens)
+        size, tokens = hits * len(shown.artifact.bytes), hits * shown.artifact.tokens(self.count_tokens)
+        self.counters.hit_bytes += size
+        self.counters.tokens_hit += tokens
+        saved = self._saved(shown.artifact.key)
+        saved.bytes_hit += size
+        saved.tokens_hit += tokens
+
+    def _saved(self, key: str) -> Saved:
+        saved = self.saved.get(key)
+        if saved is None:
+            saved = self.saved.setdefault(key if len(self.saved) < SAVED_MAX else "", Saved())
+        return saved
 
     def folded(self) -> Counters:
         """The counters themselves, up to now."""

@@ -45,6 +45,9 @@ class Settings:
     store_password_file: str = _setting("", "file with the password for the Redis that store names, instead of in it")
     listen: str = _setting("127.0.0.1:7400", "address of the gRPC service, host:port")
     metrics: str = _setting("127.0.0.1:7401", "address of /metrics and /healthz, host:port, or off")
+    metrics_workspaces: str = _setting(
+        "", "workspaces, separated by commas, that /metrics tells apart in what was saved; others together are `other`"
+    )
     tls_cert: str = _setting("", "file with the certificate chain, PEM")
     tls_key: str = _setting("", "file with its private key, PEM")
     tls_client_ca: str = _setting("", "file with the authorities whose certificates clients must show, PEM")

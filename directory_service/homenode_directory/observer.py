@@ -5,9 +5,27 @@ Labels are closed sets (operation, reason, kind names), never keys, agents or co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+#: What an artifact's policy is called: the presets of policies, and more.
+STRATEGIES = ("broadcast", "eager", "lazy", "lease", "access_count", "strict")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What an agent was not shown again of an artifact; agent and key are empty where several are told together.
+
+    Attributes:
+        strategy: one of STRATEGIES, or "unknown".
+        sums: tokens of hits, of changes instead of whole texts, of what had not changed; bytes of hits.
+    """
+
+    agent: str
+    key: str
+    strategy: str
+    sums: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +34,12 @@ class Usage:
 
     Attributes:
         reads: how many, by result: hit (served from the cache), miss (asked the directory), stale (refused as too old).
-        tokens_saved: tokens that agents did not have to be shown, by how: hit, delta, unchanged.
-        bytes_saved: of contents that hits did not fetch.
+        saved: what agents did not have to be shown or fetch, by artifact as far as it was told apart.
         age_ms: no hit was older; None: there were none.
     """
 
     reads: Mapping[str, int] = field(default_factory=dict)
-    tokens_saved: Mapping[str, int] = field(default_factory=dict)
-    bytes_saved: int = 0
+    saved: Sequence[Saved] = ()
     age_ms: int | None = None
 
 
@@ -66,8 +82,8 @@ class Observer(Protocol):
     def lease_ended(self, cause: str) -> None:
         """A write lease ended, by a commit of this server."""
 
-    def usage(self, usage: Usage) -> None:
-        """An SDK has told what its agents did."""
+    def usage(self, usage: Usage, workspace: str = "") -> None:
+        """An SDK has told what its agents did in a workspace."""
 
     def store_failed(self, kind: str) -> None:
         """A store call of this kind failed."""
@@ -130,7 +146,7 @@ class Silent:
     def lease_ended(self, cause: str) -> None:
         """See `Observer`."""
 
-    def usage(self, usage: Usage) -> None:
+    def usage(self, usage: Usage, workspace: str = "") -> None:
         """See `Observer`."""
 
     def store_failed(self, kind: str) -> None:

@@ -28,6 +28,7 @@ from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
 from homenode_directory.api.parts import Parts, StreamLimits
 from homenode_directory.api.push import Pusher
+from homenode_directory.api.savings import Ledger
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
 from homenode_directory.audit.exporter import Exporter
@@ -308,6 +309,7 @@ def _parts(
         hub=Hub(observer, settings.streams_max),
         observer=observer,
         clock=clock,
+        savings=Ledger(clock),
         bounds=bounds,
         limits=StreamLimits(in_flight=settings.stream_in_flight, stream_sessions=settings.stream_sessions),
         queues=queues,
@@ -352,7 +354,7 @@ async def run_server(
 
     if settings.metrics != OFF:
         require_safe(settings.metrics, "the metrics address", secure=False, insecure_wanted=settings.insecure_listen)
-    observer = Prometheus(installed_version())
+    observer = Prometheus(installed_version(), settings.metrics_workspaces.split(","))
     tracer = _tracer(settings)
     store = TimedStore(store_of(settings), observer, monotonic_ms)
     server = build(settings, store=store, observer=observer, tracer=tracer)

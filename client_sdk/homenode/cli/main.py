@@ -24,6 +24,7 @@ from homenode.cli import (
     mcp,
     replay,
     restore,
+    savings,
     serve,
     simulate,
     top,
@@ -37,7 +38,24 @@ from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable
 DEFAULT_URL = "homenode://127.0.0.1:7400/main"
 DEFAULT_TIMEOUT_S = 10.0
 
-_GROUPS = (serve, files, edit, look, watch, top, export, restore, replay, doctor, bench, simulate, kv, mcp, demo)
+_GROUPS = (
+    serve,
+    files,
+    edit,
+    look,
+    watch,
+    top,
+    savings,
+    export,
+    restore,
+    replay,
+    doctor,
+    bench,
+    simulate,
+    kv,
+    mcp,
+    demo,
+)
 _DESCRIPTION = """\
 Shared artifacts for a fleet of agents: read, write and watch what a Homenode directory keeps.
 

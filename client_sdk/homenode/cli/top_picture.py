@@ -141,8 +141,15 @@ def _server_lines(told: Mapping[str, float | None], fleet: Fleet) -> list[tuple[
     now = f" ({part('hit_rate_now')} now)" if told.get("hit_rate_now") is not None else ""
     reasons = sorted(fleet.by("homenode_conflicts_total", "reason").items(), key=lambda item: -item[1])
     why = ", ".join(f"{reason} {_short(value)}" for reason, value in reasons[:3] if value)
-    saved = sorted(fleet.by("homenode_tokens_saved_total", "how").items(), key=lambda item: -item[1])
-    kinds = ", ".join(f"{how} {_short(value)}" for how, value in saved if value)
+    kinds = [
+        ", ".join(f"{label} {_short(value)}" for label, value in saved if value)
+        for saved in (
+            sorted(fleet.by("homenode_tokens_saved_total", by).items(), key=lambda item: -item[1])
+            for by in ("how", "strategy")
+        )
+    ]
+    bytes_saved = told.get("bytes_saved")
+    size = UNKNOWN if bytes_saved is None else size_text(int(bytes_saved))
     lag = told.get("stream_lag_s")
     limit = told.get("store_memory_limit")
     memory = told.get("store_memory")
@@ -170,7 +177,10 @@ def _server_lines(told: Mapping[str, float | None], fleet: Fleet) -> list[tuple[
             f"seen p50 {time_of('invalidation_p50_s')} p99 {time_of('invalidation_p99_s')}",
             f"fan-out {number('fanout')}",
         ], ""),
-        ("saved", [f"tokens {number('tokens_saved')}{rate('tokens_saved')}", *([kinds] if kinds else [])], ""),
+        ("saved", [
+            f"tokens {number('tokens_saved')}{rate('tokens_saved')}", *(kind for kind in kinds if kind),
+            f"bytes {size}",
+        ], ""),
         ("store", [
             f"calls p99 {time_of('store_p99_s')}", f"failures {number('store_failures')}", f"memory {used}",
             f"writes {kept}", f"incarnations {number('incarnations')}", f"loop p99 {time_of('event_loop_lag_p99_s')}",

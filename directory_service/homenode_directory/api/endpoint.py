@@ -56,6 +56,7 @@ class Endpoint:
             "KeepAlive": (pb.KeepAliveRequest, self._counted("keep_alive", sessions.keep_alive)),
             "CloseSession": (pb.CloseSessionRequest, self._counted("close_session", sessions.close)),
             "MissingChunks": (pb.MissingChunksRequest, self._counted("missing_chunks", self.missing_chunks)),
+            "Savings": (pb.SavingsRequest, self._counted("savings", self.savings)),
             "Resolve": (pb.ResolveRequest, self._counted("resolve", sessions.resolve)),
         }
         for method, (name, kind) in _OPERATIONS.items():
@@ -104,6 +105,13 @@ class Endpoint:
         place = validate.session(parts.tenant, m.session_id)
         wire.alive(await parts.directory.confirm_session(place, m.session_id))
         return await parts.transfers.missing(place, m)
+
+    async def savings(self, m: pb.SavingsRequest) -> pb.SavingsResponse:
+        """What the agents of the workspace have saved. Raises Rejected."""
+        parts = self.parts
+        place = validate.session(parts.tenant, m.session_id)
+        wire.alive(await parts.directory.confirm_session(place, m.session_id))
+        return parts.savings.told(place)
 
     def _take_streams(self) -> None:
         if self.parts.hub.draining:

@@ -13,6 +13,7 @@ from homenode_directory.api.errors import rejected
 from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
+from homenode_directory.api.savings import Ledger
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.clock import Clock
 from homenode_directory.delivery import Delivery
@@ -48,6 +49,7 @@ class Parts:
     hub: Hub
     observer: Observer
     clock: Clock
+    savings: Ledger
     bounds: validate.Bounds = field(default_factory=validate.Bounds)
     limits: StreamLimits = field(default_factory=StreamLimits)
     queues: QueueBounds = field(default_factory=QueueBounds)

@@ -374,7 +374,9 @@ class Stream:
         settled = validate.exact(operation.ping.settled_below, "settled_below")
         session.ping = (operation.ping.sent_at, settled)
         if operation.ping.HasField("usage"):
-            self._parts.observer.usage(validate.usage(operation.ping.usage))
+            usage, place = validate.usage(operation.ping.usage), session.caller.place
+            self._parts.observer.usage(usage, place.workspace)
+            self._parts.savings.note(place, usage.saved)
             self._parts.measure_acks(session.caller, operation.ping.usage.replaced[: validate.USAGE_REPLACED_MAX])
         if not session.keeping_alive:
             session.keeping_alive = True

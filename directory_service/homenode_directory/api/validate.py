@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from homenode_api.chunks import CONTENT_MAX_BYTES
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
-from homenode_directory.api.errors import invalid, rejected
-from homenode_directory.observer import Usage
+from homenode_directory.api.errors import Rejected, invalid, rejected
+from homenode_directory.observer import STRATEGIES, Saved, Usage
 from homenode_directory.place import Place, session_place
 
 KEY_BYTES_MAX = 512
@@ -37,6 +37,7 @@ USAGE_READS_MAX = 10**9  # in one report
 USAGE_TOKENS_MAX = 10**12
 USAGE_BYTES_MAX = 10**15
 USAGE_REPLACED_MAX = 64
+USAGE_SAVINGS_MAX = 64
 USAGE_AGE_MS_MAX = 86_400_000
 EXACT_MAX = 2**53  # numbers at and above this lose digits in a Lua number
 
@@ -85,14 +86,29 @@ def usage(m: pb.Usage) -> Usage:
             "miss": min(m.misses, USAGE_READS_MAX),
             "stale": min(m.stale, USAGE_READS_MAX),
         },
-        tokens_saved={
-            "hit": min(m.tokens_hit, USAGE_TOKENS_MAX),
-            "delta": min(m.tokens_delta, USAGE_TOKENS_MAX),
-            "unchanged": min(m.tokens_unchanged, USAGE_TOKENS_MAX),
-        },
-        bytes_saved=min(m.bytes_hit, USAGE_BYTES_MAX),
+        saved=[_saved(one) for one in m.savings[:USAGE_SAVINGS_MAX]] if m.savings else _saved_in_sum(m),
         age_ms=min(m.age_ms, USAGE_AGE_MS_MAX) if m.HasField("age_ms") and m.hits else None,
     )
+
+
+def _saved(m: pb.Saving) -> Saved:
+    """Names only where they could be ones; they are for people to look at."""
+    try:
+        agent, named = text(m.agent, "agent", NAME_MAX, empty=True), text(m.key, "key", KEY_BYTES_MAX, empty=True)
+    except Rejected:
+        agent = named = ""
+    return Saved(agent, named, m.strategy if m.strategy in STRATEGIES else "unknown", _sums(m))
+
+
+def _saved_in_sum(m: pb.Usage) -> list[Saved]:
+    """Of an SDK that does not tell artifacts apart."""
+    sums = _sums(m)
+    return [Saved("", "", "unknown", sums)] if any(sums) else []
+
+
+def _sums(m: pb.Usage | pb.Saving) -> tuple[int, int, int, int]:
+    hit, delta, same = (min(n, USAGE_TOKENS_MAX) for n in (m.tokens_hit, m.tokens_delta, m.tokens_unchanged))
+    return hit, delta, same, min(m.bytes_hit, USAGE_BYTES_MAX)
 
 
 def key(value: str) -> str:

@@ -16,6 +16,9 @@ LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 RESULTS = ("hit", "miss", "stale")
 HOW = ("hit", "delta", "unchanged")
+#: Workspaces that are not named in the settings, and what was saved where that is not known.
+OTHER, UNKNOWN = "other", "unknown"
+WORKSPACES_MAX = 32
 LOOPS = ("archive", "delivery", "hints", "sweeper")
 ENDS = ("released", "expired", "revoked", "session_lost", "handed_off")
 WRITES = frozenset({"commit", "commit_many", "acquire", "renew", "release", "handoff"})
@@ -33,17 +36,19 @@ STORE_CALLS = (
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One metric. `known`: values of its one label that are exposed from the start; `bounds`: of a histogram."""
+    """One metric. `known`: values of its first label that are exposed from the start, with `rest` for the others;
+    `bounds`: of a histogram."""
 
     text: str
     labels: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
     @property
     def first(self) -> list[tuple[str, ...]]:
         """The series that exist from the start."""
-        return [(value,) for value in self.known] if self.labels else [()]
+        return [(value, *self.rest) for value in self.known] if self.labels else [()]
 
 
 COUNTERS = {
@@ -67,13 +72,15 @@ COUNTERS = {
     ),
     "homenode_tokens_saved": Described(
         "Tokens that agents did not have to be shown, as SDKs tell: hits, changes instead of whole texts, unchanged.",
-        ("how",),
+        ("how", "strategy", "workspace"),
         HOW,
+        ("lazy", OTHER),
     ),
     "homenode_bytes_saved": Described(
         "Bytes of contents that did not travel: hits (as SDKs tell), patches and chunks, contents held already.",
-        ("how",),
+        ("how", "strategy", "workspace"),
         HOW,
+        (UNKNOWN, OTHER),
     ),
     "homenode_lease_ends": Described("Write leases that ended, by the commits of this server.", ("cause",), ENDS),
     "homenode_store_failures": Described("Store calls that failed.", ("kind",), STORE_CALLS),

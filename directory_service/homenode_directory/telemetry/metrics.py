@@ -14,7 +14,18 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Exemplar
 
 from homenode_directory.observer import Usage
-from homenode_directory.telemetry.catalog import CONFLICTS, COUNTERS, GAUGES, HISTOGRAMS, HOW, RESULTS, WRITES
+from homenode_directory.telemetry.catalog import (
+    CONFLICTS,
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    HOW,
+    OTHER,
+    RESULTS,
+    UNKNOWN,
+    WORKSPACES_MAX,
+    WRITES,
+)
 
 
 class Distribution:
@@ -46,7 +57,9 @@ class Distribution:
 class Prometheus(Collector):
     """An `Observer` that counts, and a collector of the client library."""
 
-    def __init__(self, version: str = "") -> None:
+    def __init__(self, version: str = "", workspaces: Sequence[str] = ()) -> None:
+        """`workspaces`: those whose savings are told apart, at most WORKSPACES_MAX."""
+        self._workspaces = frozenset(workspaces[:WORKSPACES_MAX])
         self.registry = CollectorRegistry()
         self._version = version
         self._counts = {name: defaultdict(float, dict.fromkeys(d.first, 0.0)) for name, d in COUNTERS.items()}
@@ -145,13 +158,17 @@ class Prometheus(Collector):
         """See `Observer`."""
         self._count("homenode_lease_ends", (cause,))
 
-    def usage(self, usage: Usage) -> None:
+    def usage(self, usage: Usage, workspace: str = "") -> None:
         """See `Observer`."""
         for result in RESULTS:
             self._count("homenode_cache_reads", (result,), usage.reads.get(result, 0))
-        for how in HOW:
-            self._count("homenode_tokens_saved", (how,), usage.tokens_saved.get(how, 0))
-        self._count("homenode_bytes_saved", ("hit",), usage.bytes_saved)
+        where = workspace if workspace in self._workspaces else OTHER
+        for saved in usage.saved:
+            *tokens, size = saved.sums
+            for how, count in zip(HOW, tokens, strict=True):
+                if count:
+                    self._count("homenode_tokens_saved", (how, saved.strategy, where), count)
+            self._count("homenode_bytes_saved", ("hit", saved.strategy, where), size)
         if usage.age_ms is not None:
             self._observe("homenode_read_age_seconds", (), usage.age_ms / 1_000)
 
@@ -184,7 +201,7 @@ class Prometheus(Collector):
         self._count("homenode_content_bytes", (kind,), body_bytes)
         if kind in ("patch", "chunks", "held"):
             how = "unchanged" if kind == "held" else "delta"
-            self._count("homenode_bytes_saved", (how,), max(0, full_bytes - body_bytes))
+            self._count("homenode_bytes_saved", (how, UNKNOWN, OTHER), max(0, full_bytes - body_bytes))
 
     def placed(self, kind: str, n: int = 1) -> None:
         """See `Observer`."""

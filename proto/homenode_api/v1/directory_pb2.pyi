@@ -234,7 +234,7 @@ class Ping(_message.Message):
     def __init__(self, sent_at: _Optional[int] = ..., settled_below: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("hits", "misses", "stale", "age_ms", "tokens_hit", "tokens_delta", "tokens_unchanged", "bytes_hit", "replaced")
+    __slots__ = ("hits", "misses", "stale", "age_ms", "tokens_hit", "tokens_delta", "tokens_unchanged", "bytes_hit", "replaced", "savings")
     HITS_FIELD_NUMBER: _ClassVar[int]
     MISSES_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +244,7 @@ class Usage(_message.Message):
     TOKENS_UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     BYTES_HIT_FIELD_NUMBER: _ClassVar[int]
     REPLACED_FIELD_NUMBER: _ClassVar[int]
+    SAVINGS_FIELD_NUMBER: _ClassVar[int]
     hits: int
     misses: int
     stale: int
@@ -253,7 +254,26 @@ class Usage(_message.Message):
     tokens_unchanged: int
     bytes_hit: int
     replaced: _containers.RepeatedCompositeFieldContainer[AckedKey]
-    def __init__(self, hits: _Optional[int] = ..., misses: _Optional[int] = ..., stale: _Optional[int] = ..., age_ms: _Optional[int] = ..., tokens_hit: _Optional[int] = ..., tokens_delta: _Optional[int] = ..., tokens_unchanged: _Optional[int] = ..., bytes_hit: _Optional[int] = ..., replaced: _Optional[_Iterable[_Union[AckedKey, _Mapping]]] = ...) -> None: ...
+    savings: _containers.RepeatedCompositeFieldContainer[Saving]
+    def __init__(self, hits: _Optional[int] = ..., misses: _Optional[int] = ..., stale: _Optional[int] = ..., age_ms: _Optional[int] = ..., tokens_hit: _Optional[int] = ..., tokens_delta: _Optional[int] = ..., tokens_unchanged: _Optional[int] = ..., bytes_hit: _Optional[int] = ..., replaced: _Optional[_Iterable[_Union[AckedKey, _Mapping]]] = ..., savings: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ...) -> None: ...
+
+class Saving(_message.Message):
+    __slots__ = ("agent", "key", "strategy", "tokens_hit", "tokens_delta", "tokens_unchanged", "bytes_hit")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_HIT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_DELTA_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_HIT_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    key: str
+    strategy: str
+    tokens_hit: int
+    tokens_delta: int
+    tokens_unchanged: int
+    bytes_hit: int
+    def __init__(self, agent: _Optional[str] = ..., key: _Optional[str] = ..., strategy: _Optional[str] = ..., tokens_hit: _Optional[int] = ..., tokens_delta: _Optional[int] = ..., tokens_unchanged: _Optional[int] = ..., bytes_hit: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("keys",)
@@ -1036,3 +1056,19 @@ class MissingChunksResponse(_message.Message):
     MISSING_FIELD_NUMBER: _ClassVar[int]
     missing: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, missing: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SavingsRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class SavingsResponse(_message.Message):
+    __slots__ = ("hour", "day", "counted_ms")
+    HOUR_FIELD_NUMBER: _ClassVar[int]
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_MS_FIELD_NUMBER: _ClassVar[int]
+    hour: _containers.RepeatedCompositeFieldContainer[Saving]
+    day: _containers.RepeatedCompositeFieldContainer[Saving]
+    counted_ms: int
+    def __init__(self, hour: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ..., day: _Optional[_Iterable[_Union[Saving, _Mapping]]] = ..., counted_ms: _Optional[int] = ...) -> None: ...

@@ -155,6 +155,11 @@ class DirectoryServiceStub(object):
                 request_serializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksRequest.SerializeToString,
                 response_deserializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksResponse.FromString,
                 _registered_method=True)
+        self.Savings = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/Savings',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.SavingsRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.SavingsResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer(object):
@@ -312,6 +317,13 @@ class DirectoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Savings(self, request, context):
+        """What the agents of the session's workspace have saved, as their SDKs have told this server since it started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -429,6 +441,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.MissingChunks,
                     request_deserializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksRequest.FromString,
                     response_serializer=homenode__api_dot_v1_dot_directory__pb2.MissingChunksResponse.SerializeToString,
+            ),
+            'Savings': grpc.unary_unary_rpc_method_handler(
+                    servicer.Savings,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.SavingsRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.SavingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1058,6 +1075,33 @@ class DirectoryService(object):
             '/homenode_api.v1.DirectoryService/MissingChunks',
             homenode__api_dot_v1_dot_directory__pb2.MissingChunksRequest.SerializeToString,
             homenode__api_dot_v1_dot_directory__pb2.MissingChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Savings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/Savings',
+            homenode__api_dot_v1_dot_directory__pb2.SavingsRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.SavingsResponse.FromString,
             options,
             channel_credentials,
             insecure,
