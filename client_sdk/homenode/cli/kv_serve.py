@@ -42,6 +42,9 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     serve.add_argument("--host-bytes", type=size, default=0, metavar="N", help="in host memory (default: 0)")
     serve.add_argument("--disk", type=Path, metavar="DIR", help="folder of the disk tier (default: none)")
     serve.add_argument("--disk-bytes", type=size, default=1 << 30, metavar="N", help="on disk (default: 1G)")
+    serve.add_argument(
+        "--error-max", type=float, default=0.2, metavar="E", help="of keys that are reused, relative (default: 0.2)"
+    )
     serve.add_argument("--waiting", type=int, default=64, metavar="N", help="most calls that wait (default: 64)")
     serve.add_argument("--metrics", default="", metavar="ADDR", help="host:port for Prometheus (default: none)")
     serve.add_argument("--listen-cert", type=Path, metavar="FILE", help="certificate chain of --listen, PEM")
@@ -84,6 +87,7 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
         disk_bytes=args.disk_bytes,
         waiting_max=args.waiting,
         metrics=args.metrics,
+        error_max=args.error_max,
         credentials=credentials(args),
         certificate=_certificate(args),
     )

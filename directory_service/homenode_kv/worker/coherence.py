@@ -49,7 +49,7 @@ class Coherence:
         self._keeper = keeper
         self._turns = turns
         self._tokenizer = tokenizer
-        self._ahead: OrderedDict[str, Version] = OrderedDict()
+        self._ahead: OrderedDict[str, Piece] = OrderedDict()  # without tokens: to be read
         self._wake = asyncio.Event()
         self.on_superseded: Callable[[int], None] = lambda segments: None
 
@@ -103,11 +103,16 @@ class Coherence:
         gone = await self._turns.run(lambda: self._keeper.supersede(key, current, deleted=deleted))
         self.on_superseded(gone)
         if gone and not deleted:
-            self._ahead[key] = current
-            self._ahead.move_to_end(key)
-            if len(self._ahead) > AHEAD_MAX:
-                self._ahead.popitem(last=False)
+            self.want([Piece((), key, current)])
+
+    def want(self, pieces: Iterable[Piece]) -> None:
+        """Bases that would have served: they are made when nobody waits, the latest first, so many at most."""
+        for piece in pieces:
+            self._ahead[piece.artifact] = piece
+            self._ahead.move_to_end(piece.artifact)
             self._wake.set()
+        while len(self._ahead) > AHEAD_MAX:
+            self._ahead.popitem(last=False)
 
     async def _compare(self) -> None:
         """Changes may have been missed: ask for everything that is kept."""
@@ -129,11 +134,13 @@ class Coherence:
             if not self._ahead:
                 self._wake.clear()
                 continue
-            key, version = self._ahead.popitem()
+            _, piece = self._ahead.popitem()
             try:
-                tokens = self._tokenizer.encode(await self.text(key, version))
+                if not piece.tokens and piece.version is not None:
+                    text = await self.text(piece.artifact, piece.version)
+                    piece = Piece(tuple(self._tokenizer.encode(text)), piece.artifact, piece.version)
                 await self._stand_back()
-                await self.build([Piece(tuple(tokens), key, version)])
+                await self.build([piece])
             except (Refused, KvError, GateClosed, NotFound):
                 continue  # another version is there by now, or it is nothing that this worker can hold
             except HomenodeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from homenode_kv.engine import Forward, greedy
 from homenode_kv.errors import PromptTooLong
-from homenode_kv.provenance import EXACT, Kind, Provenance
-from homenode_kv.segments import Found, Prefix
+from homenode_kv.parts import Composed
+from homenode_kv.planner import Demand
+from homenode_kv.provenance import Kind
 from homenode_kv.worker.keeper import NS_PER_MS, Keeper
 from homenode_kv.worker.outputs import Output, Outputs
 from homenode_kv.worker.prompts import Prompt
@@ -25,47 +25,13 @@ class Stopped(Exception):
     """Nobody waits for the text any more."""
 
 
-@dataclass(slots=True)
-class Use:
-    """Where the KV of tokens came from."""
-
-    tokens: int = 0
-    exact: int = 0
-    exact_by_mask: int = 0
-    approximate: int = 0
-    refreshed: int = 0
-    dense: int = 0
-
-    @property
-    def reused(self) -> int:
-        """Tokens that were not computed."""
-        return self.exact + self.exact_by_mask + self.approximate
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """A prompt's KV.
-
-    Attributes:
-        uses: of each piece.
-        whole: of the prompt, tokens before the first piece included.
-        predicted, measured: relative error of keys; NaN: not known.
-    """
-
-    forward: Forward
-    uses: tuple[Use, ...]
-    whole: Use
-    provenance: Provenance
-    predicted: float = 0.0
-    measured: float = math.nan
-
-
 @dataclass(frozen=True)
 class Job:
     """What is to be written, and where it goes.
 
     Attributes:
         told: hears of pieces of text as they come, with their tokens, on the engine's thread.
+        demand, consumer: see `planner` and `composer`.
         stop: set when nobody waits any more.
     """
 
@@ -75,6 +41,8 @@ class Job:
     temperature: float = 0.0
     seed: int = 0
     keep_output: bool = False
+    demand: Demand = field(default_factory=Demand)
+    consumer: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -92,42 +60,6 @@ class Written:
     output_id: str
 
 
-def compose(keeper: Keeper, prompt: Prompt) -> Composed:
-    """The prompt's exact KV: the longest beginning that is kept, the rest computed over it."""
-    tokens = prompt.tokens
-    kept, past = _beginning(keeper, prompt)
-    began_ns = time.monotonic_ns()
-    forward = keeper.engine.prefill(tokens[kept:], past)
-    keeper.pool.costs.prefilled(len(tokens) - kept, (time.monotonic_ns() - began_ns) / NS_PER_MS)
-    uses = []
-    for start, piece in prompt.placed():
-        exact = max(0, min(kept - start, len(piece.tokens)))
-        uses.append(Use(len(piece.tokens), exact=exact, dense=len(piece.tokens) - exact))
-    whole = Use(len(tokens), exact=kept, dense=len(tokens) - kept)
-    return Composed(forward, tuple(uses), whole, EXACT, 0.0, 0.0)
-
-
-def _beginning(keeper: Keeper, prompt: Prompt) -> tuple[int, Tensor | None]:
-    """How many tokens the prompt begins with whose exact KV is kept, and that KV; at least one is left to compute."""
-    most = len(prompt.tokens) - 1
-    candidates: list[Found | Prefix] = []
-    if (prefix := keeper.prefix(prompt.tokens)) is not None:
-        candidates.append(prefix)
-    if prompt.pieces and not prompt.lead and prompt.pieces[0].tokens:
-        found = keeper.find(prompt.pieces[0])
-        if found is not None and found.provenance.kind is Kind.EXACT:
-            candidates.append(found)
-    for candidate in sorted(candidates, key=lambda one: one.tokens, reverse=True):
-        count = min(candidate.tokens, most)
-        choice = keeper.pool.look(candidate.digest)
-        if not count or choice is None or not choice.reload:
-            continue
-        if (held := keeper.use(candidate)) is not None:
-            with held:
-                return count, held.kv(count)
-    return 0, None
-
-
 def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> Written:
     """Runs a job. Raises Stopped, PromptTooLong, and what the engine raises."""
     if job.stop.is_set():
@@ -138,11 +70,11 @@ def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> W
         raise PromptTooLong(len(prompt.tokens) + 1, keeper.engine.tokens_max)
     began_ns = time.monotonic_ns()
     try:
-        composed = compose(keeper, prompt)
+        composed = keeper.compose(prompt, job.demand, job.consumer)
     except torch.OutOfMemoryError:  # of the device: once more, without what was only kept for later
         keeper.relieve()
         outputs.clear()
-        composed = compose(keeper, prompt)
+        composed = keeper.compose(prompt, job.demand, job.consumer)
     ready_ns = time.monotonic_ns()
     first_ns = 0
     pieces, waiting = Pieces(tokenizer.decode), list[int]()

@@ -15,16 +15,21 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from homenode_kv import anchors as anchoring
+from homenode_kv.anchors import Anchors
+from homenode_kv.composer import Composer
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine, Forward
 from homenode_kv.entries import Held
 from homenode_kv.errors import InUse, OutOfMemory
 from homenode_kv.ident import SegmentKey, Version
 from homenode_kv.ledger import BLOCK_TOKENS
+from homenode_kv.parts import Composed, Part
+from homenode_kv.planner import Demand, Settings
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind, Provenance
 from homenode_kv.segments import Found, Prefix, Segments
@@ -70,10 +75,20 @@ class Keeper:
 
     Args:
         tell: hears of every artifact version that comes, moves or goes, on the engine's thread.
+        settings, anchors, isolated: of what is reused out of its context, see `composer`.
     """
 
     def __init__(
-        self, engine: Engine, pool: Pool, fingerprint: str, salt: bytes, tell: Callable[[Holding], None]
+        self,
+        engine: Engine,
+        pool: Pool,
+        fingerprint: str,
+        salt: bytes,
+        tell: Callable[[Holding], None],
+        *,
+        settings: Settings | None = None,
+        anchors: anchoring.Settings | None = None,
+        isolated: bool = False,
     ) -> None:
         self.engine = engine
         self.pool = pool
@@ -86,7 +101,12 @@ class Keeper:
         self._newest: dict[str, Version] = {}  # of artifacts that changed lately
         self._aside: OrderedDict[str, tuple[array[int], Held]] = OrderedDict()  # artifact -> superseded base
         pool.on_change = self._moved
+        self._from: dict[str, dict[str, Version]] = {}  # artifact -> digests of versions that anchors may come from
         self.segments = Segments(pool)
+        self.anchors = Anchors(engine.geometry, engine.rotation, anchors)
+        self.composer = Composer(
+            engine, self.segments, fingerprint, anchors=self.anchors, settings=settings, isolated=isolated
+        )
 
     def close(self) -> None:
         """Lets go of what is in use."""
@@ -167,6 +187,19 @@ class Keeper:
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 
+    def compose(self, prompt: Prompt, demand: Demand, consumer: str = "") -> Composed:
+        """The prompt's KV, as the demand allows; what is said of parts is said of the prompt's pieces."""
+        for piece in prompt.pieces:
+            if piece.artifact:
+                self.find(piece)
+        keys = [self.key_of(piece) if piece.artifact else None for piece in prompt.pieces]
+        parts = [Part(piece.tokens, key) for piece, key in zip(prompt.pieces, keys, strict=True)]
+        if not prompt.lead:
+            return self.composer.compose(parts, self._salt, demand, consumer=consumer)
+        composed = self.composer.compose([Part(prompt.lead), *parts], self._salt, demand, consumer=consumer)
+        missing = tuple(at - 1 for at in composed.missing)
+        return replace(composed, uses=composed.uses[1:], ways=composed.ways[1:], missing=missing)
+
     def keep_prompt(self, prompt: Prompt, tokens: list[int], forward: Forward) -> None:
         """Keeps exact KV of a whole prompt (and what was written after it), and the base of what it begins with."""
         placed = [(start, piece) for start, piece in prompt.placed() if piece.artifact and piece.tokens]
@@ -209,6 +242,12 @@ class Keeper:
         old = [one for one in known if _version(one) < current or (deleted and _version(one) == current)]
         if old and not deleted:
             self._put_aside(artifact, max(old, key=_version))
+        for digest, version in list(self._from.get(artifact, {}).items()):
+            if version < current or deleted:
+                self.anchors.drop_version(digest)
+                del self._from[artifact][digest]
+        if not self._from.get(artifact, True):
+            del self._from[artifact]
         for one in old:
             self.segments.drop_version(one.key)
             self._forget(one.key.digest)
@@ -265,9 +304,18 @@ class Keeper:
     def _note(self, key: SegmentKey, piece: Piece, provenance: Provenance) -> None:
         self._known[key.digest] = _Known(key, array("q", piece.tokens), provenance)
         self._versions.setdefault(piece.artifact, {})[key.digest] = None
+        self._remember(piece.artifact, key)
         entry = self.pool.entry(key.digest)
         assert entry is not None
         self._told(key.digest, entry.tier)
+
+    def _remember(self, artifact: str, key: SegmentKey) -> None:
+        assert key.version is not None
+        self._from.setdefault(artifact, {})[key.version_digest] = key.version
+        if len(self._from) > NEWEST_MAX:
+            oldest = next(iter(self._from))
+            for digest in self._from.pop(oldest):
+                self.anchors.drop_version(digest)
 
     def _forget(self, digest: str) -> None:
         known = self._known.get(digest)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from homenode_kv.costs import Tier
-from homenode_kv.pool import Pool
 
 if TYPE_CHECKING:
-    from homenode_kv.worker.generation import Composed, Use
+    from homenode_kv.parts import Composed, Use
+    from homenode_kv.worker.keeper import Keeper
 
 LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 ERRORS = (1e-6, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -54,13 +54,18 @@ class Metrics:
     def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(f"homenode_kv_{name}", text, buckets=bounds, registry=self.registry)
 
-    def watch_pool(self, pool: Pool) -> None:
-        """Levels and counters of the pool, read when they are asked for."""
+    def watch(self, keeper: Keeper) -> None:
+        """Levels and counters of what is kept, read when they are asked for."""
+        pool = keeper.pool
         held = Gauge("homenode_kv_bytes", "Bytes of KV.", ["tier"], registry=self.registry)
         limit = Gauge("homenode_kv_bytes_max", "Most bytes of KV.", ["tier"], registry=self.registry)
         for tier in Tier:
             held.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes(tier)))  # type: ignore[misc]
             limit.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes_max(tier)))  # type: ignore[misc]
+        anchors = Gauge("homenode_kv_anchors", "Anchors that are kept.", registry=self.registry)
+        anchors.set_function(lambda: float(len(keeper.anchors)))
+        anchor_bytes = Gauge("homenode_kv_anchor_bytes", "Bytes of anchors.", registry=self.registry)
+        anchor_bytes.set_function(lambda: float(keeper.anchors.bytes))
         gauge = Gauge("homenode_kv_entries", "KV that is kept: bases, prompts and anchors.", registry=self.registry)
         gauge.set_function(lambda: float(len(pool)))
         events = Gauge(
@@ -84,10 +89,10 @@ class Metrics:
             self._tokens.labels(kind).inc(getattr(whole, kind))
         self._hits.labels(_weakest(whole)).inc()
         self._flops.inc(whole.reused * token_flops)
-        if whole.reused:
+        if whole.approximate and not math.isnan(composed.predicted):
             self._predicted.observe(composed.predicted)
-            if not math.isnan(composed.measured):
-                self._measured.observe(composed.measured)
+        if not math.isnan(composed.measured):
+            self._measured.observe(composed.measured)
 
     def written(self, tokens: int, ttft_ms: float, queue_ms: float, members: int = 1) -> None:
         """A text is written."""

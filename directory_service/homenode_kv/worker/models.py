@@ -27,6 +27,7 @@ class Loaded:
     Attributes:
         name: as it was asked for; of a folder, the folder's name.
         token_flops: of one token in a plain prefill, about: two for each parameter.
+        isolated: it was trained with segments that do not see each other, as its configuration says.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Loaded:
     tokenizer: Tokenizer
     fingerprint: str
     token_flops: int
+    isolated: bool
 
 
 def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
@@ -49,8 +51,9 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
     tokenizer, model = _demo() if name == DEMO else _files(name, dtype)
     engine = Engine(model.to(device).eval(), tokenizer=tokenizer.digest)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    isolated = getattr(model.config, "homenode_segments", "") == "isolated"
     shown = Path(name).resolve().name if Path(name).is_dir() else name
-    return Loaded(shown, engine, tokenizer, engine.fingerprint(), 2 * parameters)
+    return Loaded(shown, engine, tokenizer, engine.fingerprint(), 2 * parameters, isolated)
 
 
 def _demo() -> tuple[Tokenizer, Any]:

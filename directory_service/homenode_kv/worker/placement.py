@@ -100,6 +100,13 @@ class Placement:
         if before is not None or holding.tier is not None:
             self.tell(event)
 
+    def anchor(self, slot: str, name: str, tokens: int, added: bool) -> None:
+        """An anchor came or went. In the event loop."""
+        if added:
+            self.tell(pb.PlacementEvent(anchor_added=pb.KvAnchorAdded(slot=slot, digest=name, tokens=tokens)))
+        else:
+            self.tell(pb.PlacementEvent(anchor_evicted=pb.KvAnchorEvicted(slot=slot, digest=name)))
+
     def tell(self, event: pb.PlacementEvent) -> None:
         """Any other event, to all servers."""
         for feed in self._feeds:

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -24,6 +25,7 @@ from homenode.errors import StaleFence
 from homenode.transport import parse
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
+from homenode_kv import planner
 from homenode_kv.disk import DiskTier
 from homenode_kv.ident import digest
 from homenode_kv.pages import Pages
@@ -54,6 +56,7 @@ class Settings:
         disk: folder of the disk tier, the salt and the epoch; None: none of them outlives the process.
         waiting_max: most calls that wait.
         metrics: host:port for Prometheus; "": none.
+        error_max: relative deviation of keys above which a block that is reused is computed afresh.
     """
 
     model: str
@@ -69,6 +72,7 @@ class Settings:
     disk_bytes: int = 1 << 30
     waiting_max: int = 64
     metrics: str = ""
+    error_max: float = planner.Settings().error_max
     credentials: ssl.SSLContext | None = None
     certificate: tuple[bytes, bytes] | None = None  # chain and key, PEM
     drain_s: float = 10.0
@@ -110,6 +114,8 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
                 worker.load,
             )
             told.append(placement.told)
+            loop = asyncio.get_running_loop()
+            worker.keeper.anchors.on_change = partial(loop.call_soon_threadsafe, placement.anchor)
             await _run(
                 settings,
                 worker,
@@ -172,7 +178,15 @@ async def _worker(
             loop.call_soon_threadsafe(listener, holding)
 
     salt = bytes.fromhex(digest([workspace.encode()], salt=_secret(settings.disk), person=b"workspace"))
-    keeper = Keeper(loaded.engine, pool, loaded.fingerprint, salt, told)
+    keeper = Keeper(
+        loaded.engine,
+        pool,
+        loaded.fingerprint,
+        salt,
+        told,
+        settings=planner.Settings(error_max=settings.error_max),
+        isolated=loaded.isolated,
+    )
     turns = Turns(settings.waiting_max)
     coherence = Coherence(hn, keeper, turns, loaded.tokenizer)
     worker = Worker(loaded, identity, keeper, turns, coherence, _version())

@@ -14,8 +14,10 @@ import grpc
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
+from homenode_kv.parts import Use
+from homenode_kv.planner import Demand
 from homenode_kv.provenance import own_decode
-from homenode_kv.worker.generation import Job, Stopped, Use, Written
+from homenode_kv.worker.generation import Job, Stopped, Written
 from homenode_kv.worker.keeper import NS_PER_MS
 from homenode_kv.worker.parts import Parts
 from homenode_kv.worker.placement import provenance_of
@@ -171,6 +173,8 @@ class Service(rpc.KvTierServiceServicer):
             request.temperature,
             request.seed,
             request.keep_output,
+            _demand(request.demand),
+            request.consumer,
         )
         work = asyncio.ensure_future(self._run(job, pieces.put_nowait))
         work.add_done_callback(lambda _: pieces.put_nowait(None))
@@ -200,7 +204,8 @@ class Service(rpc.KvTierServiceServicer):
                 written = await worker.turns.run(lambda: worker.write(job))
             except Stopped:
                 raise asyncio.CancelledError from None
-            return written, queue_ms
+        worker.coherence.want(job.prompt.pieces[at] for at in written.composed.missing)
+        return written, queue_ms
 
     def _report(self, written: Written, received_ns: int, queue_ms: float) -> pb.GenerateReport:
         worker, composed = self._worker, written.composed
@@ -222,7 +227,7 @@ class Service(rpc.KvTierServiceServicer):
             output_id=written.output_id,
             round_members=1,
         )
-        if composed.whole.reused:
+        if composed.whole.approximate and not math.isnan(composed.predicted):
             report.predicted_error = composed.predicted
         if not math.isnan(composed.measured):
             report.measured_error = composed.measured
@@ -235,6 +240,13 @@ class Service(rpc.KvTierServiceServicer):
         if worker.draining:
             raise Refused(t.ERROR_REASON_UNAVAILABLE, "the worker is about to stop")
         worker.require(model)
+
+
+def _demand(demand: pb.KvDemand) -> Demand:
+    error_max = demand.error_max if demand.HasField("error_max") else None
+    if error_max is not None and not error_max >= 0:
+        raise invalid("error_max is at least 0")
+    return Demand(demand.exact, demand.judge, error_max)
 
 
 def _use(use: Use) -> pb.KvUse:

@@ -49,7 +49,7 @@ class Worker:
             token_flops=self.loaded.token_flops,
             device=str(self.engine.device),
         )
-        self.metrics.watch_pool(self.keeper.pool)
+        self.metrics.watch(self.keeper)
 
     @property
     def engine(self) -> Engine:
@@ -94,6 +94,7 @@ class Worker:
             tiers=[
                 pb.TierBytes(tier=TIERS[tier], bytes=pool.bytes(tier), bytes_max=pool.bytes_max(tier)) for tier in Tier
             ],
+            anchors=len(self.keeper.anchors),
             draining=self.draining,
         )
 

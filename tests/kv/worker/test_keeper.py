@@ -11,9 +11,10 @@ from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine
 from homenode_kv.ident import Version
 from homenode_kv.pages import Pages
+from homenode_kv.planner import Demand
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, own_decode
-from homenode_kv.worker.generation import Job, Stopped, compose, write
+from homenode_kv.worker.generation import Job, Stopped, write
 from homenode_kv.worker.keeper import Holding, Keeper
 from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.prompts import Piece, Prompt
@@ -21,6 +22,8 @@ from homenode_kv.worker.text import Pieces, Tokenizer
 from tests.kv.models import deviation, engine, tokens
 
 TOKENIZER = Tokenizer("", lambda text: list(text.encode()), lambda ids: " ".join(map(str, ids)))
+
+EXACTLY = Demand(exact=True)
 
 
 def version(n: int) -> Version:
@@ -80,13 +83,13 @@ def test_prompts_are_cut_before_what_changed() -> None:
     keeper, _ = made()
     first, second = tuple(tokens(64, seed=1)), tuple(tokens(64, seed=2))
     asked = prompt(Piece(first, "a", version(1)), Piece(second, "b", version(1)), Piece(tuple(tokens(40, seed=3))))
-    composed = compose(keeper, asked)
+    composed = keeper.compose(asked, EXACTLY)
     keeper.keep_prompt(asked, asked.tokens, composed.forward)
-    assert compose(keeper, asked).whole.exact == 160  # whole blocks of 168
+    assert keeper.compose(asked, EXACTLY).whole.exact == 160  # whole blocks of 168
     keeper.supersede("b", version(2))
-    assert compose(keeper, asked).whole.exact == 64
+    assert keeper.compose(asked, EXACTLY).whole.exact == 64
     keeper.supersede("a", version(2))
-    assert compose(keeper, asked).whole.exact == 0
+    assert keeper.compose(asked, EXACTLY).whole.exact == 0
     held(keeper)
 
 
@@ -95,9 +98,9 @@ def test_an_output_in_context_never_replaces_exact_kv_and_is_no_exact_prefix() -
     piece = Piece(tuple(tokens(64)), "a", version(1))
     kv = dense(keeper.engine, list(piece.tokens))
     assert keeper.keep(piece, kv, own_decode())
-    assert compose(keeper, prompt(piece, Piece((5, 6)))).whole.exact == 0
+    assert keeper.compose(prompt(piece, Piece((5, 6))), EXACTLY).whole.exact == 0
     assert keeper.keep(piece, kv, EXACT) and not keeper.keep(piece, kv, own_decode())
-    assert compose(keeper, prompt(piece, Piece((5, 6)))).whole.exact == 64
+    assert keeper.compose(prompt(piece, Piece((5, 6))), EXACTLY).whole.exact == 64
 
 
 def test_mixed_work_leaves_no_block_behind() -> None:
