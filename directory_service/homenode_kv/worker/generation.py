@@ -64,36 +64,29 @@ def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> W
     """Runs a job. Raises Stopped, PromptTooLong, and what the engine raises."""
     if job.stop.is_set():
         raise Stopped
-    prompt = job.prompt
-    room = keeper.engine.tokens_max - len(prompt.tokens)
-    if room < 1:
-        raise PromptTooLong(len(prompt.tokens) + 1, keeper.engine.tokens_max)
     began_ns = time.monotonic_ns()
     try:
-        composed = keeper.compose(prompt, job.demand, job.consumer)
+        composed = keeper.compose(job.prompt, job.demand, job.consumer)
     except torch.OutOfMemoryError:  # of the device: once more, without what was only kept for later
         keeper.relieve()
         outputs.clear()
-        composed = keeper.compose(prompt, job.demand, job.consumer)
-    ready_ns = time.monotonic_ns()
-    first_ns = 0
-    pieces, waiting = Pieces(tokenizer.decode), list[int]()
+        composed = keeper.compose(job.prompt, job.demand, job.consumer)
+    return write_on(keeper, outputs, tokenizer, job, composed, began_ns)
 
-    def told(token: int) -> None:
-        nonlocal first_ns
-        if job.stop.is_set():
-            raise Stopped
-        first_ns = first_ns or time.monotonic_ns()
-        waiting.append(token)
-        if text := pieces.add(token):
-            job.told(text, waiting.copy())
-            waiting.clear()
 
+def write_on(
+    keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job, composed: Composed, began_ns: int
+) -> Written:
+    """The text after a prompt whose KV is there since now, and was begun with at `began_ns`."""
+    ready_ns, prompt = time.monotonic_ns(), job.prompt
+    room = keeper.engine.tokens_max - len(prompt.tokens)
+    if room < 1:
+        raise PromptTooLong(len(prompt.tokens) + 1, keeper.engine.tokens_max)
+    telling = _Telling(job, Pieces(tokenizer.decode))
     limit = min(job.tokens_max, room)
-    decoded = keeper.engine.decode(composed.forward, limit, end=tokenizer.ends, choose=_choice(job), told=told)
+    decoded = keeper.engine.decode(composed.forward, limit, end=tokenizer.ends, choose=_choice(job), told=telling.told)
     done_ns = time.monotonic_ns()
-    if (rest := pieces.rest()) or waiting:
-        job.told(rest, waiting)
+    telling.end()
     if composed.provenance.kind is Kind.EXACT:
         forward = Forward(decoded.kv, composed.forward.logits)
         keeper.keep_prompt(prompt, [*prompt.tokens, *decoded.tokens], forward)
@@ -107,10 +100,34 @@ def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> W
         ended=len(decoded.tokens) < limit,
         at_context=limit == room < job.tokens_max,
         prefill_ms=(ready_ns - began_ns) / NS_PER_MS,
-        first_ns=first_ns or done_ns,
+        first_ns=telling.first_ns or done_ns,
         decode_ms=(done_ns - ready_ns) / NS_PER_MS,
         output_id=output_id,
     )
+
+
+class _Telling:
+    """Passes text on as its tokens come, until nobody waits."""
+
+    def __init__(self, job: Job, pieces: Pieces) -> None:
+        self._job = job
+        self._pieces = pieces
+        self._waiting: list[int] = []
+        self.first_ns = 0
+
+    def told(self, token: int) -> None:
+        if self._job.stop.is_set():
+            raise Stopped
+        self.first_ns = self.first_ns or time.monotonic_ns()
+        self._waiting.append(token)
+        if text := self._pieces.add(token):
+            self._job.told(text, self._waiting)
+            self._waiting = []
+
+    def end(self) -> None:
+        rest = self._pieces.rest()
+        if rest or self._waiting:
+            self._job.told(rest, self._waiting)
 
 
 def _choice(job: Job) -> Callable[[Tensor], int]:

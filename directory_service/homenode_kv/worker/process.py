@@ -115,7 +115,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             )
             told.append(placement.told)
             loop = asyncio.get_running_loop()
-            worker.keeper.anchors.on_change = partial(loop.call_soon_threadsafe, placement.anchor)
+            worker.keeper.anchors.on_change = lambda *told: _soon(loop, partial(placement.anchor, *told))
             await _run(
                 settings,
                 worker,
@@ -142,7 +142,8 @@ async def _run(
         await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(worker.coherence.run()), tasks.create_task(placement.run())]
+            loops = (worker.coherence.run(), placement.run(), worker.rounds.run())
+            background = [tasks.create_task(loop) for loop in loops]
             ready()
             await stop.wait()
             worker.draining = True
@@ -198,6 +199,10 @@ async def _worker(
         await turns.run(keeper.close)
         await turns.run(pool.flush)
         turns.close()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(what)
 
 
 def _server(settings: Settings) -> tuple[grpc.aio.Server, int]:

@@ -21,7 +21,7 @@ from homenode.errors import (
     Unavailable,
 )
 from homenode_api.v1 import types_pb2 as t
-from homenode_kv.errors import InvalidTokens, OutOfMemory, PromptTooLong
+from homenode_kv.errors import InvalidTokens, NoSuchRound, OutOfMemory, PromptTooLong, RoundRefused
 
 LOG = logging.getLogger("homenode.kv")
 
@@ -66,7 +66,9 @@ def error_of(failure: BaseException) -> t.Error:
             return failure.error
         case PromptTooLong():
             return t.Error(reason=t.ERROR_REASON_TOO_LARGE, message=str(failure))
-        case InvalidTokens() | InvalidArgument():
+        case NoSuchRound():
+            return t.Error(reason=t.ERROR_REASON_NOT_FOUND, message=str(failure))
+        case InvalidTokens() | InvalidArgument() | RoundRefused():
             return t.Error(reason=t.ERROR_REASON_INVALID_ARGUMENT, message=str(failure))
         case OutOfMemory() | MemoryError():
             message = "no memory for this prompt, with all evicted that may be"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,16 +19,18 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_kv.parts import Use
 from homenode_kv.planner import Demand
 from homenode_kv.provenance import own_decode
-from homenode_kv.worker.generation import Job, Stopped, Written
+from homenode_kv.worker.generation import Job, Stopped
 from homenode_kv.worker.keeper import NS_PER_MS
 from homenode_kv.worker.parts import Parts
 from homenode_kv.worker.placement import provenance_of
 from homenode_kv.worker.prompts import Prompt
 from homenode_kv.worker.refusals import Refused, abort, error_of, invalid, name_of
+from homenode_kv.worker.round_calls import Joined, Part
 from homenode_kv.worker.worker import Worker
 
 TOKENS_DEFAULT = 256
 TEMPERATURE_MAX = 100.0
+_ROUND = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Service(rpc.KvTierServiceServicer):
@@ -48,15 +52,15 @@ class Service(rpc.KvTierServiceServicer):
 
     async def BeginRound(self, request: pb.BeginRoundRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
-        return await self._unary("begin_round", context, self._no_rounds)
+        return await self._unary("begin_round", context, lambda: self._begin_round(request))
 
     async def CommitRound(self, request: pb.CommitRoundRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
-        return await self._unary("commit_round", context, self._no_rounds)
+        return await self._unary("commit_round", context, lambda: self._commit_round(request))
 
     async def Materialize(self, request: pb.MaterializeRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
-        return await self._unary("materialize", context, self._no_rounds)
+        return await self._unary("materialize", context, self._no_families)
 
     async def Stat(self, request: pb.KvTierServiceStatRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
@@ -134,8 +138,19 @@ class Service(rpc.KvTierServiceServicer):
         answer.adopted = await worker.turns.run(lambda: worker.keeper.keep(piece, kv, own_decode()))
         return answer
 
-    async def _no_rounds(self) -> Any:
-        raise Refused(t.ERROR_REASON_UNSUPPORTED, "this worker computes no rounds")
+    async def _begin_round(self, request: pb.BeginRoundRequest) -> pb.BeginRoundResponse:
+        self._check("", request.epoch)
+        if not _ROUND.fullmatch(request.round_id) or len(set(request.members)) < len(request.members):
+            raise invalid("a round has a name of 1-128 characters A-Z a-z 0-9 . _ -, and members of different names")
+        deadline_ms = self._worker.rounds.begin(request.round_id, list(request.members), request.deadline_ms)
+        return pb.BeginRoundResponse(worker=self._worker.identity, deadline_ms=deadline_ms)
+
+    async def _commit_round(self, request: pb.CommitRoundRequest) -> pb.CommitRoundResponse:
+        self._check("", request.epoch)
+        return pb.CommitRoundResponse(report=await self._worker.rounds.commit(request.round_id))
+
+    async def _no_families(self) -> Any:
+        raise Refused(t.ERROR_REASON_UNSUPPORTED, "this worker keeps no members of rounds")
 
     async def _stat(self) -> pb.KvTierServiceStatResponse:
         worker = self._worker
@@ -152,8 +167,8 @@ class Service(rpc.KvTierServiceServicer):
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
         worker = self._worker
         self._check(request.model, request.epoch)
-        if request.round_id or request.member:
-            await self._no_rounds()
+        if bool(request.round_id) != bool(request.member):
+            raise invalid("a round is joined as a member of it")
         if not 0 <= request.temperature <= TEMPERATURE_MAX:
             raise invalid(f"temperature is 0 to {TEMPERATURE_MAX:g}")
         worker.turns.admit()
@@ -176,42 +191,53 @@ class Service(rpc.KvTierServiceServicer):
             _demand(request.demand),
             request.consumer,
         )
-        work = asyncio.ensure_future(self._run(job, pieces.put_nowait))
+        if request.round_id and job.demand.dense:  # nothing of a round is exact
+            worker.rounds.leave(request.round_id, request.member)
+        if request.round_id and not job.demand.dense:
+            work = asyncio.ensure_future(self._join(request.round_id, request.member, job, pieces.put_nowait))
+        else:
+            work = asyncio.ensure_future(self._run(job, pieces.put_nowait))
         work.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (item := await pieces.get()) is not None:
                 yield item
-            written, queue_ms = await work
+            part = await work
         finally:
             job.stop.set()
             work.cancel()
             with contextlib.suppress(BaseException):
                 await work
-        yield pb.GenerateResponse(report=self._report(written, received_ns, queue_ms))
+        yield pb.GenerateResponse(report=self._report(part, received_ns))
 
-    async def _run(self, job: Job, started: Callable[[pb.GenerateResponse], None]) -> tuple[Written, float]:
+    async def _run(self, job: Job, say: Callable[[pb.GenerateResponse], None]) -> Part:
         """The job in its turn: nobody who reads slowly holds up the next."""
         worker = self._worker
         async with worker.turns.turn(len(job.prompt.tokens)) as queue_ms:
             await worker.coherence.gate(job.prompt.pieces)
-            tokens = len(job.prompt.tokens)
-            started(
-                pb.GenerateResponse(
-                    started=pb.GenerateStarted(worker=worker.identity, prompt_tokens=tokens, queue_ms=queue_ms)
-                )
-            )
+            self._started(job, say, queue_ms)
             try:
                 written = await worker.turns.run(lambda: worker.write(job))
             except Stopped:
                 raise asyncio.CancelledError from None
         worker.coherence.want(job.prompt.pieces[at] for at in written.composed.missing)
-        return written, queue_ms
+        return Part(written, queue_ms, 1)
 
-    def _report(self, written: Written, received_ns: int, queue_ms: float) -> pb.GenerateReport:
-        worker, composed = self._worker, written.composed
+    async def _join(self, round_id: str, member: str, job: Job, say: Callable[[pb.GenerateResponse], None]) -> Part:
+        """The job with those of the other members."""
+        started = partial(self._started, job, say)
+        return await self._worker.rounds.join(round_id, member, Joined(job, started))
+
+    def _started(self, job: Job, say: Callable[[pb.GenerateResponse], None], queue_ms: float) -> None:
+        started = pb.GenerateStarted(
+            worker=self._worker.identity, prompt_tokens=len(job.prompt.tokens), queue_ms=queue_ms
+        )
+        say(pb.GenerateResponse(started=started))
+
+    def _report(self, part: Part, received_ns: int) -> pb.GenerateReport:
+        worker, written, composed = self._worker, part.written, part.written.composed
         ttft_ms = (written.first_ns - received_ns) / NS_PER_MS
         worker.metrics.composed(composed, worker.model.token_flops)
-        worker.metrics.written(written.tokens, ttft_ms, queue_ms)
+        worker.metrics.written(written.tokens, ttft_ms, part.queue_ms, part.members)
         end = pb.GENERATE_END_CONTEXT if written.at_context else pb.GENERATE_END_LENGTH
         report = pb.GenerateReport(
             worker=worker.identity,
@@ -220,12 +246,12 @@ class Service(rpc.KvTierServiceServicer):
             prompt=_use(composed.whole),
             parts=[_use(use) for use in composed.uses],
             provenance=provenance_of(composed.provenance),
-            queue_ms=queue_ms,
+            queue_ms=part.queue_ms,
             ttft_ms=ttft_ms,
             total_ms=(time.monotonic_ns() - received_ns) / NS_PER_MS,
             flops_saved=composed.whole.reused * worker.model.token_flops,
             output_id=written.output_id,
-            round_members=1,
+            round_members=part.members,
         )
         if composed.whole.approximate and not math.isnan(composed.predicted):
             report.predicted_error = composed.predicted

@@ -17,6 +17,7 @@ from homenode_kv.worker.models import Loaded
 from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.placement import TIERS
 from homenode_kv.worker.refusals import Refused
+from homenode_kv.worker.round_calls import RoundCalls
 from homenode_kv.worker.text import Tokenizer
 from homenode_kv.worker.turns import Turns
 
@@ -50,6 +51,7 @@ class Worker:
             device=str(self.engine.device),
         )
         self.metrics.watch(self.keeper)
+        self.rounds = RoundCalls(self)
 
     @property
     def engine(self) -> Engine:

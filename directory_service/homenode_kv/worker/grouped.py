@@ -1,0 +1,100 @@
+"""A round on the engine's thread: the prompts of a group in one pass, then each member's text."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from homenode_kv import parts
+from homenode_kv.collector import Collected, collect
+from homenode_kv.composing import Private, Request, Shared
+from homenode_kv.errors import KvError
+from homenode_kv.layout import blocks_of
+from homenode_kv.ledger import BLOCK_TOKENS
+from homenode_kv.planner import Demand, Plan, Way
+from homenode_kv.worker.generation import Job, Stopped, Written, write_on
+from homenode_kv.worker.keeper import Keeper
+from homenode_kv.worker.outputs import Outputs
+from homenode_kv.worker.prompts import Prompt
+from homenode_kv.worker.text import Tokenizer
+
+#: Of the shared blocks, how many are computed afresh (TokenDance).
+SHARE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Outcome: each member's text or what went wrong with it, how its prompts came about, blocks that they share."""
+
+    written: Mapping[str, Written | Exception]
+    collected: Collected
+    blocks: int
+
+
+def write_group(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, jobs: Mapping[str, Job]) -> Round:
+    """Runs the jobs of a group, by member. Raises what the collective pass raises."""
+    began_ns = time.monotonic_ns()
+    requests = [Request(member, _parts(keeper, job.prompt)) for member, job in jobs.items()]
+    collected = collect(keeper.engine, keeper.segments, requests, share=SHARE)
+    for job in jobs.values():  # bases that were made on the way: from now on the directory may be told
+        for piece in job.prompt.pieces:
+            if piece.artifact and piece.tokens:
+                keeper.find(piece)
+    written: dict[str, Written | Exception] = {}
+    for member, job in jobs.items():
+        try:
+            composed = _composed(keeper, member, job.prompt, collected)
+            limit = job.demand.error_max
+            if limit is not None and not composed.measured <= limit:
+                composed = keeper.compose(job.prompt, Demand(exact=True))
+            written[member] = write_on(keeper, outputs, tokenizer, job, composed, began_ns)
+        except (KvError, Stopped) as failure:
+            written[member] = failure
+    shared = {part.key.digest: part for request in requests for part in request.parts if isinstance(part, Shared)}
+    return Round(written, collected, sum(blocks_of(len(part.tokens)) for part in shared.values()))
+
+
+def _parts(keeper: Keeper, prompt: Prompt) -> tuple[Private | Shared, ...]:
+    made: list[Private | Shared] = [Private(prompt.lead)] if prompt.lead else []
+    for piece in prompt.pieces:
+        if not piece.tokens:
+            continue
+        made.append(Shared(keeper.key_of(piece), piece.tokens) if piece.artifact else Private(piece.tokens))
+    return tuple(made)
+
+
+def _composed(keeper: Keeper, member: str, prompt: Prompt, collected: Collected) -> parts.Composed:
+    """What became of one member's prompt, as said of a prompt that was computed alone."""
+    plan = collected.plan
+    refreshed = {key.digest: blocks for key, blocks in zip(plan.shared, plan.refreshed, strict=True)}
+    last, uses, ways = len(prompt.tokens) - 1, [], []
+    for start, piece in prompt.placed():
+        count = len(piece.tokens)
+        if not piece.artifact or not count:
+            uses.append(parts.Use(count, dense=count))
+            ways.append(Way.DENSE)
+            continue
+        fresh = {
+            at
+            for block in refreshed[keeper.key_of(piece).digest]
+            for at in range(block * BLOCK_TOKENS, min(count, (block + 1) * BLOCK_TOKENS))
+        }
+        if start <= last < start + count:
+            fresh.add(last - start)
+        uses.append(parts.Use(count, approximate=count - len(fresh), refreshed=len(fresh)))
+        ways.append(Way.REUSE)
+    whole = parts.Use.sum([*uses, parts.Use(len(prompt.lead), dense=len(prompt.lead))])
+    measured = plan.left.get(member, math.nan) if whole.approximate else 0.0
+    return parts.Composed(
+        forward=collected.forwards[member],
+        uses=tuple(uses),
+        whole=whole,
+        ways=tuple(ways),
+        provenance=collected.provenance,
+        predicted=math.nan,
+        measured=measured,
+        plan=Plan(tuple(ways), math.nan, math.nan, math.nan),
+        missing=(),
+    )

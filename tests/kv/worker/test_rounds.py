@@ -1,0 +1,93 @@
+"""Rounds over the wire: members are computed together, late and exact ones apart, dead versions refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+import homenode
+from homenode_api.v1 import kv_tier_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
+from tests.kv.worker.parts import Caller, artifact, refusal, text
+
+MEMBERS = ["anna", "ben", "cleo"]
+
+
+async def outputs(hn: homenode.Homenode, folder: str) -> list[homenode.Artifact]:
+    return [await hn.put(f"{folder}/{name}", f"{name} found {len(name)} things. " * 4) for name in MEMBERS]
+
+
+async def test_members_of_a_round_are_computed_together(caller: Caller, hn: homenode.Homenode) -> None:
+    found = await outputs(hn, "together")
+    shared = [artifact(one) for one in found]
+    await caller.stub.BeginRound(pb.BeginRoundRequest(round_id="r1", members=MEMBERS, deadline_ms=20_000))
+    written = await asyncio.gather(
+        *(
+            caller.generate(text(f"I am {name}. "), *shared, text("Go on."), round_id="r1", member=name)
+            for name in MEMBERS
+        )
+    )
+    for one in written:
+        use, report = one.report.prompt, one.report
+        assert report.round_members == 3 and report.provenance.kind == pb.KV_KIND_APPROXIMATE
+        parts = use.exact_tokens, use.approximate_tokens, use.refreshed_tokens, use.dense_tokens
+        assert sum(parts) == use.tokens and use.approximate_tokens > use.refreshed_tokens > 0
+        assert report.HasField("measured_error")
+    committed = await caller.stub.CommitRound(pb.CommitRoundRequest(round_id="r1"))
+    (group,) = committed.report.groups
+    assert sorted(group.members) == MEMBERS and group.master in MEMBERS and len(group.deviation) == 3
+    assert (committed.report.counts.lookups, committed.report.counts.rotations) == (3, 1)
+    assert committed.report.counts.passes == 2 and 0 < group.refreshed_blocks < group.blocks
+
+
+async def test_a_round_goes_without_those_who_do_not_come_and_exact_ones_go_apart(
+    caller: Caller, hn: homenode.Homenode
+) -> None:
+    found = await outputs(hn, "without")
+    parts = [text("Hello. "), artifact(found[0]), text("Go on.")]
+    await caller.stub.BeginRound(pb.BeginRoundRequest(round_id="r2", members=MEMBERS, deadline_ms=30_000))
+    exact = await caller.generate(*parts, round_id="r2", member="anna", demand=pb.KvDemand(exact=True))
+    assert exact.report.round_members == 1 and exact.report.provenance.kind == pb.KV_KIND_EXACT
+    waiting = asyncio.ensure_future(caller.generate(*parts, round_id="r2", member="ben"))
+    await asyncio.sleep(0.5)
+    committed = await caller.stub.CommitRound(pb.CommitRoundRequest(round_id="r2"))
+    assert [list(group.members) for group in committed.report.groups] == [["ben"]]
+    assert (await waiting).report.round_members == 1
+
+
+async def test_a_member_with_a_dead_version_is_refused_and_the_others_go_on(
+    caller: Caller, hn: homenode.Homenode
+) -> None:
+    found = await outputs(hn, "dead")
+    await caller.stub.BeginRound(pb.BeginRoundRequest(round_id="r3", members=MEMBERS[:2], deadline_ms=20_000))
+    old = asyncio.ensure_future(caller.generate(artifact(found[0]), text("?"), round_id="r3", member="anna"))
+    await asyncio.sleep(0.3)
+    await hn.put("dead/anna", "anna thinks again")
+    good = await caller.generate(artifact(found[1]), text("?"), round_id="r3", member="ben")
+    assert good.report.round_members == 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await old
+    assert refusal(caught.value).reason == t.ERROR_REASON_VERSION_CONFLICT
+
+
+async def test_rounds_that_make_no_sense_are_refused(caller: Caller) -> None:
+    begin, commit = caller.stub.BeginRound, caller.stub.CommitRound
+    cases = [
+        (begin(pb.BeginRoundRequest(round_id="", members=["a"])), t.ERROR_REASON_INVALID_ARGUMENT),
+        (begin(pb.BeginRoundRequest(round_id="r", members=[])), t.ERROR_REASON_INVALID_ARGUMENT),
+        (begin(pb.BeginRoundRequest(round_id="r", members=["a", "a"])), t.ERROR_REASON_INVALID_ARGUMENT),
+        (
+            begin(pb.BeginRoundRequest(round_id="r", members=["a"], deadline_ms=99_999_999)),
+            t.ERROR_REASON_INVALID_ARGUMENT,
+        ),
+        (commit(pb.CommitRoundRequest(round_id="never")), t.ERROR_REASON_NOT_FOUND),
+    ]
+    for call, reason in cases:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert refusal(caught.value).reason == reason
+    for fields in ({"round_id": "never", "member": "a"}, {"round_id": "never"}):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await caller.generate(text("a"), **fields)
