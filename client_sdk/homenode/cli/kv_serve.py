@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import re
 import sys
@@ -43,7 +44,7 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     serve.add_argument("--disk", type=Path, metavar="DIR", help="folder of the disk tier (default: none)")
     serve.add_argument("--disk-bytes", type=size, default=1 << 30, metavar="N", help="on disk (default: 1G)")
     serve.add_argument(
-        "--error-max", type=float, default=0.2, metavar="E", help="of keys that are reused, relative (default: 0.2)"
+        "--error-max", type=float, metavar="E", help="of keys that are reused, relative (default: the planner's)"
     )
     serve.add_argument("--waiting", type=int, default=64, metavar="N", help="most calls that wait (default: 64)")
     serve.add_argument("--metrics", default="", metavar="ADDR", help="host:port for Prometheus (default: none)")
@@ -87,10 +88,11 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
         disk_bytes=args.disk_bytes,
         waiting_max=args.waiting,
         metrics=args.metrics,
-        error_max=args.error_max,
         credentials=credentials(args),
         certificate=_certificate(args),
     )
+    if args.error_max is not None:
+        settings = dataclasses.replace(settings, error_max=args.error_max)
     if settings.directory.startswith("embedded:"):
         raise CliError("a worker needs a directory that runs apart: homenode serve", Exit.USAGE)
 

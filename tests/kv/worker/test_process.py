@@ -72,8 +72,8 @@ async def test_what_is_on_disk_outlives_a_kill_and_an_end(model_folder: Path, sh
 async def test_no_dead_version_is_used_after_a_strict_acknowledgement(
     model_folder: Path, short_tmp: Path, redis_factory: RedisFactory
 ) -> None:
-    """Writers commit in a loop while callers generate, strict and lazy; the directory's process is stopped meanwhile."""
-    redis = redis_factory({"appendfsync": "always"}).start()
+    """Writers commit in a loop while callers generate, strict and lazy; the directory stands still for a while."""
+    redis = redis_factory(settings={"appendfsync": "always"})
     server = await ServerProcess(redis.url, short_tmp).start()
     worker = WorkerProcess(model_folder, server.url, short_tmp, "--waiting", "32")
     acknowledged: dict[str, int] = {}
