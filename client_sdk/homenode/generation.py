@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Literal, Self, cast
 from homenode.artifact import Artifact
 from homenode.clock import NS_PER_MS
 from homenode.errors import (
+    Contended,
     DeadlineExceeded,
     HomenodeError,
     InternalError,
     InvalidArgument,
+    NotFound,
     NoWorker,
     Overloaded,
     StaleFence,
     Unavailable,
+    VersionConflict,
 )
 from homenode.versions import ABSENT, Base, Version
 from homenode_api.v1 import kv_tier_pb2 as kv
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 PARTS_MAX = 1_024
 WORKERS_TRIED_MAX = 4
+ROUNDS_MAX = 16
 STALL_MS = 60_000  # without a piece of text
 
 
@@ -259,9 +263,10 @@ class Generation:
     async def _begin(self) -> None:
         """Find a worker that takes the prompt: the best, then the next best. Raises NoWorker, HomenodeError."""
         failure: HomenodeError | None = None
-        for attempt in range(WORKERS_TRIED_MAX):
+        rounds = 0
+        while True:
             try:
-                await self._route(again=attempt > 0)
+                await self._route()
             except NoWorker:
                 if failure is not None:  # the others are worse off: say why the best did not
                     raise failure from None
@@ -269,13 +274,27 @@ class Generation:
             try:
                 await self._call()
                 return
+            except (VersionConflict, NotFound) as refusal:
+                rounds += 1
+                await self._read_on(refusal, rounds)
             except (Unavailable, DeadlineExceeded, StaleFence, Overloaded) as refusal:
                 failure = refusal
                 self._lost.append(self._candidate.worker.worker)
-        assert failure is not None
-        raise failure
+                if len(self._lost) >= WORKERS_TRIED_MAX:
+                    raise
 
-    async def _route(self, *, again: bool) -> None:
+    async def _read_on(self, refusal: HomenodeError, rounds: int) -> None:
+        """Versions of the prompt were superseded before its turn came: read what is there now, where that may be."""
+        named = {str(part) for part in self._asked.parts if isinstance(part, Key)}
+        if self._ids or not named or not named.issuperset(refusal.refusals):
+            raise refusal
+        if isinstance(refusal, NotFound) and not refusal.refusals:  # the model is not there
+            raise refusal
+        if rounds >= ROUNDS_MAX:
+            raise Contended("new versions came faster than a prompt with one of them got its turn") from refusal
+        await self._read([i for i, part in enumerate(self._asked.parts) if isinstance(part, Key)])
+
+    async def _route(self) -> None:
         asked = self._asked
         request = kv.RouteRequest(
             model=self._candidate.model.fingerprint if self._ids else asked.model,
@@ -287,7 +306,7 @@ class Generation:
         )
         found = await self._workers.route(request, asked.timeout_s)
         superseded = [i for i in found.dead_parts if i < len(asked.parts) and isinstance(asked.parts[i], Key)]
-        if superseded and not again and not self._ids:
+        if superseded and not self._ids:
             await self._read(superseded)
             del request.parts[:]
             request.parts.extend(self._prompt.route())
@@ -468,8 +487,12 @@ class Generates:
             round: prompts that name the same round share a worker while it has room.
             stall_ms: the longest time without a piece.
 
+        A worker begins only with versions that are committed then. Where one was superseded meanwhile, keys are read
+        again; an `Artifact` is not, and VersionConflict says so.
+
         Returns when a worker has begun. Raises NotFound, Stale and others as `read` does; NoWorker; Overloaded and
-        TooLarge from the worker; and while it is iterated Unavailable, and what `put` raises.
+        TooLarge from the worker; Contended where new versions came too fast; and while it is iterated Unavailable, and
+        what `put` raises.
         """
         if isinstance(parts, str) or not parts or len(parts) > PARTS_MAX:
             raise InvalidArgument(f"a prompt is a list of 1 to {PARTS_MAX} texts, keys and artifacts")

@@ -27,13 +27,15 @@ class Script(rpc.KvTierServiceServicer):
     cut: int | None = None
     stand: int | None = None  # after so many pieces it does nothing any more
     refusal: int = 0
+    refusals: int = 1_000_000  # how often
     requests: list[kv.GenerateRequest] = field(default_factory=list)
     adopted: list[kv.AdoptOutputRequest] = field(default_factory=list)
     server: grpc.aio.Server | None = None
 
     async def Generate(self, request: kv.GenerateRequest, context: Any) -> AsyncIterator[kv.GenerateResponse]:
         self.requests.append(request)
-        if self.refusal:
+        if self.refusal and self.refusals:
+            self.refusals -= 1
             await refuse(context, self.refusal)
         me = kv.KvWorkerId(worker=self.name, epoch=1)
         yield kv.GenerateResponse(started=kv.GenerateStarted(worker=me, prompt_tokens=7))

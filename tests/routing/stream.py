@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Self
 
 import grpc
@@ -28,7 +29,8 @@ class Worker:
         """Hello and a snapshot; returns when that is applied."""
         model = kv.KvModel(name="m", fingerprint="f", tokens_max=4096, token_bytes=64)
         await self.tell(hello=kv.WorkerHello(session_id=self._session, address=self.address, model=model))
-        await self.tell(snapshot=kv.PlacementSnapshot(stored=held, first=True, last=True))
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it was refused by now
+            await self.tell(snapshot=kv.PlacementSnapshot(stored=held, first=True, last=True))
         await self.applied()
         return self
 

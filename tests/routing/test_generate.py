@@ -129,6 +129,19 @@ async def test_a_worker_that_does_not_begin_is_passed_over(bed: Bed, reason: int
     assert (generation.report.worker, generation.report.lost) == ("spare", ("holder",))
 
 
+async def test_keys_are_read_again_where_a_commit_was_faster_than_the_prompts_turn(bed: Bed) -> None:
+    plan = await bed.hn.put("plan.md", "# Plan", base=homenode.ABSENT)
+    script = await bed.worker("w", refusal=t.ERROR_REASON_VERSION_CONFLICT, refusals=3)
+    generation = await (await bed.hn.generate("m", [Key("plan.md")])).done()
+    assert generation.report is not None and generation.report.lost == () and len(script.requests) == 4
+    script.refusals = 1
+    with pytest.raises(homenode.VersionConflict):
+        await bed.hn.generate("m", [plan])
+    script.refusals = 1_000
+    with pytest.raises(homenode.Contended):
+        await bed.hn.generate("m", [Key("plan.md")])
+
+
 async def test_the_only_workers_refusal_is_told_as_it_is(bed: Bed) -> None:
     await bed.worker("w", refusal=t.ERROR_REASON_OVERLOADED)
     with pytest.raises(homenode.Overloaded, match="as the script says") as failure:
