@@ -124,6 +124,19 @@ def test_a_load_that_was_measured_before_a_request_came_does_not_count_it_as_see
     assert sum(stream.worker.requests for stream in fleet.streams.values()) == 1
 
 
+def test_a_request_that_must_be_done_by_now_burdens_nobody() -> None:
+    fleet = Fleet("w1", "w2")
+    fleet.holds("w1", tokens=200)
+    fleet.load("w1", prefill_tokens_per_ms=20.0, decode_ms_per_token=2.0)
+    fleet.load("w2", prefill_tokens_per_ms=20.0, decode_ms_per_token=2.0)
+    assert fleet.route(plan(200), tokens_max=64) == "w1"
+    assert fleet.route(plan(200), tokens_max=64) == "w2", "there it is computed sooner"
+    fleet.now += 400
+    assert fleet.route(plan(200), tokens_max=1) == "w1"
+    fleet.now += 150
+    assert fleet.route(plan(200), tokens_max=1) == "w1"
+
+
 def test_a_cold_artifact_that_is_asked_for_by_many_at_once_is_computed_at_one_place() -> None:
     fleet = Fleet("w1", "w2", "w3")
     assert len({fleet.route(plan(100_000)) for _ in range(5)}) == 1

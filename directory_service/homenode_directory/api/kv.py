@@ -226,6 +226,7 @@ class KvEndpoint:
             exact=m.demand.exact or (m.demand.judge and not m.demand.HasField("error_max")),
             round=validate.text(m.round_id, "round_id", validate.NAME_MAX, empty=True),
             avoid=frozenset(m.exclude),
+            tokens_max=m.tokens_max,
         )
         try:
             choice = self.routing.route(wanted)

@@ -23,8 +23,8 @@ from homenode_directory.place import Place
 from homenode_directory.protocol.model import NO_VERSION, Version
 
 SPECULATED_MAX = 1_024
-SPECULATED_MS = (50.0, 5_000.0)
-"""A request that was sent to a worker is not in a Load that comes sooner, and surely in one that comes later."""
+SPECULATED_MS = 50.0
+"""A request that was sent to a worker is not in a Load that comes sooner."""
 
 
 class StaleEpoch(Exception):
@@ -70,10 +70,12 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A request that was sent to a worker and is in no Load of it yet."""
+    """A request that was sent to a worker and is in no Load of it yet; at `until_ms` it is surely answered."""
 
     at_ms: float
+    until_ms: float
     tokens: int
+    decoded: int
     parts: frozenset[tuple[str, Version]]
 
 
@@ -193,7 +195,7 @@ class Placements:
     def _loaded(self, worker: Worker, load: Load) -> None:
         worker.load = load
         now = self.clock()
-        while worker.routed and now - worker.routed[0].at_ms >= SPECULATED_MS[0]:
+        while worker.routed and now - worker.routed[0].at_ms >= SPECULATED_MS:
             worker.routed.popleft()
 
     def _lose(self, worker: Worker) -> None:

@@ -1,8 +1,8 @@
 """Who should serve a prompt: the cheapest worker, with bounds on how much of a crowd one may draw.
 
-Between two Load events of a worker, what was sent to it counts as its load and as held by it. A worker that leads the
-least busy one by more than LEAD_MAX requests gets no more, whatever it holds. Among equals the hash of the prompt's
-artifacts decides, so that the same artifacts meet the same worker, whatever their versions.
+Until a worker's next Load, what was sent to it counts as its load and as held by it, for as long as it may take. A
+worker that leads the least busy one by more than LEAD_MAX requests gets no more, whatever it holds. Among equals the
+hash of the prompt's artifacts decides, so that the same artifacts meet the same worker, whatever their versions.
 
 The members of a round go to one worker while it has room; then a group begins at another.
 """
@@ -12,15 +12,16 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from homenode_directory.kv_routing.model import Holding, Part
-from homenode_directory.kv_routing.placements import SPECULATED_MS, Placements, Routed, Worker
-from homenode_directory.kv_routing.score import Cost, cost
+from homenode_directory.kv_routing.placements import Placements, Routed, Worker
+from homenode_directory.kv_routing.score import DECODED, Cost, cost
 from homenode_directory.place import Place
 
 LEAD_MAX = 8  # requests
 SILENT_MAX_MS = 5_000.0
+LASTS_MS = (50.0, 5_000.0)  # how long a request counts that no Load has told of
 EQUAL = 0.01  # of a cost
 ROUNDS_MAX = 4_096
 OTHERS_MAX = 3
@@ -40,6 +41,7 @@ class Wanted:
         model: its name or its fingerprint; "": any.
         round: members of a round name the same.
         avoid: names of workers that failed.
+        tokens_max: tokens that will be written, about; 0: nobody knows.
     """
 
     place: Place
@@ -49,6 +51,7 @@ class Wanted:
     exact: bool = False
     round: str = ""
     avoid: Collection[str] = ()
+    tokens_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Router:
     def route(self, wanted: Wanted) -> Choice:
         """The worker for a prompt, which counts as its load from now on. Raises NoWorker."""
         workers = self._able(wanted)
+        wanted = replace(wanted, parts=[self._counted(part) for part in wanted.parts])
         parts = wanted.parts
         dead = tuple(i for i, p in enumerate(parts) if p.artifact and self._placements.dead(p.artifact, p.version))
         held = {worker: self._held(worker, parts) for worker in workers}
@@ -93,7 +97,10 @@ class Router:
         if wanted.round:
             self._joined(wanted, worker, group, tokens)
         named = frozenset((part.artifact, part.version) for part in parts if part.artifact)
-        worker.routed.append(Routed(self._placements.clock(), tokens, named))
+        now, decoded = self._placements.clock(), min(DECODED, wanted.tokens_max or DECODED)
+        lasts_ms = 2 * (found.ms + (wanted.tokens_max or DECODED) * worker.load.decode_ms_per_token)
+        until_ms = now + min(max(lasts_ms, LASTS_MS[0]), LASTS_MS[1])
+        worker.routed.append(Routed(now, until_ms, tokens, decoded, named))
         return Choice(worker, found, self._next_best(wanted, worker, held), dead, how)
 
     def _able(self, wanted: Wanted) -> list[Worker]:
@@ -112,9 +119,15 @@ class Router:
         if not able:
             raise NoWorker("the KV workers of this workspace are silent, draining or to be avoided")
         for worker in able:
-            while worker.routed and now - worker.routed[0].at_ms >= SPECULATED_MS[1]:
-                worker.routed.popleft()
+            for routed in [one for one in worker.routed if one.until_ms <= now]:
+                worker.routed.remove(routed)
         return able
+
+    def _counted(self, part: Part) -> Part:
+        """With as many tokens as who holds it has counted, rather than the caller's estimate."""
+        holders = self._placements.holders("", part.artifact, part.version) if part.artifact else {}
+        known = next(iter(holders.values()), None)
+        return Part(known.tokens, part.artifact, part.version) if known is not None else part
 
     def _held(self, worker: Worker, parts: Sequence[Part]) -> list[Holding | None]:
         found: list[Holding | None] = []

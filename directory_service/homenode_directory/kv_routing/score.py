@@ -18,7 +18,7 @@ from homenode_directory.kv_routing.placements import Worker
 TOKENS_PER_MS = 1.0  # of who did not measure yet
 REFRESHED = 0.2  # of reused tokens
 CREDIT = {Tier.DEVICE: 1.0, Tier.HOST: 0.75, Tier.DISK: 0.4}  # of a token held there, where no rate is known
-DECODED = 16  # tokens that each request under way may decode before this one's turn
+DECODED = 16  # tokens that each request under way is taken to decode before this one's turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ def cost(worker: Worker, parts: Sequence[Part], held: Sequence[Holding | None], 
             otherwise += tokens - round(refreshed)
         moved_ms += _moved(worker, holding.tier, tokens - refreshed, rate)
     waiting = load.queued_tokens + sum(routed.tokens for routed in worker.routed)
-    busy = load.decoding + len(worker.routed)
-    decode_ms = busy * DECODED * load.decode_ms_per_token
+    decoded = load.decoding * DECODED + sum(routed.decoded for routed in worker.routed)
+    decode_ms = decoded * load.decode_ms_per_token
     ms = (waiting + computed) / rate + moved_ms + decode_ms
     tiers = tuple(holding.tier if holding is not None else None for holding in held)
     return Cost(ms, exactly, otherwise, tiers)

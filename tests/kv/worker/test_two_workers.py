@@ -1,0 +1,159 @@
+"""Two real workers: what routing saves, a hot artifact that burdens none alone, and one killed while it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import homenode
+from homenode import Key
+from homenode_api.v1 import kv_tier_pb2 as pb
+from tests.client.server_process import ServerProcess
+from tests.kv.worker.parts import Caller, WorkerProcess, artifact, save_model, text
+
+ARTIFACTS = 5  # of each worker
+CALLS = 24
+TASK = "\nWhat follows? "
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"), max_position_embeddings=2048)
+
+
+@pytest.fixture(scope="module")
+def url(own_tmp: Path) -> Iterator[str]:
+    server = asyncio.run(ServerProcess(f"sqlite:///{own_tmp}/two.sqlite3", own_tmp).start())
+    yield server.url
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def workers(model: Path, url: str, own_tmp: Path) -> Iterator[list[WorkerProcess]]:
+    made = [WorkerProcess(model, url, own_tmp, "--name", name) for name in ("w1", "w2")]
+
+    async def start() -> None:
+        await asyncio.gather(*(worker.start() for worker in made))
+
+    asyncio.run(start())
+    yield made
+    for worker in made:
+        worker.kill()
+
+
+@pytest.fixture
+async def callers(workers: list[WorkerProcess]) -> AsyncIterator[list[Caller]]:
+    made = [Caller(worker.address) for worker in workers]
+    yield made
+    for caller in made:
+        await caller.close()
+
+
+@pytest.fixture
+async def hn(url: str) -> AsyncIterator[homenode.Homenode]:
+    async with homenode.connect(url, agent="test", timeout_ms=60_000) as connected:
+        yield connected
+
+
+async def held(hn: homenode.Homenode, callers: list[Caller], prefix: str) -> list[homenode.Artifact]:
+    """Artifacts of which every second one is held by the first worker, the others by the second."""
+    made = []
+    for number in range(2 * ARTIFACTS):
+        body = f"{prefix} {number}: " + f"line {number} of {prefix} says this. " * 30
+        made.append(await hn.put(f"{prefix}/{number}", body, base=homenode.ABSENT))
+        answer = await callers[number % 2].stub.Prefill(
+            pb.PrefillRequest(artifacts=[artifact(made[-1]).artifact]), timeout=60
+        )
+        assert answer.parts[0].kept
+    return made
+
+
+async def routed_to(hn: homenode.Homenode, key: str) -> str:
+    generation = await (await hn.generate("", [Key(key), TASK], max_tokens=1)).done()
+    assert generation.report is not None
+    return generation.report.worker
+
+
+def computed(use: pb.KvUse | homenode.GenerationReport) -> int:
+    prompt = use.prompt if isinstance(use, homenode.GenerationReport) else use
+    if isinstance(prompt, pb.KvUse):
+        return prompt.dense_tokens + prompt.refreshed_tokens
+    return prompt.dense + prompt.refreshed
+
+
+async def test_routing_saves_most_of_what_random_routing_computes(
+    hn: homenode.Homenode, callers: list[Caller], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(3)
+    ours, theirs = await held(hn, callers, "ours"), await held(hn, callers, "theirs")
+    asked = [rng.randrange(2 * ARTIFACTS) for _ in range(CALLS)]
+    await asyncio.sleep(0.5)  # the workers' word is on its way
+    routed = at_random = whole = right = 0
+    for number in asked:
+        generation = await (await hn.generate("", [Key(ours[number].key), TASK], max_tokens=1)).done()
+        assert generation.report is not None and generation.report.provenance.kind == "exact"
+        right += generation.report.worker == f"w{number % 2 + 1}"
+        routed += computed(generation.report)
+        whole += generation.report.prompt.tokens
+    for number in asked:
+        report = (await rng.choice(callers).generate(artifact(theirs[number]), text(TASK), tokens_max=1)).report
+        at_random += computed(report.prompt)
+    with capsys.disabled():
+        print(
+            f"\n{CALLS} prompts of {whole} tokens at two workers with disjoint holdings: "
+            f"{routed} prefilled when routed, {at_random} when sent at random; {right} to the holder"
+        )
+    assert routed * 2 < at_random and right * 4 >= CALLS * 3
+
+
+async def test_a_hot_artifact_does_not_burden_one_worker(
+    hn: homenode.Homenode, callers: list[Caller], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hot = await hn.put("hot", "hot: " + "the plan that everybody reads. " * 30, base=homenode.ABSENT)
+    await callers[0].stub.Prefill(pb.PrefillRequest(artifacts=[artifact(hot).artifact]), timeout=60)
+    await asyncio.sleep(0.5)
+
+    async def ask(_: int) -> str:
+        generation = await (await hn.generate("", [Key("hot"), TASK], max_tokens=24)).done()
+        assert generation.report is not None
+        return generation.report.worker
+
+    served = Counter(await asyncio.gather(*(ask(n) for n in range(40))))
+    with capsys.disabled():
+        print(f"\n40 prompts at once for an artifact that one of two workers holds: {dict(served)}")
+    assert min(served["w1"], served["w2"]) >= 10
+
+
+async def test_a_worker_killed_while_it_writes_is_a_typed_failure_or_a_retry(
+    hn: homenode.Homenode, model: Path, url: str, own_tmp: Path
+) -> None:
+    for on_loss in ("fail", "retry"):
+        victim = await WorkerProcess(model, url, own_tmp, "--name", f"victim-{on_loss}").start()
+        try:
+            key = f"theirs/{on_loss}"
+            made = await hn.put(key, f"{on_loss}: " + "words that are held there. " * 40, base=homenode.ABSENT)
+            caller = Caller(victim.address)
+            await caller.stub.Prefill(pb.PrefillRequest(artifacts=[artifact(made).artifact]), timeout=60)
+            await caller.close()
+            await asyncio.sleep(0.5)
+            generation = await hn.generate("", [Key(key), TASK], max_tokens=700, on_loss=on_loss)  # type: ignore[arg-type]
+            first = await anext(generation)
+            victim.kill()
+            if on_loss == "fail":
+                with pytest.raises(homenode.Unavailable, match="victim-fail"):
+                    await generation.done()
+                assert generation.text.startswith(first) and generation.report is None
+            else:
+                await generation.done()
+                assert generation.report is not None and generation.text.startswith(first)
+                assert generation.report.lost == ("victim-retry",) and generation.report.worker in ("w1", "w2")
+                assert generation.report.output_tokens == 700 or generation.report.ended == "stop"
+            await asyncio.sleep(0.3)
+            assert await routed_to(hn, key) in ("w1", "w2"), "the dead worker's holdings are gone"
+        finally:
+            victim.kill()
