@@ -40,6 +40,13 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     serve.add_argument("--dtype", default="", help="such as bfloat16 (default: as the model's files say)")
     serve.add_argument("--threads", type=int, default=0, metavar="N", help="of torch on a CPU (default: torch's)")
     serve.add_argument("--pool-bytes", type=size, default=256 << 20, metavar="N", help="on the device (default: 256M)")
+    serve.add_argument(
+        "--mirror-bytes",
+        type=size,
+        default=64 << 20,
+        metavar="N",
+        help="there too, of rounds' members (default: 64M)",
+    )
     serve.add_argument("--host-bytes", type=size, default=0, metavar="N", help="in host memory (default: 0)")
     serve.add_argument("--disk", type=Path, metavar="DIR", help="folder of the disk tier (default: none)")
     serve.add_argument("--disk-bytes", type=size, default=1 << 30, metavar="N", help="on disk (default: 1G)")
@@ -83,6 +90,7 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
         device=args.device,
         dtype=args.dtype,
         pool_bytes=args.pool_bytes,
+        mirror_bytes=args.mirror_bytes,
         host_bytes=args.host_bytes,
         disk=args.disk,
         disk_bytes=args.disk_bytes,

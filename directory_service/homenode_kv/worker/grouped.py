@@ -26,14 +26,25 @@ SHARE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Outcome: each member's text or what went wrong with it, how its prompts came about, blocks that they share."""
+    """Outcome.
+
+    Attributes:
+        written: each member's text, or what went wrong with it.
+        collected: how the prompts came about.
+        blocks: that they share.
+        bytes, dense_bytes: of what is kept of the round, and of as many whole members; 0: nothing is.
+    """
 
     written: Mapping[str, Written | Exception]
     collected: Collected
     blocks: int
+    bytes: int
+    dense_bytes: int
 
 
-def write_group(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, jobs: Mapping[str, Job]) -> Round:
+def write_group(
+    keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, round_id: str, jobs: Mapping[str, Job]
+) -> Round:
     """Runs the jobs of a group, by member. Raises what the collective pass raises."""
     began_ns = time.monotonic_ns()
     requests = [Request(member, _parts(keeper, job.prompt)) for member, job in jobs.items()]
@@ -53,7 +64,8 @@ def write_group(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, jobs: Ma
         except (KvError, Stopped) as failure:
             written[member] = failure
     shared = {part.key.digest: part for request in requests for part in request.parts if isinstance(part, Shared)}
-    return Round(written, collected, sum(blocks_of(len(part.tokens)) for part in shared.values()))
+    kept, dense = keeper.keep_round(round_id, collected, [job.prompt for job in jobs.values()])
+    return Round(written, collected, sum(blocks_of(len(part.tokens)) for part in shared.values()), kept, dense)
 
 
 def _parts(keeper: Keeper, prompt: Prompt) -> tuple[Private | Shared, ...]:

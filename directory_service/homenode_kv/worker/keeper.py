@@ -14,18 +14,20 @@ from __future__ import annotations
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from homenode_kv import anchors as anchoring
 from homenode_kv.anchors import Anchors
+from homenode_kv.collector import Collected
 from homenode_kv.composer import Composer
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine, Forward
 from homenode_kv.entries import Held
 from homenode_kv.errors import InUse, OutOfMemory
+from homenode_kv.families import Families, Standing
 from homenode_kv.ident import SegmentKey, Version
 from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.parts import Composed, Part
@@ -70,12 +72,24 @@ class Base:
     kept: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """See `Keeper.levels`."""
+
+    standing: Standing
+    anchors: int
+
+
 class Keeper:
     """See the module.
 
     Args:
         tell: hears of every artifact version that comes, moves or goes, on the engine's thread.
         settings, anchors, isolated: of what is reused out of its context, see `composer`.
+        sheets: pool of mirrors' blocks; None: members of rounds are not kept.
+
+    Attributes:
+        on_round: hears of a round's master and its mirrors; "": it is kept no more.
     """
 
     def __init__(
@@ -89,6 +103,7 @@ class Keeper:
         settings: Settings | None = None,
         anchors: anchoring.Settings | None = None,
         isolated: bool = False,
+        sheets: Pool | None = None,
     ) -> None:
         self.engine = engine
         self.pool = pool
@@ -103,6 +118,10 @@ class Keeper:
         pool.on_change = self._moved
         self._from: dict[str, dict[str, Version]] = {}  # artifact -> digests of versions that anchors may come from
         self.segments = Segments(pool)
+        self.families = Families(pool, sheets) if sheets is not None else None
+        self.on_round: Callable[[str, str, int], None] = lambda round_id, master, mirrors: None
+        self._levels = Levels(Standing(0, 0, 0, 0, 0), 0)
+        self._rounds: dict[str, dict[str, Version]] = {}  # versions in what is kept of a round
         self.anchors = Anchors(engine.geometry, engine.rotation, anchors)
         self.composer = Composer(
             engine, self.segments, fingerprint, anchors=self.anchors, settings=settings, isolated=isolated
@@ -112,6 +131,15 @@ class Keeper:
         """Lets go of what is in use."""
         while self._aside:
             self._aside.popitem()[1][1].release()
+
+    def levels(self) -> Levels:
+        """What is kept of rounds, and anchors, for whoever asks from another thread."""
+        try:
+            standing = self.families.standing() if self.families is not None else self._levels.standing
+            self._levels = Levels(standing, len(self.anchors))
+        except RuntimeError:  # something changed while it was counted
+            pass
+        return self._levels
 
     # --- bases --------------------------------------------------------------------------------------------------------
 
@@ -156,10 +184,7 @@ class Keeper:
         if piece.version is not None and piece.version < self._newest.get(piece.artifact, piece.version):
             return False
         key = self.key_of(piece)
-        try:
-            kept = self.segments.put(key, piece.tokens, kv, provenance)
-        except OutOfMemory:
-            return False
+        kept = self._put(key, piece.tokens, kv, provenance)
         if kept and piece.artifact:
             self._note(key, piece, provenance)
         return kept
@@ -222,11 +247,53 @@ class Keeper:
         if len(tokens) < BLOCK_TOKENS:
             return  # prefixes are found in whole blocks
         key = SegmentKey.of(self.fingerprint, self._salt, tokens)
+        if self._put(key, tokens, kv, EXACT):
+            self._whole[key.digest] = array("q", tokens), starts
+
+    def _put(self, key: SegmentKey, tokens: Sequence[int], kv: Tensor, provenance: Provenance) -> bool:
+        """As `Segments.put`; masters that mirrors pin give way. False also where there is no room even so."""
+        while True:
+            try:
+                return self.segments.put(key, tokens, kv, provenance)
+            except OutOfMemory:
+                if self.families is None or not self.families.shed():
+                    return False
+
+    # --- rounds ------------------------------------------------------------------------------------------------------
+
+    def keep_round(self, round_id: str, collected: Collected, prompts: Iterable[Prompt]) -> tuple[int, int]:
+        """Keeps what the members of a round share, one of them whole; bytes that takes, and as many whole ones would.
+
+        (0, 0) where nothing is shared, or there is no room.
+        """
+        if self.families is None or not collected.plan.shared:
+            return 0, 0
+        versions = {piece.artifact: piece.version for prompt in prompts for piece in prompt.pieces if piece.version}
+        if any(version < self._newest.get(artifact, version) for artifact, version in versions.items()):
+            return 0, 0
+        members = {member: collected.composite(member) for member in collected.forwards}
         try:
-            if self.segments.put(key, tokens, kv, EXACT):
-                self._whole[key.digest] = array("q", tokens), starts
+            ratios = self.families.put(round_id, members, collected.plan.deviation)
         except OutOfMemory:
-            return
+            return 0, 0
+        self._rounds = {known: one for known, one in self._rounds.items() if known in self.families}
+        self._rounds[round_id] = versions
+        self.on_round(round_id, collected.plan.master, len(members) - 1)
+        dense = sum(kv.nbytes for kv in members.values())
+        return int(dense / ratios.per_group), dense
+
+    def materialize(self, round_id: str, member: str) -> tuple[int, int] | None:
+        """Makes a member of a round whole; its tokens and bytes, None for a miss. Raises OutOfMemory."""
+        key = self.families.materialize(round_id, member) if self.families is not None else None
+        entry = self.pool.entry(key) if key is not None else None
+        return (entry.tokens, entry.size_bytes) if entry is not None else None
+
+    def _release_rounds(self, artifact: str, current: Version) -> None:
+        for round_id, versions in list(self._rounds.items()):
+            if versions.get(artifact, current) < current and self.families is not None:
+                del self._rounds[round_id]
+                if self.families.release(round_id):
+                    self.on_round(round_id, "", 0)
 
     # --- coherence ----------------------------------------------------------------------------------------------------
 
@@ -252,6 +319,7 @@ class Keeper:
             self.segments.drop_version(one.key)
             self._forget(one.key.digest)
         self._cut_prompts(artifact, current)
+        self._release_rounds(artifact, current)
         return len(old)
 
     def versions(self) -> dict[str, set[Version]]:

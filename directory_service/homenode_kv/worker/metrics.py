@@ -63,9 +63,21 @@ class Metrics:
             held.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes(tier)))  # type: ignore[misc]
             limit.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes_max(tier)))  # type: ignore[misc]
         anchors = Gauge("homenode_kv_anchors", "Anchors that are kept.", registry=self.registry)
-        anchors.set_function(lambda: float(len(keeper.anchors)))
+        anchors.set_function(lambda: float(keeper.levels().anchors))
         anchor_bytes = Gauge("homenode_kv_anchor_bytes", "Bytes of anchors.", registry=self.registry)
         anchor_bytes.set_function(lambda: float(keeper.anchors.bytes))
+        kept = Gauge(
+            "homenode_kv_members", "Members of rounds: masters of others, mirrors of masters.", ["kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        kept.labels("master").set_function(lambda: float(keeper.levels().standing.masters))
+        kept.labels("mirror").set_function(lambda: float(keeper.levels().standing.mirrors))
+        size = Gauge(
+            "homenode_kv_mirror_bytes", "Bytes of mirrors, as they are kept and as whole members.", ["form"],
+            registry=self.registry,
+        )  # fmt: skip
+        size.labels("kept").set_function(lambda: float(keeper.levels().standing.mirror_bytes))
+        size.labels("whole").set_function(lambda: float(keeper.levels().standing.mirror_dense_bytes))
         gauge = Gauge("homenode_kv_entries", "KV that is kept: bases, prompts and anchors.", registry=self.registry)
         gauge.set_function(lambda: float(len(pool)))
         events = Gauge(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,13 +56,11 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
 
 
 def _demo() -> tuple[Tokenizer, Any]:
-    try:
-        words: Any = importlib.import_module("homenode_kv.demo.tokenizer")
-        model = importlib.import_module("homenode_kv.demo.model").load_model()
-    except (ImportError, ValueError) as error:
-        raise UnsupportedModel(f"there is no demo model here: {error}") from None
+    from homenode_kv.demo import tokenizer as words
+    from homenode_kv.demo.model import load_model
+
     digest = hashlib.sha256(json.dumps([words.VOCABULARY, words.decode(range(words.VOCABULARY))]).encode()).hexdigest()
-    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID})), model
+    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID})), load_model()
 
 
 def _files(name: str, dtype: str) -> tuple[Tokenizer, Any]:

@@ -107,6 +107,11 @@ class Placement:
         else:
             self.tell(pb.PlacementEvent(anchor_evicted=pb.KvAnchorEvicted(slot=slot, digest=name)))
 
+    def round(self, round_id: str, master: str, mirrors: int) -> None:
+        """What is kept of a round. In the event loop."""
+        changed = pb.KvMasterChanged(round_id=round_id, member=master, mirrors=mirrors)
+        self.tell(pb.PlacementEvent(master_changed=changed))
+
     def tell(self, event: pb.PlacementEvent) -> None:
         """Any other event, to all servers."""
         for feed in self._feeds:

@@ -27,6 +27,7 @@ from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_kv import planner
 from homenode_kv.disk import DiskTier
+from homenode_kv.families import sheet_geometry
 from homenode_kv.ident import digest
 from homenode_kv.pages import Pages
 from homenode_kv.pool import Pool
@@ -53,6 +54,7 @@ class Settings:
         listen, advertise: host:port to listen on, and at which callers reach it; "": the former.
         name: of the worker, the same after a restart; "": as it is advertised.
         pool_bytes, host_bytes, disk_bytes: budgets of the tiers.
+        mirror_bytes: on the device as well, for what members of rounds differ in.
         disk: folder of the disk tier, the salt and the epoch; None: none of them outlives the process.
         waiting_max: most calls that wait.
         metrics: host:port for Prometheus; "": none.
@@ -67,6 +69,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = ""
     pool_bytes: int = 256 << 20
+    mirror_bytes: int = 64 << 20
     host_bytes: int = 0
     disk: Path | None = None
     disk_bytes: int = 1 << 30
@@ -116,6 +119,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             told.append(placement.told)
             loop = asyncio.get_running_loop()
             worker.keeper.anchors.on_change = lambda *told: _soon(loop, partial(placement.anchor, *told))
+            worker.keeper.on_round = lambda *told: _soon(loop, partial(placement.round, *told))
             await _run(
                 settings,
                 worker,
@@ -165,6 +169,7 @@ async def _worker(
 ) -> AsyncIterator[tuple[Worker, list[Callable[[Holding], None]]]]:
     """The worker over its pool; at the end what fits goes to disk. Who joins the list hears of holdings."""
     geometry = loaded.engine.geometry
+    sheets = sheet_geometry(geometry)
     folder = settings.disk / loaded.fingerprint[:32] if settings.disk is not None else None
     pool = Pool(
         Pages(geometry, max(1, settings.pool_bytes // geometry.block_bytes), loaded.engine.device),
@@ -187,6 +192,7 @@ async def _worker(
         told,
         settings=planner.Settings(error_max=settings.error_max),
         isolated=loaded.isolated,
+        sheets=Pool(Pages(sheets, max(1, settings.mirror_bytes // sheets.block_bytes), loaded.engine.device)),
     )
     turns = Turns(settings.waiting_max)
     coherence = Coherence(hn, keeper, turns, loaded.tokenizer)

@@ -112,7 +112,7 @@ class RoundCalls:
                 jobs = {member: joined.job for member, joined in alive.items()}
                 worker = self._worker
                 outcome = await worker.turns.run(
-                    lambda: write_group(worker.keeper, worker.outputs, worker.tokenizer, jobs)
+                    lambda: write_group(worker.keeper, worker.outputs, worker.tokenizer, group.round_id, jobs)
                 )
             self._report(group.round_id, outcome)
             for member, written in outcome.written.items():
@@ -155,6 +155,8 @@ class RoundCalls:
             deviation=[plan.deviation[member] for member in members],
             blocks=outcome.blocks,
             refreshed_blocks=sum(map(len, plan.refreshed)),
+            bytes=outcome.bytes,
+            dense_bytes=outcome.dense_bytes,
         )
         counts = plan.counts
         total = report.counts

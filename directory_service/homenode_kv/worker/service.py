@@ -60,7 +60,7 @@ class Service(rpc.KvTierServiceServicer):
 
     async def Materialize(self, request: pb.MaterializeRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
-        return await self._unary("materialize", context, self._no_families)
+        return await self._unary("materialize", context, lambda: self._materialize(request))
 
     async def Stat(self, request: pb.KvTierServiceStatRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
@@ -149,8 +149,13 @@ class Service(rpc.KvTierServiceServicer):
         self._check("", request.epoch)
         return pb.CommitRoundResponse(report=await self._worker.rounds.commit(request.round_id))
 
-    async def _no_families(self) -> Any:
-        raise Refused(t.ERROR_REASON_UNSUPPORTED, "this worker keeps no members of rounds")
+    async def _materialize(self, request: pb.MaterializeRequest) -> pb.MaterializeResponse:
+        worker = self._worker
+        self._check("", request.epoch)
+        found = await worker.turns.run(lambda: worker.keeper.materialize(request.round_id, request.member))
+        if found is None:
+            raise Refused(t.ERROR_REASON_NOT_FOUND, "this worker keeps no such member of a round")
+        return pb.MaterializeResponse(tokens=found[0], bytes=found[1])
 
     async def _stat(self) -> pb.KvTierServiceStatResponse:
         worker = self._worker

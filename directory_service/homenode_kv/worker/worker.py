@@ -84,6 +84,7 @@ class Worker:
         """How busy it is."""
         pool, turns = self.keeper.pool, self.turns
         prefill_ms = pool.costs.predict(_RATE_TOKENS)
+        levels = self.keeper.levels()
         return pb.WorkerLoad(
             queued=turns.waiting,
             running=turns.running,
@@ -96,7 +97,9 @@ class Worker:
             tiers=[
                 pb.TierBytes(tier=TIERS[tier], bytes=pool.bytes(tier), bytes_max=pool.bytes_max(tier)) for tier in Tier
             ],
-            anchors=len(self.keeper.anchors),
+            masters=levels.standing.masters,
+            mirrors=levels.standing.mirrors,
+            anchors=levels.anchors,
             draining=self.draining,
         )
 

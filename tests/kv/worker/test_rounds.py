@@ -11,6 +11,7 @@ import homenode
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from tests.kv.worker.parts import Caller, artifact, refusal, text
+from tests.support.ports import wait_until_async
 
 MEMBERS = ["anna", "ben", "cleo"]
 
@@ -40,6 +41,22 @@ async def test_members_of_a_round_are_computed_together(caller: Caller, hn: home
     assert sorted(group.members) == MEMBERS and group.master in MEMBERS and len(group.deviation) == 3
     assert (committed.report.counts.lookups, committed.report.counts.rotations) == (3, 1)
     assert committed.report.counts.passes == 2 and 0 < group.refreshed_blocks < group.blocks
+    assert 0 < group.bytes < group.dense_bytes
+    load = (await caller.stat()).load
+    assert (load.masters, load.mirrors) == (1, 2)
+    mirror = next(name for name in MEMBERS if name != group.master)
+    whole = await caller.stub.Materialize(pb.MaterializeRequest(round_id="r1", member=mirror))
+    assert whole.tokens and whole.bytes
+    assert (await caller.stat()).load.mirrors == 1
+    await hn.put("together/anna", "anna changes her mind")  # what is kept of the round is out of date
+
+    async def gone() -> bool:
+        return (await caller.stat()).load.masters == 0
+
+    await wait_until_async(gone, what="the round's masters to go")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await caller.stub.Materialize(pb.MaterializeRequest(round_id="r1", member=mirror))
+    assert refusal(caught.value).reason == t.ERROR_REASON_NOT_FOUND
 
 
 async def test_a_round_goes_without_those_who_do_not_come_and_exact_ones_go_apart(
