@@ -18,7 +18,7 @@ ARGS ?=
 # The whole suite runs in several processes, for much of it is waiting; a part of it in one, where -s and --pdb work.
 WORKERS ?= $(if $(ARGS),0,4)
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench kernels scaling dashboards pictures compose-test clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench kernels scaling compiled compiled-test dashboards pictures compose-test clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -96,6 +96,14 @@ bench: tools ## figures beside other systems; ARGS="--rows acquire_64,commit_64 
 kernels: env ## the KV tier's Triton kernels against the plain way; brings Triton (1 GB), which the other tests do without
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip --disable-pip-version-check -qq install 'triton>=3.6'
 	@$(PYTEST) tests/kv/test_restore.py $(ARGS)
+
+compiled: env ## an option: the server's hot path as machine code; PYTHONPATH=build/compiled homenode serve uses it
+	@$(BIN)/python deploy/dev/compiled.py
+
+COMPILED_TESTS := protocol directory store content api client
+compiled-test: tools compiled ## compiled, and the tests of what it is part of, with it; ARGS as for test
+	@PYTHONPATH=build/compiled $(BIN)/python -c "from homenode_directory.server import installed_version as v; assert v().endswith('+compiled')"
+	@PYTHONPATH=$(CURDIR)/build/compiled $(PYTEST) -q --tb native -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(or $(ARGS),$(addprefix tests/,$(COMPILED_TESTS)))
 
 compose-test: env ## deploy/docker-compose.yml on a real Docker daemon, containers killed and networks cut under load; root, about 10 minutes
 	@$(SETUP) docker

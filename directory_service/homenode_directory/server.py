@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from homenode_api.chunks import PIECE_MAX_BYTES
+from homenode_directory import slice as slices
 from homenode_directory.agreement import Agreement
 from homenode_directory.api.bodies import Bodies
 from homenode_directory.api.calls import Calls
@@ -75,11 +76,12 @@ RETRY_WINDOW_MS = 60_000  # a deleted artifact is remembered for a lease term an
 
 
 def installed_version() -> str:
-    """The version of the distribution, or "" where it is not installed."""
+    """The version of the distribution, "" where it is not installed, with `+compiled` where the hot path is."""
     try:
-        return metadata.version("homenode")
+        version = metadata.version("homenode")
     except metadata.PackageNotFoundError:
         return ""
+    return version if slices.__file__.endswith(".py") else f"{version}+compiled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from homenode_directory.api.local import LocalEndpoint
 from homenode_directory.server import Server, build
 from tests.api.client import content
 from tests.api.conftest import SETTINGS
+from tests.support.interpreted import INTERPRETED
 
 
 @pytest.fixture
@@ -98,6 +99,7 @@ async def test_calls_and_contents(server: Server) -> None:
     assert caught.value.error.reason == t.ERROR_REASON_INVALID_ARGUMENT
 
 
+@INTERPRETED
 async def test_the_unexpected_is_told_by_number_only(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     local = LocalEndpoint(server.endpoint)
     session = await _open(local)

@@ -24,6 +24,7 @@ from homenode_directory.sinks import Invalidation
 from homenode_directory.store.base import StoreError
 from tests.api.client import StreamClient, content
 from tests.api.conftest import Served, serve
+from tests.support.interpreted import INTERPRETED
 from tests.support.ports import wait_until_async
 
 NARROW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
@@ -308,6 +309,7 @@ async def test_a_session_that_ends_is_told_and_leaves_the_stream(served: Served)
     assert (await stream.event("bookmark", 2)).echo == 2
 
 
+@INTERPRETED
 async def test_a_client_that_vanishes_leaves_nothing_behind(served: Served) -> None:
     hub = served.server.endpoint.parts.hub
     holder = await served.open()
@@ -335,6 +337,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(served: Served) -> N
     await wait_until_async(gone, what="nothing keeps a closed stream, not even an acquire that still waits")
 
 
+@INTERPRETED
 async def test_who_does_not_read_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
     most, queue = [0], Outbox.answer
 
