@@ -100,7 +100,7 @@ kernels: env ## the KV tier's Triton kernels against the plain way; brings Trito
 compiled: env ## an option: the server's hot path as machine code; PYTHONPATH=build/compiled homenode serve uses it
 	@$(BIN)/python deploy/dev/compiled.py
 
-COMPILED_TESTS := protocol directory store content api client
+COMPILED_TESTS := protocol directory store content api client tools observe sim faults
 compiled-test: tools compiled ## compiled, and the tests of what it is part of, with it; ARGS as for test
 	@PYTHONPATH=build/compiled $(BIN)/python -c "from homenode_directory.server import installed_version as v; assert v().endswith('+compiled')"
 	@PYTHONPATH=$(CURDIR)/build/compiled $(PYTEST) -q --tb native -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(or $(ARGS),$(addprefix tests/,$(COMPILED_TESTS)))

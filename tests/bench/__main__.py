@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import bodies, growth, large, local, spread, throughput  # noqa: F401  (they register their rows)
-from tests.bench.processes import ROOT
+from tests.bench.processes import COMPILED, ROOT
 from tests.bench.rows import GROUPS, ORDER, Figures, Group, entry
 from tests.bench.running import Bench
 
@@ -27,6 +28,12 @@ def main() -> int:
     if wanted and not wanted <= set(known):
         print(f"no such row: {', '.join(sorted(wanted - set(known)))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
+    if args.compiled:
+        if not COMPILED.is_dir():
+            print("nothing is compiled: make compiled", file=sys.stderr)
+            return 2
+        # For servers and loads alike: over `embedded://` the directory is in the load's process.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(COMPILED), os.environ.get("PYTHONPATH"))))
     (ROOT / ".run").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / ".run"))
     entries: list[dict[str, Any]] = []
@@ -58,6 +65,7 @@ def _arguments() -> argparse.Namespace:
         "--growth", action="store_true", help="also over sessions, artifacts and sharers; takes minutes"
     )
     parser.add_argument("--alone", action="store_true", help="without the peers")
+    parser.add_argument("--compiled", action="store_true", help="with what `make compiled` made")
     parser.add_argument("--json", help="write the rows to this file")
     return parser.parse_args()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.ports import HOST, accepts_connections, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
+COMPILED = ROOT / "build" / "compiled"
 
 
 def cpu_s(pid: int) -> float:

@@ -1,16 +1,18 @@
-"""The rows as Markdown: `python -m tests.bench.table FILE [README.md]`, FILE as `make bench JSON=FILE` wrote it.
+"""The rows as Markdown: `python -m tests.bench.table FILE [PAGE] [--compiled FILE]`.
 
-With a page, the text between its marks is replaced.
+Each FILE is as `make bench JSON=FILE` wrote it.
+
+With a page, the text between its marks is replaced. The ratios of a run with `--compiled` get a column of their own.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -52,14 +54,18 @@ def _figure(value: float, unit: str) -> str:
     return f"{text}{_UNITS.get(unit, ' ' + unit)}"
 
 
-def line(row: dict[str, Any]) -> str:
-    """One row of the table."""
+def line(row: dict[str, Any], compiled: dict[str, Any] | None) -> str:
+    """One row of the table; `compiled` is the same of another run, with compiled code."""
+    more = "" if compiled is None else f" {_ratio(compiled)} |"
     if "missing" in row:
-        return f"| {row['what']} | not measured: {row['missing']} | {row['beside']} | | |"
+        return f"| {row['what']} | not measured: {row['missing']} | {row['beside']} | |{more} |"
     beside = f"{row['beside']}: {_figure(row['peer'], row['unit'])}" if row["peer"] is not None else ""
-    ratio = f"{row['ratio']:.3g}" if row["ratio"] is not None else ""
     verdict = f"{'≥' if row['at_least'] else '≤'} {row['target']:g}{'' if row['met'] else ', missed'}"
-    return f"| {row['what']} | {_figure(row['ours'], row['unit'])} | {beside} | {ratio} | {verdict} |"
+    return f"| {row['what']} | {_figure(row['ours'], row['unit'])} | {beside} | {_ratio(row)} |{more} {verdict} |"
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.3g}" if row.get("ratio") is not None else ""
 
 
 def growth(series: dict[str, Any]) -> str:
@@ -69,11 +75,13 @@ def growth(series: dict[str, Any]) -> str:
     return f"| {name}: {series['unit']} over {series['over']} | {points} | {series['slope']:+.2f} |"
 
 
-def text(rows: list[dict[str, Any]]) -> str:
+def text(rows: list[dict[str, Any]], compiled: list[dict[str, Any]] | None = None) -> str:
     """All of it."""
     judged = [row for row in rows if "points" not in row]
-    lines = [f"{device()}.", "", "| | Homenode | beside it | ratio | target |", "|---|---|---|---|---|"]
-    lines += [line(row) for row in judged]
+    others = None if compiled is None else {row["id"]: row for row in compiled}
+    titles = ["", "Homenode", "beside it", "ratio", *(["compiled"] if others is not None else []), "target"]
+    lines = [f"{device()}.", "", f"| {' | '.join(titles)} |".replace("|  |", "| |"), "|---" * len(titles) + "|"]
+    lines += [line(row, None if others is None else others.get(row["id"], {})) for row in judged]
     lines += ["", f"{sum(bool(row['met']) for row in judged)} of {len(judged)} targets are met."]
     grown = [row for row in rows if "points" in row]
     if grown:
@@ -82,17 +90,21 @@ def text(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Print the text, or with a second argument put it between the marks of that file."""
-    made = text(json.loads(Path(sys.argv[1]).read_text()))
-    if len(sys.argv) < 3:
+    """Print the text, or put it between the marks of a page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.table", description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("page", type=Path, nargs="?")
+    parser.add_argument("--compiled", type=Path, help="a run with `make bench ARGS=--compiled`")
+    args = parser.parse_args()
+    made = text(*(json.loads(file.read_text()) for file in (args.file, args.compiled) if file is not None))
+    if args.page is None:
         print(made)
         return
-    page = Path(sys.argv[2])
-    head, begin, rest = page.read_text().partition(BEGIN)
+    head, begin, rest = args.page.read_text().partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{page} has no marks {BEGIN} and {END}")
-    page.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")
+        raise SystemExit(f"{args.page} has no marks {BEGIN} and {END}")
+    args.page.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")
 
 
 if __name__ == "__main__":

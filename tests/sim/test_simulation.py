@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.sim.mutants import MUTANTS
+from tests.support.interpreted import INTERPRETED
 
 SEEDS = 160
 PART = 80  # enough for every fault to fire
@@ -37,6 +38,7 @@ def test_drills_of_strict_consistency_find_nothing() -> None:
     simulate("--drill", "--seeds", str(DRILLS))
 
 
+@INTERPRETED
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_broken_rule_of_strict_consistency_is_found(name: str) -> None:
