@@ -131,7 +131,8 @@ def apply_patch(base: bytes, patch: bytes, *, size: int, max_size: int) -> bytes
         middle = patch[start:]
     else:
         middle = _decode(patch[start:], middle_size, base)
-    return b"".join((base[:prefix], middle, base[len(base) - suffix :]))
+    kept = memoryview(base)  # slices of which copy nothing
+    return b"".join((kept[:prefix], middle, kept[len(base) - suffix :]))
 
 
 def apply_patches(base: bytes, patches: Iterable[bytes], *, size: int, max_size: int) -> bytes:

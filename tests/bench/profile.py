@@ -50,7 +50,7 @@ class Sampled:
     def __init__(self, name: str, pid: int, seconds: float, folder: Path) -> None:
         self.name = name
         self._file = folder / f"{name}.txt"
-        words = ["py-spy", "record", "-r", f"{HZ}", "-d", f"{max(1, round(seconds))}"]
+        words = [_py_spy() or "py-spy", "record", "-r", f"{HZ}", "-d", f"{max(1, round(seconds))}"]
         self._process = subprocess.Popen(
             [*words, "-f", "raw", "-o", str(self._file), "-p", str(pid)],
             stdout=subprocess.DEVNULL,
@@ -81,6 +81,10 @@ class Sampled:
                 print(f"  {number * scale:8.2f}  {frame}")
 
 
+def _py_spy() -> str | None:
+    return shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
+
+
 def main() -> int:
     """Run one load and tell."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile", description=__doc__)
@@ -88,7 +92,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--count", type=int, default=25, help="functions to list")
     args = parser.parse_args()
-    if shutil.which("py-spy", path=str(Path(sys.executable).parent)) is None and shutil.which("py-spy") is None:
+    if _py_spy() is None:
         print("py-spy is missing: .venv/bin/pip install py-spy", file=sys.stderr)
         return 2
     kind, clients, options = LOADS[args.row]
