@@ -56,7 +56,10 @@ def _figure(value: float, unit: str) -> str:
 
 def line(row: dict[str, Any], compiled: dict[str, Any] | None) -> str:
     """One row of the table; `compiled` is the same of another run, with compiled code."""
-    more = "" if compiled is None else f" {_ratio(compiled)} |"
+    more = ""
+    if compiled is not None:
+        alone = "ours" in compiled and not row["beside"]
+        more = f" {_figure(compiled['ours'], row['unit']) if alone else _ratio(compiled)} |"
     if "missing" in row:
         return f"| {row['what']} | not measured: {row['missing']} | {row['beside']} | |{more} |"
     beside = f"{row['beside']}: {_figure(row['peer'], row['unit'])}" if row["peer"] is not None else ""
