@@ -31,6 +31,8 @@ from homenode_kv.rope import Rotation
 from homenode_kv.segments import Segments
 
 ChosenBy = Literal["master", "union"]
+#: The third: on the second a token does not see yet what its neighbours took from theirs.
+CHECK_LAYER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class ReusePlan:
         shared: the segments, in order of appearance.
         refreshed: blocks of each that were refreshed.
         deviation: of each member, on the check layer: kept keys against fresh ones in the refreshed blocks.
-        left: of each member that was checked: the mean deviation in the blocks that were not refreshed.
+        left: of each member that was checked: its farthest token in the blocks that were not refreshed.
         counts: what it cost.
     """
 
@@ -90,7 +92,7 @@ class Collected:
     Attributes:
         plan: what was decided.
         forwards: KV and next logits of each member's prompt; views into the group's.
-        provenance: of that KV.
+        provenance: of that KV; where not all members were checked nobody knows its error.
     """
 
     plan: ReusePlan
@@ -119,16 +121,36 @@ class Collected:
         return made
 
 
-def collect(
+@dataclass(frozen=True, eq=False, slots=True)
+class Decision:
+    """What a group reuses and what it computes; everything but the pass itself.
+
+    Attributes:
+        canonical, composed: the segments, and the prompts over them.
+        off: deviation of each shared token; NaN in members that were not checked; None where nothing is shared.
+        checked_tokens: computed to know it.
+        chosen: bool [G], which blocks are refreshed.
+        positions: what each member computes.
+    """
+
+    canonical: Canonical
+    composed: Composed
+    off: Tensor | None
+    checked_tokens: int
+    chosen: Tensor
+    positions: list[list[int]]
+
+
+def decide(
     engine: Engine,
     segments: Segments,
     group: Sequence[Request],
     *,
     share: float,
     chosen_by: ChosenBy = "union",
-    layer: int = 1,
-) -> Collected:
-    """Computes the prompts of a group, of which `share` of the shared blocks are refreshed, at least one.
+    layer: int = CHECK_LAYER,
+) -> Decision:
+    """Loads, moves, checks and selects for a group, of whose shared blocks `share` are refreshed, at least one.
 
     Segments that are not kept are computed once, alone, and kept. Raises ValueError, WrongShape, InvalidTokens,
     PromptTooLong, OutOfMemory.
@@ -141,25 +163,26 @@ def collect(
     composed = compose(engine, canonical, group)
     off, checked = _check(engine, group, composed, chosen_by, layer)
     chosen = _select(composed, off, share)
-    positions = _positions(composed, chosen)
-    forward = engine.refresh_group(composed.prompts, composed.kv, positions)
+    return Decision(canonical, composed, off, checked, chosen, _positions(composed, chosen))
+
+
+def collect(
+    engine: Engine,
+    segments: Segments,
+    group: Sequence[Request],
+    *,
+    share: float,
+    chosen_by: ChosenBy = "union",
+    layer: int = CHECK_LAYER,
+) -> Collected:
+    """Computes the prompts of a group together; the arguments and what is raised are those of `decide`."""
+    decision = decide(engine, segments, group, share=share, chosen_by=chosen_by, layer=layer)
+    canonical, composed, chosen = decision.canonical, decision.composed, decision.chosen
     names = [request.member for request in group]
-    deviation = _deviation(composed, forward, chosen, layer)
-    left = _left(composed, off, chosen, names)
-    refreshed = int(chosen[composed.blocks].sum())
-    counts = Counts(
-        lookups=canonical.lookups,
-        loads=canonical.loads,
-        bases=canonical.bases,
-        rotations=int(bool(canonical.keys)),
-        checks=int(off is not None),
-        selections=int(off is not None),
-        passes=1,
-        rotated_bytes=composed.rotated_bytes,
-        checked_tokens=checked,
-        refreshed_tokens=refreshed,
-        own_tokens=sum(map(len, positions)) - refreshed,
-    )
+    kept_keys = _refreshed_keys(composed, composed.kv, chosen, layer)  # before they are overwritten
+    forward = engine.refresh_slots(composed.prompts, composed.slots, decision.positions)
+    deviation = _deviation(composed, kept_keys, _refreshed_keys(composed, forward.kv, chosen, layer), chosen)
+    left = _left(composed, decision.off, chosen, names)
     plan = ReusePlan(
         names[min(range(len(names)), key=lambda at: deviation[at])],
         chosen_by,
@@ -167,13 +190,32 @@ def collect(
         canonical.split(chosen.nonzero().flatten().tolist()),
         dict(zip(names, deviation, strict=True)),
         left,
-        counts,
+        _counts(decision),
     )
     forwards = {name: forward.member(at, len(composed.prompts[at])) for at, name in enumerate(names)}
-    everything = bool(chosen.all())
-    provenance = EXACT if everything else approximate(max(left.values(), default=math.inf))
+    stale = len(composed.rows[~chosen[composed.blocks]].unique())  # members that have blocks as they were kept
+    known = max(left.values(), default=0.0) if len(left) == stale else math.inf
+    provenance = approximate(known) if stale else EXACT
     kept = canonical if canonical.keys else None
     return Collected(plan, forwards, provenance, engine.rotation, kept, composed, forward, chosen)
+
+
+def _counts(decision: Decision) -> Counts:
+    canonical, checked = decision.canonical, decision.off is not None
+    refreshed = int(decision.chosen[decision.composed.blocks].sum())
+    return Counts(
+        lookups=canonical.lookups,
+        loads=canonical.loads,
+        bases=canonical.bases,
+        rotations=int(bool(canonical.keys)),
+        checks=int(checked),
+        selections=int(checked),
+        passes=1,
+        rotated_bytes=decision.composed.rotated_bytes,
+        checked_tokens=decision.checked_tokens,
+        refreshed_tokens=refreshed,
+        own_tokens=sum(map(len, decision.positions)) - refreshed,
+    )
 
 
 def _check(
@@ -203,17 +245,12 @@ def _check(
 
 
 def _select(composed: Composed, off: Tensor | None, share: float) -> Tensor:
-    """Which blocks are refreshed, bool [G]: those of largest mean deviation, each in the member where it is largest."""
-    if off is None:
-        return torch.zeros(0, dtype=torch.bool, device=composed.kv.device)
-    seen = ~off.isnan()
-    place = composed.rows[seen] * composed.block_count + composed.blocks[seen]
-    size = len(composed.prompts) * composed.block_count
-    total = torch.zeros(size, device=off.device).index_add_(0, place, off[seen])
-    count = torch.zeros(size, device=off.device).index_add_(0, place, torch.ones_like(off[seen]))
-    score = (total / count.clamp_min(1)).unflatten(0, (-1, composed.block_count)).amax(0)
-    chosen = torch.zeros(composed.block_count, dtype=torch.bool, device=off.device)
-    chosen[score.topk(math.ceil(share * composed.block_count)).indices] = True
+    """Which blocks are refreshed, bool [G]: a block is as far off as its farthest token in any member."""
+    chosen = torch.zeros(composed.block_count, dtype=torch.bool, device=composed.own.device)
+    if off is not None:
+        score = torch.zeros(composed.block_count, device=off.device)
+        score.scatter_reduce_(0, composed.blocks, off.nan_to_num(0.0), "amax")
+        chosen[score.topk(math.ceil(share * composed.block_count)).indices] = True
     return chosen
 
 
@@ -229,14 +266,16 @@ def _positions(composed: Composed, chosen: Tensor) -> list[list[int]]:
     return rows
 
 
-def _deviation(composed: Composed, forward: GroupForward, chosen: Tensor, layer: int) -> list[float]:
-    """Of each member: kept keys against fresh ones in the refreshed blocks; 0 where it has none."""
+def _refreshed_keys(composed: Composed, kv: Tensor, chosen: Tensor, layer: int) -> Tensor:
+    """Of the check layer, in the refreshed blocks of all members: fp32 [tokens, Hkv · d]."""
     here = chosen[composed.blocks]
-    rows, targets = composed.rows[here], composed.targets[here]
-    fresh = forward.kv[layer, KEYS][rows, targets].flatten(1).float()
-    kept = composed.kv[layer, KEYS][rows, targets].flatten(1).float()
-    members = len(composed.prompts)
-    zero = torch.zeros(members, device=fresh.device)
+    return kv[layer, KEYS][composed.rows[here], composed.targets[here]].flatten(1).float()
+
+
+def _deviation(composed: Composed, kept: Tensor, fresh: Tensor, chosen: Tensor) -> list[float]:
+    """Of each member: kept keys against fresh ones in the refreshed blocks; 0 where it has none."""
+    rows = composed.rows[chosen[composed.blocks]]
+    zero = torch.zeros(len(composed.prompts), device=fresh.device)
     off = zero.index_add(0, rows, (fresh - kept).square().sum(1))
     size = zero.index_add(0, rows, fresh.square().sum(1))
     ratios: list[float] = (off / size.clamp_min(1e-12)).sqrt().tolist()
@@ -244,12 +283,12 @@ def _deviation(composed: Composed, forward: GroupForward, chosen: Tensor, layer:
 
 
 def _left(composed: Composed, off: Tensor | None, chosen: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Mean deviation of each checked member in blocks that are not refreshed."""
+    """Greatest deviation of each checked member in blocks that are not refreshed."""
     if off is None:
         return {}
     left = {}
     for at, name in enumerate(names):
         mine = off[(composed.rows == at) & ~chosen[composed.blocks]]
         if len(mine) and not mine[0].isnan():
-            left[name] = float(mine.mean())
+            left[name] = float(mine.max())
     return left

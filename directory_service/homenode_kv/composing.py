@@ -15,6 +15,7 @@ from homenode_kv.layout import KEYS, VALUES, blocks_of
 from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.provenance import EXACT
 from homenode_kv.segments import Segments
+from homenode_kv.slots import Slots
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,7 +82,7 @@ class Composed:
 
     Attributes:
         prompts: tokens of each member.
-        kv: [L, 2, N, T, Hkv, d]; zero where nothing is kept.
+        slots: of all members, with one slot more than T of the longest prompt.
         own: bool [N, T], where a member's own KV was given.
         rows, targets: [M], member and position of each shared token, rising.
         sources, blocks, delta: [M], its place in the canonical KV, its block there, and how far it was moved.
@@ -90,7 +91,7 @@ class Composed:
     """
 
     prompts: list[list[int]]
-    kv: Tensor
+    slots: Slots
     own: Tensor
     rows: Tensor
     targets: Tensor
@@ -99,6 +100,11 @@ class Composed:
     delta: Tensor
     block_count: int
     rotated_bytes: int
+
+    @property
+    def kv(self) -> Tensor:
+        """[L, 2, N, T, Hkv, d], a view; zero where nothing is kept."""
+        return self.slots.group(max(map(len, self.prompts)))
 
 
 def load(engine: Engine, segments: Segments, group: Sequence[Request]) -> Canonical:
@@ -131,7 +137,10 @@ def _loaded(segments: Segments, part: Shared, into: Tensor) -> bool:
         return False
     if found.tokens != len(part.tokens):
         raise WrongShape(f"a segment of {len(part.tokens)} tokens is kept with {found.tokens}")
-    held = segments.use(found)
+    try:
+        held = segments.use(found)
+    except OutOfMemory:  # it lies in a slower tier, and the device is full of what cannot go
+        held = None
     if held is None:
         return False
     with held:
@@ -152,7 +161,8 @@ def compose(engine: Engine, canonical: Canonical, group: Sequence[Request]) -> C
     g, first = engine.geometry, dict(zip((key.digest for key in canonical.keys), canonical.starts, strict=False))
     prompts = [request.tokens for request in group]
     longest = max(map(len, prompts))
-    kv = torch.zeros(g.layers, 2, len(group), longest, g.heads, g.dim, dtype=g.dtype, device=engine.device)
+    slots = Slots(g, longest + 1, engine.device, members=len(group))
+    kv = slots.group(longest)
     own = torch.zeros(len(group), longest, dtype=torch.bool, device=engine.device)
     rows: list[int] = []
     targets: list[int] = []
@@ -176,8 +186,14 @@ def compose(engine: Engine, canonical: Canonical, group: Sequence[Request]) -> C
             place += count
     row, target, source, start_ = torch.tensor([rows, targets, sources, starts], device=engine.device).long()
     delta = target - (source - start_)
+    empty = ~own
+    empty[row, target] = False
+    blank, gap = empty.nonzero(as_tuple=True)
+    kv[:, :, blank, gap] = 0  # masked is not enough: what memory held may be no number
     if rows:
         kv[:, KEYS, row, target] = engine.rotation.turn(canonical.kv[:, KEYS, source], delta)
         kv[:, VALUES, row, target] = canonical.kv[:, VALUES, source]
     moved = len(rows) * g.token_bytes // 2
-    return Composed(prompts, kv, own, row, target, source, source // BLOCK_TOKENS, delta, canonical.starts[-1], moved)
+    return Composed(
+        prompts, slots, own, row, target, source, source // BLOCK_TOKENS, delta, canonical.starts[-1], moved
+    )

@@ -180,12 +180,21 @@ class Engine:
             kv: [L, 2, N, T, Hkv, d] with T that of the longest prompt; what is beyond a shorter one does not matter.
             positions: as `refresh` takes them; each prompt's last position among them.
         """
-        batch = self._batch(prompts, kv, positions, self.geometry.layers)
+        self._fits(prompts, kv, self.geometry.layers)
+        return self.refresh_slots(prompts, Slots(self.geometry, kv.shape[3] + 1, self.device, kv), positions)
+
+    def refresh_slots(
+        self, prompts: Sequence[Sequence[int]], slots: Slots, positions: Sequence[Sequence[int]]
+    ) -> GroupForward:
+        """`refresh_group` over slots that hold the kept KV already, and one slot more than the longest prompt.
+
+        The outcome is a view into them: kept KV at `positions` is overwritten.
+        """
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        batch = self._batch(prompts, positions)
         if any(chosen[-1] != len(prompt) - 1 for prompt, chosen in zip(prompts, positions, strict=True)):
             raise WrongShape("the last position of each prompt is refreshed, for its logits")
-        slots = Slots(self.geometry, batch.capacity, self.device, kv)
-        logits = self._forward(slots, batch)
-        return GroupForward(slots.group(batch.capacity - 1), logits[:, -1])
+        return GroupForward(slots.group(longest), self._forward(slots, batch)[:, -1])
 
     def deviation(
         self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]], layer: int = 1
@@ -198,7 +207,8 @@ class Engine:
         """
         if not 1 <= layer < self.geometry.layers:
             raise WrongShape(f"check layer {layer} of layers 1 to {self.geometry.layers - 1}")
-        batch = self._batch(prompts, kv, positions, layer + 1)
+        self._fits(prompts, kv, layer + 1)
+        batch = self._batch(prompts, positions)
         try:
             self._forward(Slots(self.geometry, batch.capacity, self.device, kv, check=layer), batch)
             raise AssertionError("the check layer was not reached")
@@ -281,15 +291,15 @@ class Engine:
         logits: Tensor = outcome.logits
         return logits
 
-    def _batch(
-        self, prompts: Sequence[Sequence[int]], kv: Tensor, positions: Sequence[Sequence[int]], layers: int
-    ) -> Batch:
+    def _fits(self, prompts: Sequence[Sequence[int]], kv: Tensor, layers: int) -> None:
         g, longest = self.geometry, max((len(prompt) for prompt in prompts), default=0)
         shape = 2, len(prompts), longest, g.heads, g.dim
         if tuple(kv.shape[1:]) != shape or not layers <= kv.shape[0] <= g.layers or kv.dtype != g.dtype:
             raise WrongShape(f"{tuple(kv.shape)} of {kv.dtype} for {len(prompts)} prompts of up to {longest} tokens")
+
+    def _batch(self, prompts: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Batch:
         for prompt in prompts:
-            self.check(prompt, 0)
+            self.check(prompt)
         chosen = [_rising(row, len(prompt)) for row, prompt in zip(positions, prompts, strict=True)]
         return Batch.of(prompts, chosen, self.device)
 

@@ -5,6 +5,9 @@ is the pool's own rule. The blocks of a mirror are an entry of a second pool, wh
 pools may move a master to a slower tier, and evict mirrors: a mirror that went takes its pin along, and is computed
 again when it is wanted.
 
+Rounds come and go, bases serve again: so masters take at most a share of the pool, and before the pool refuses anybody
+it asks the families to give up the one that was used longest ago.
+
 When a master must go, as its agent has ended or its version is superseded, `leave` elects the mirror of lowest
 deviation first. `materialize` makes a member dense and independent of its master.
 
@@ -15,10 +18,10 @@ salt of that run. Not thread-safe: one owner.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from homenode_kv import kernels
@@ -26,28 +29,14 @@ from homenode_kv.costs import Tier
 from homenode_kv.diffs import Mirror, Ratios
 from homenode_kv.errors import InUse, OutOfMemory
 from homenode_kv.ident import digest
-from homenode_kv.layout import Geometry
+from homenode_kv.layout import blocks_of
 from homenode_kv.pool import OnChange, Pool
 from homenode_kv.rope import Rotation
+from homenode_kv.sheets import Sheet, as_kv, sheet_geometry
 
 FAMILIES_MAX = 1024
-
-
-def sheet_geometry(geometry: Geometry) -> Geometry:
-    """Shape of the pool of sheets: a mirror's blocks, of whatever layers, one after the other."""
-    return Geometry(1, geometry.heads, geometry.dim, geometry.dtype)
-
-
-@dataclass(slots=True)
-class _Sheet:
-    """A mirror but for its data. `key` is "" where nothing differs."""
-
-    key: str
-    tokens: int
-    place: Tensor
-    dense_bytes: int
-    bytes: int
-    share: float
+#: Of the pool's blocks on the device, what families may take by dense members.
+SHARE_MAX = 0.5
 
 
 @dataclass(slots=True)
@@ -56,7 +45,7 @@ class _Kin:
 
     deviation: dict[str, float]
     master: str = ""
-    sheets: dict[str, _Sheet] = field(default_factory=dict)
+    sheets: dict[str, Sheet] = field(default_factory=dict)
     dense: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,18 +66,23 @@ class Families:
     Args:
         pool: of dense KV.
         sheets: of mirrors' blocks; its pages have the `sheet_geometry`. Families listen to both, as others did before.
-        families_max: the one that was used longest ago makes room for another.
+        families_max, share_max: bounds; the family that was used longest ago makes room for another.
     """
 
-    def __init__(self, pool: Pool, sheets: Pool, *, families_max: int = FAMILIES_MAX) -> None:
+    def __init__(
+        self, pool: Pool, sheets: Pool, *, families_max: int = FAMILIES_MAX, share_max: float = SHARE_MAX
+    ) -> None:
         if sheets.geometry != sheet_geometry(pool.geometry):
             raise ValueError("the pool of sheets has another geometry")
         self._pool, self._sheets, self._families_max = pool, sheets, families_max
+        self._blocks_max = int(share_max * pool.pages.ledger.blocks)
+        self._at_work: list[str] = []  # families that are being changed or read: not to be given up
         self._salt, self._count = os.urandom(32), 0
         self._kin: dict[str, _Kin] = {}  # the one used last at the end
         self._owners: dict[str, tuple[str, str]] = {}  # key in either pool -> (round, member)
         self._told = {id(each): each.on_change for each in (pool, sheets)}
         pool.on_change, sheets.on_change = self._listener(pool), self._listener(sheets)
+        pool.relieve = self.shed
 
     def __contains__(self, round_id: str) -> bool:
         return round_id in self._kin
@@ -106,7 +100,10 @@ class Families:
             self.shed()
         kin = _Kin(dict(deviation))
         self._kin[round_id] = kin
-        self._settle(round_id, kin, members, min(sorted(members), key=lambda name: deviation[name]))
+        with self._kept(round_id):
+            self._settle(round_id, kin, members, min(sorted(members), key=lambda name: deviation[name]))
+            while self._blocks() > self._blocks_max and self.shed():
+                pass
         return self.ratios(round_id)
 
     def members(self, round_id: str) -> tuple[str, ...]:
@@ -121,8 +118,9 @@ class Families:
         if key := kin.dense.get(member):
             return self._read(self._pool, key)
         sheet = kin.sheets.get(member)
-        mirror = self._mirror(sheet) if sheet else None
-        master = self._read(self._pool, kin.dense[kin.master]) if mirror else None
+        with self._kept(round_id):
+            mirror = self._mirror(sheet) if sheet else None
+            master = self._read(self._pool, kin.dense[kin.master]) if mirror else None
         return mirror.restore(master) if mirror is not None and master is not None else None
 
     def restore_into(
@@ -172,7 +170,8 @@ class Families:
         if old := kin.dense.get(kin.master):
             self._drop_dense(old)
         self._kin[round_id] = kin  # the last entry took it along
-        self._settle(round_id, kin, members, name)
+        with self._kept(round_id):
+            self._settle(round_id, kin, members, name)
         return name
 
     def materialize(self, round_id: str, member: str) -> str | None:
@@ -183,7 +182,8 @@ class Families:
         if (kin := self._use(round_id)) is None or (kv := self.restore(round_id, member)) is None:
             return None
         if member not in kin.dense:
-            self._put_dense(round_id, kin, member, kv)
+            with self._kept(round_id):
+                self._put_dense(round_id, kin, member, kv)
             self._drop_sheet(kin, member)
         return kin.dense[member]
 
@@ -211,8 +211,9 @@ class Families:
         return True
 
     def shed(self) -> bool:
-        """Forgets the family that was used longest ago, to make room; False where there is none."""
-        return bool(self._kin) and self.release(next(iter(self._kin)))
+        """Forgets the family that was used longest ago, to make room; False where none may go."""
+        oldest = next((round_id for round_id in self._kin if round_id not in self._at_work), None)
+        return oldest is not None and self.release(oldest)
 
     def ratios(self, round_id: str) -> Ratios:
         """Both ratios of a family, in bytes with indices; members kept dense save nothing. Raises KeyError."""
@@ -238,6 +239,19 @@ class Families:
         )
 
     # --- inside ---
+
+    @contextmanager
+    def _kept(self, round_id: str) -> Iterator[None]:
+        """What asks the pool for room meanwhile does not cost this family."""
+        self._at_work.append(round_id)
+        try:
+            yield
+        finally:
+            self._at_work.pop()
+
+    def _blocks(self) -> int:
+        entries = (self._pool.entry(key) for kin in self._kin.values() for key in kin.dense.values())
+        return sum(blocks_of(entry.tokens) for entry in entries if entry)
 
     def _settle(self, round_id: str, kin: _Kin, members: Mapping[str, Tensor], master: str) -> None:
         """Keeps a master, unless it is dense already, and the others as its mirrors."""
@@ -272,23 +286,16 @@ class Families:
         key = ""
         if len(mirror.place):
             key = self._key()
-            self._sheets.put(key, mirror.data.transpose(0, 1).flatten(1, 2)[None], {"family": "sheet"})
+            self._sheets.put(key, as_kv(mirror), {"family": "sheet"})
             self._owners[key] = round_id, member
-        kin.sheets[member] = _Sheet(
-            key, mirror.tokens, mirror.place, mirror.dense_bytes, mirror.bytes, mirror.dirty_share
-        )
+        kin.sheets[member] = Sheet.of(mirror, key)
         self._pool.pin(kin.dense[kin.master])
 
-    def _mirror(self, sheet: _Sheet) -> Mirror | None:
-        g = self._pool.geometry
-        if not sheet.key:
-            device = self._pool.pages.data.device
-            data = torch.empty((0, 2, self._pool.pages.data.shape[3], g.heads, g.dim), dtype=g.dtype, device=device)
-        elif (kv := self._read(self._sheets, sheet.key)) is None:
+    def _mirror(self, sheet: Sheet) -> Mirror | None:
+        kv = self._read(self._sheets, sheet.key) if sheet.key else None
+        if sheet.key and kv is None:
             return None
-        else:
-            data = kv[0].unflatten(1, (len(sheet.place), -1)).transpose(0, 1).contiguous()
-        return Mirror(sheet.tokens, g.layers, sheet.place, data)
+        return sheet.mirror(self._pool.geometry, kv, self._pool.pages.data.device)
 
     def _read(self, pool: Pool, key: str) -> Tensor | None:
         if (held := pool.get(key)) is None:

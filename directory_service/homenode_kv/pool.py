@@ -35,6 +35,8 @@ OnChange = Callable[[str, Tier | None, Tier | None], None]
 class Pool:
     """Entries by content key.
 
+    `relieve` is asked before a refusal: whether something that was pinned was given up, so that there may be room now.
+
     Args:
         pages: the device's blocks.
         host_bytes_max: budget of host memory; 0 for none.
@@ -57,6 +59,7 @@ class Pool:
         self.costs = Costs() if costs is None else costs
         self.counters = Counters()
         self.on_change: OnChange = on_change or (lambda key, before, after: None)
+        self.relieve: Callable[[], bool] = lambda: False
         self._disk = disk
         self._entries: dict[str, Entry] = {}
         self._order = {tier: PricedRecency() for tier in Tier}
@@ -187,6 +190,8 @@ class Pool:
                     self._lose(replaced)  # its successor takes its room
                     break
             key = self._order[Tier.DEVICE].victim(lambda key: key not in stuck and self._idle(self._entries[key]))
+            if key is None and self.relieve():
+                continue
             if key is None:
                 self.counters.refused += 1
                 raise OutOfMemory(count, ledger.free, ledger.blocks - ledger.free)

@@ -67,8 +67,12 @@ class Rotation:
         cos, sin = angles.cos(), angles.sin()
         half = self.frequencies.numel()
         first, second = keys[..., :half].float(), keys[..., half : 2 * half].float()
-        turned = [first * cos - second * sin, second * cos + first * sin]
-        return torch.cat([part.to(keys.dtype) for part in turned] + [keys[..., 2 * half :]], dim=-1)
+        turned = torch.empty_like(keys)  # filled in place: of a group's keys each further copy is felt
+        for part, one, other, sign in ((0, first, second, -1.0), (half, second, first, 1.0)):
+            moved = one * cos
+            turned[..., part : part + half] = moved.add_(other * sin, alpha=sign)
+        turned[..., 2 * half :] = keys[..., 2 * half :]
+        return turned
 
     def shift(self, kv: Tensor, delta: int | Tensor) -> Tensor:
         """A KV [L, 2, T, Hkv, d] (or a group [..., L, 2, T, Hkv, d]) moved by `delta`; values are copied untouched."""

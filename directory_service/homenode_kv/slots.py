@@ -74,6 +74,10 @@ class Slots:
         capacity: most tokens of a member.
         kv: [L, 2, T, Hkv, d] to begin with, or [L, 2, N, T, Hkv, d] of a group, copied; None for nothing.
         check: the layer whose fresh keys end the pass; None for a whole pass. Layers above it have no slots.
+        members: N, where `kv` does not say it.
+
+    What was neither given nor computed is whatever the memory held: no pass may look at it, nor even mask it out, for
+    nothing times not-a-number is not a number.
     """
 
     def __init__(
@@ -83,12 +87,13 @@ class Slots:
         device: torch.device,
         kv: Tensor | None = None,
         check: int | None = None,
+        members: int = 1,
     ) -> None:
         g = geometry
         group = kv if kv is None or kv.ndim == 6 else kv[:, :, None]
-        members = 1 if group is None else group.shape[2]
+        members = members if group is None else group.shape[2]
         layers = g.layers if check is None else check + 1
-        self._data = torch.zeros(layers, 2, members, g.heads, capacity, g.dim, dtype=g.dtype, device=device)
+        self._data = torch.empty(layers, 2, members, g.heads, capacity, g.dim, dtype=g.dtype, device=device)
         self._layers = [
             (CheckLayer if at == check else SlotLayer)(layer[KEYS], layer[VALUES])
             for at, layer in enumerate(self._data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import random
 
 import pytest
 import torch
@@ -74,9 +75,13 @@ def test_refreshing_all_is_each_ones_own_prefill() -> None:
 def test_a_group_gets_what_each_would_get_from_the_same_selection(chosen_by: str) -> None:
     """Composed by hand, one by one, from the canonical bases and the plan's blocks."""
     done = run(3, chosen_by=chosen_by)
-    chosen = dict(zip(done.plan.shared, done.plan.refreshed, strict=True))
     assert sum(map(len, done.plan.refreshed)) == math.ceil(0.25 * 7)
-    for request in group(3):
+    as_by_hand(done, group(3))
+
+
+def as_by_hand(done: Collected, requests: list[Request]) -> None:
+    chosen = dict(zip(done.plan.shared, done.plan.refreshed, strict=True))
+    for request in requests:
         composed = torch.zeros(engine().geometry.shape(len(request.tokens)))
         compute, place = [], 0
         for part in request.parts:
@@ -84,12 +89,30 @@ def test_a_group_gets_what_each_would_get_from_the_same_selection(chosen_by: str
             if isinstance(part, Shared):
                 composed[:, :, here] = engine().rotation.shift(engine().prefill(part.tokens).kv, place)
                 compute += [at for at in here if (at - place) // 32 in chosen[part.key]]
-            else:
+            elif part.kv is None:
                 compute += here
+            else:
+                composed[:, :, here] = part.kv
             place += len(part.tokens)
-        alone = engine().refresh(request.tokens, composed, compute)
+        alone = engine().refresh(request.tokens, composed, sorted({*compute, place - 1}))
         assert deviation(done.forwards[request.member].kv, alone.kv) < CLOSE
         assert deviation(done.forwards[request.member].logits, alone.logits) < CLOSE
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_of_any_make_get_what_each_would_get(seed: int) -> None:
+    chance = random.Random(seed)
+    requests = []
+    for number in range(chance.randint(1, 5)):
+        parts: list[Private | Shared] = []
+        for at in range(chance.randint(1, 5)):
+            text = tuple(tokens(chance.randint(1, 40), seed=1000 * seed + 10 * number + at))
+            kept_kv = engine().prefill(text).kv if not at and chance.random() < 0.5 else None
+            parts.append(chance.choice([Private(text, kept_kv), shared(chance.choice(TEXTS))]))
+        requests.append(Request(f"agent {number}", tuple(parts)))
+    chosen_by = chance.choice(["union", "master"])
+    done = collect(engine(), kept(), requests, share=chance.random() or 1.0, chosen_by=chosen_by)
+    as_by_hand(done, requests)
 
 
 def test_decisions_and_launches_do_not_grow_with_the_group() -> None:
@@ -129,21 +152,23 @@ def test_a_check_of_the_master_alone_does_not_grow_either() -> None:
     assert set(twenty.left) == {"agent 0"}, "what is left is known of the one that was checked"
     assert set(twenty.deviation) == {f"agent {number}" for number in range(20)}, "the other members' error is told"
     assert set(run(2).plan.left) == {"agent 0", "agent 1"}
+    assert run(2, chosen_by="master").provenance.error == math.inf
+    assert run(1, chosen_by="master").provenance.error < math.inf
 
 
-def test_the_blocks_that_deviate_most_are_chosen() -> None:
-    """Against a selection by hand from dense prefills: fresh keys of layer 1 do not depend on what is kept above 0."""
-    scores = torch.zeros(7)
+def test_the_blocks_with_the_farthest_tokens_are_chosen() -> None:
+    """Against a selection by hand: with all else computed, the check's fresh keys are those of a dense prefill."""
+    layer, scores = 2, torch.zeros(7)
     for request in group(3):
-        dense = engine().prefill(request.tokens).kv[1, KEYS].flatten(1)
+        dense = engine().prefill(request.tokens).kv[layer, KEYS].flatten(1)
         place = len(request.parts[0].tokens)
         blocks = 0
         for text in TEXTS:
-            moved = engine().rotation.shift(engine().prefill(text).kv, place)[1, KEYS].flatten(1)
+            moved = engine().rotation.shift(engine().prefill(text).kv, place)[layer, KEYS].flatten(1)
             fresh = dense[place : place + len(text)]
             off = (fresh - moved).norm(dim=1) / fresh.norm(dim=1)
             for at, rows in enumerate(off.split(32), blocks):
-                scores[at] = max(scores[at], rows.mean())
+                scores[at] = max(scores[at], rows.max())
             place, blocks = place + len(text), blocks + math.ceil(len(text) / 32)
     best = sorted(scores.topk(2).indices.tolist())
     starts = (0, 2, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -89,6 +91,29 @@ def test_a_check_computes_no_layer_above_it() -> None:
     for hook in hooks:
         hook.remove()
     assert counted == [0]
+
+
+def test_memory_that_nobody_wrote_is_never_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots are not cleared. What is no number, masked or not, would spread."""
+    real = torch.empty
+
+    def poisoned(*size: object, **more: object) -> torch.Tensor:
+        made = real(*size, **more)
+        return made.fill_(math.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    machine = engine()
+    kept = [torch.randn(machine.geometry.shape(len(prompt))) for prompt in PROMPTS]
+    ours = machine.refresh_group(PROMPTS, group(kept), CHOSEN)
+    for at, prompt in enumerate(PROMPTS):
+        one = ours.member(at, len(prompt))
+        assert one.kv.isfinite().all() and one.logits.isfinite().all()
+    assert all(row.isfinite().all() for row in machine.deviation(PROMPTS, group(kept), CHOSEN))
+    past = machine.prefill(PROMPTS[0][:40])
+    whole = machine.prefill(PROMPTS[0][40:], past.kv)
+    written = machine.decode(whole, 5)
+    assert past.kv.isfinite().all() and whole.kv.isfinite().all() and written.kv.isfinite().all()
+    assert machine.refresh(PROMPTS[0], kept[0], CHOSEN[0]).kv.isfinite().all()
 
 
 def test_groups_that_do_not_fit_are_refused() -> None:

@@ -27,10 +27,10 @@ from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_kv import planner
 from homenode_kv.disk import DiskTier
-from homenode_kv.families import sheet_geometry
 from homenode_kv.ident import digest
 from homenode_kv.pages import Pages
 from homenode_kv.pool import Pool
+from homenode_kv.sheets import sheet_geometry
 from homenode_kv.worker.coherence import Coherence
 from homenode_kv.worker.keeper import Holding, Keeper
 from homenode_kv.worker.models import Loaded, load
