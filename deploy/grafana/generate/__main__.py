@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from deploy.grafana.generate.coherence import COHERENCE
+from deploy.grafana.generate.kv import KV
 from deploy.grafana.generate.overview import OVERVIEW
 from deploy.grafana.generate.store import STORE
 from deploy.grafana.generate.streams import STREAMS
@@ -16,7 +17,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "dashboards"
 
 def files() -> dict[str, str]:
     """Each file's name and text."""
-    made = (OVERVIEW, COHERENCE, STREAMS, STORE)
+    made = (OVERVIEW, COHERENCE, STREAMS, STORE, KV)
     return {f"{board['uid'].removeprefix('homenode-')}.json": json.dumps(board, indent=1) + "\n" for board in made}
 
 

@@ -250,27 +250,28 @@ def _variable(name: str, label: str, query: str, **more: Any) -> Json:
     }
 
 
+DATA_SOURCE: Json = {
+    "type": "datasource",
+    "name": "datasource",
+    "label": "Data source",
+    "query": "prometheus",
+    "current": {"text": "Prometheus", "value": "prometheus"},
+    "refresh": 1,
+}
+
+
+def series(name: str, label: str, query: str) -> Json:
+    """A variable for any number of series, at first all of them."""
+    chosen = {"text": ["All"], "value": ["$__all"]}
+    return _variable(name, label, query, multi=True, includeAll=True, allValue=".*", current=chosen)
+
+
 VARIABLES: list[Json] = [
-    {
-        "type": "datasource",
-        "name": "datasource",
-        "label": "Data source",
-        "query": "prometheus",
-        "current": {"text": "Prometheus", "value": "prometheus"},
-        "refresh": 1,
-    },
+    DATA_SOURCE,
     _variable(
         "job", "Job", "label_values(homenode_build_info, job)", current={"text": "homenode", "value": "homenode"}
     ),
-    _variable(
-        "instance",
-        "Directory",
-        'label_values(homenode_build_info{job="$job"}, instance)',
-        multi=True,
-        includeAll=True,
-        allValue=".*",
-        current={"text": ["All"], "value": ["$__all"]},
-    ),
+    series("instance", "Directory", 'label_values(homenode_build_info{job="$job"}, instance)'),
 ]
 
 
@@ -293,7 +294,15 @@ ANNOTATIONS = [
 ]
 
 
-def dashboard(uid: str, title: str, text: str, rows: Sequence[Row]) -> Json:
+def dashboard(
+    uid: str,
+    title: str,
+    text: str,
+    rows: Sequence[Row],
+    *,
+    variables: Sequence[Json] = VARIABLES,
+    annotations: Sequence[Json] = ANNOTATIONS,
+) -> Json:
     """A dashboard: its rows, one below the other, their panels laid out over 24 columns."""
     panels: list[Json] = []
     number, y = 1, 0
@@ -328,8 +337,8 @@ def dashboard(uid: str, title: str, text: str, rows: Sequence[Row]) -> Json:
         "time": {"from": "now-15m", "to": "now"},
         "refresh": "5s",
         "timepicker": {},
-        "templating": {"list": VARIABLES},
-        "annotations": {"list": ANNOTATIONS},
+        "templating": {"list": list(variables)},
+        "annotations": {"list": list(annotations)},
         "links": [
             {
                 "title": "Homenode",

@@ -3,10 +3,6 @@
 Runs on the engine's thread. Who looks for the KV of an artifact names the version, so a superseded one is found by
 nobody who has read since; `supersede` also takes it out of the pool, and keeps the newest aside for its successor: what
 both texts begin with need not be computed again, for under causal attention KV depends on nothing that comes after it.
-
-A prompt that was computed whole is kept as a prefix for the next one that begins alike. It is exact for its tokens
-whatever becomes of the versions in it; but nobody who reads coherently asks for it again, so it is cut before the
-superseded artifact: what comes before is as good as it was.
 """
 
 from __future__ import annotations
@@ -26,21 +22,19 @@ from homenode_kv.composer import Composer
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine, Forward
 from homenode_kv.entries import Held
-from homenode_kv.errors import InUse, OutOfMemory
-from homenode_kv.families import Families, Standing
+from homenode_kv.errors import OutOfMemory
 from homenode_kv.ident import SegmentKey, Version
-from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.parts import Composed, Part
 from homenode_kv.planner import Demand, Settings
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind, Provenance
 from homenode_kv.segments import Found, Prefix, Segments
+from homenode_kv.worker.kept_prompts import KeptPrompts
+from homenode_kv.worker.kept_rounds import KeptRounds
 from homenode_kv.worker.prompts import Piece, Prompt, common
 
 ASIDE_MAX = 64
 NEWEST_MAX = 4_096
-#: Of a prompt: where each artifact first begins, and its version.
-Starts = dict[str, tuple[int, Version]]
 NS_PER_MS = 1_000_000
 
 
@@ -72,24 +66,16 @@ class Base:
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """See `Keeper.levels`."""
-
-    standing: Standing
-    anchors: int
-
-
 class Keeper:
     """See the module.
 
     Args:
         tell: hears of every artifact version that comes, moves or goes, on the engine's thread.
         settings, anchors, isolated: of what is reused out of its context, see `composer`.
-        sheets: pool of mirrors' blocks; None: members of rounds are not kept.
+        sheets: pool of the blocks of rounds' mirrors.
 
     Attributes:
-        on_round: hears of a round's master and its mirrors; "": it is kept no more.
+        prompts, rounds: what is kept of them.
     """
 
     def __init__(
@@ -99,11 +85,11 @@ class Keeper:
         fingerprint: str,
         salt: bytes,
         tell: Callable[[Holding], None],
+        sheets: Pool,
         *,
         settings: Settings | None = None,
         anchors: anchoring.Settings | None = None,
         isolated: bool = False,
-        sheets: Pool | None = None,
     ) -> None:
         self.engine = engine
         self.pool = pool
@@ -112,16 +98,14 @@ class Keeper:
         self._tell = tell
         self._known: dict[str, _Known] = {}  # content key -> artifact version
         self._versions: dict[str, dict[str, None]] = {}  # artifact -> content keys
-        self._whole: dict[str, tuple[array[int], Starts]] = {}  # prompts
         self._newest: dict[str, Version] = {}  # of artifacts that changed lately
         self._aside: OrderedDict[str, tuple[array[int], Held]] = OrderedDict()  # artifact -> superseded base
-        pool.on_change = self._moved
         self._from: dict[str, dict[str, Version]] = {}  # artifact -> digests of versions that anchors may come from
+        self.prompts = KeptPrompts(pool, self._keep_whole, self.use)
+        pool.on_change = self._moved
         self.segments = Segments(pool)
-        self.families = Families(pool, sheets) if sheets is not None else None
-        self.on_round: Callable[[str, str, int], None] = lambda round_id, master, mirrors: None
-        self._levels = Levels(Standing(0, 0, 0, 0, 0), 0)
-        self._rounds: dict[str, dict[str, Version]] = {}  # versions in what is kept of a round
+        self.rounds = KeptRounds(pool, sheets)
+        self._anchor_count = 0
         self.anchors = Anchors(engine.geometry, engine.rotation, anchors)
         self.composer = Composer(
             engine, self.segments, fingerprint, anchors=self.anchors, settings=settings, isolated=isolated
@@ -132,14 +116,14 @@ class Keeper:
         while self._aside:
             self._aside.popitem()[1][1].release()
 
-    def levels(self) -> Levels:
-        """What is kept of rounds, and anchors, for whoever asks from another thread."""
+    @property
+    def anchor_count(self) -> int:
+        """How many anchors are kept; other threads may ask."""
         try:
-            standing = self.families.standing() if self.families is not None else self._levels.standing
-            self._levels = Levels(standing, len(self.anchors))
-        except RuntimeError:  # something changed while it was counted
+            self._anchor_count = len(self.anchors)
+        except RuntimeError:  # something changed while they were counted
             pass
-        return self._levels
+        return self._anchor_count
 
     # --- bases --------------------------------------------------------------------------------------------------------
 
@@ -181,13 +165,16 @@ class Keeper:
 
         False where there is no room, what is kept is as good, or the version was superseded while it was computed.
         """
-        if piece.version is not None and piece.version < self._newest.get(piece.artifact, piece.version):
+        if piece.version is not None and self._dead(piece.artifact, piece.version):
             return False
         key = self.key_of(piece)
         kept = self._put(key, piece.tokens, kv, provenance)
         if kept and piece.artifact:
             self._note(key, piece, provenance)
         return kept
+
+    def _dead(self, artifact: str, version: Version) -> bool:
+        return version < self._newest.get(artifact, version)
 
     def _ancestor(self, piece: Piece) -> tuple[int, Tensor | None]:
         """What an exact base of another version of the artifact has in common with this one, and its KV."""
@@ -227,73 +214,29 @@ class Keeper:
 
     def keep_prompt(self, prompt: Prompt, tokens: list[int], forward: Forward) -> None:
         """Keeps exact KV of a whole prompt (and what was written after it), and the base of what it begins with."""
-        placed = [(start, piece) for start, piece in prompt.placed() if piece.artifact and piece.tokens]
-        if placed and placed[0][0] == 0 and self.find(placed[0][1]) is None:
-            first = placed[0][1]
+        first = prompt.pieces[0] if prompt.pieces and not prompt.lead else None
+        if first is not None and first.artifact and first.tokens and self.find(first) is None:
             self.keep(first, forward.kv[:, :, : len(first.tokens)], EXACT)
-        covered = self.prefix(tokens)
-        if covered is not None and covered.tokens >= len(tokens) - len(tokens) % BLOCK_TOKENS:
-            return
-        starts: Starts = {}
-        for start, piece in placed:
-            assert piece.version is not None
-            starts.setdefault(piece.artifact, (start, piece.version))
-        self._keep_whole(tokens, forward.kv, starts)
-        if covered is not None and covered.digest in self._whole:  # the longer one serves in its place
-            if len(self._whole[covered.digest][0]) // BLOCK_TOKENS * BLOCK_TOKENS <= covered.tokens:
-                self._drop(covered.digest)
+        self.prompts.keep(prompt, tokens, forward.kv, self.prefix(tokens))
 
-    def _keep_whole(self, tokens: list[int], kv: Tensor, starts: Starts) -> None:
-        if len(tokens) < BLOCK_TOKENS:
-            return  # prefixes are found in whole blocks
+    def keep_round(self, round_id: str, collected: Collected, prompts: Iterable[Prompt]) -> tuple[int, int]:
+        """See `KeptRounds.keep`."""
+        return self.rounds.keep(round_id, collected, prompts, self._dead)
+
+    def _keep_whole(self, tokens: Sequence[int], kv: Tensor) -> str:
         key = SegmentKey.of(self.fingerprint, self._salt, tokens)
-        if self._put(key, tokens, kv, EXACT):
-            self._whole[key.digest] = array("q", tokens), starts
+        return key.digest if self._put(key, tokens, kv, EXACT) else ""
 
     def _put(self, key: SegmentKey, tokens: Sequence[int], kv: Tensor, provenance: Provenance) -> bool:
-        """As `Segments.put`; masters that mirrors pin give way. False also where there is no room even so."""
+        """As `Segments.put`; what is pinned or aside for later gives way. False where there is no room even so."""
         while True:
             try:
                 return self.segments.put(key, tokens, kv, provenance)
             except OutOfMemory:
-                if self.families is None or not self.families.shed():
+                if self._aside:
+                    self._aside.popitem(last=False)[1][1].release()
+                elif not self.rounds.shed():
                     return False
-
-    # --- rounds ------------------------------------------------------------------------------------------------------
-
-    def keep_round(self, round_id: str, collected: Collected, prompts: Iterable[Prompt]) -> tuple[int, int]:
-        """Keeps what the members of a round share, one of them whole; bytes that takes, and as many whole ones would.
-
-        (0, 0) where nothing is shared, or there is no room.
-        """
-        if self.families is None or not collected.plan.shared:
-            return 0, 0
-        versions = {piece.artifact: piece.version for prompt in prompts for piece in prompt.pieces if piece.version}
-        if any(version < self._newest.get(artifact, version) for artifact, version in versions.items()):
-            return 0, 0
-        members = {member: collected.composite(member) for member in collected.forwards}
-        try:
-            ratios = self.families.put(round_id, members, collected.plan.deviation)
-        except OutOfMemory:
-            return 0, 0
-        self._rounds = {known: one for known, one in self._rounds.items() if known in self.families}
-        self._rounds[round_id] = versions
-        self.on_round(round_id, collected.plan.master, len(members) - 1)
-        dense = sum(kv.nbytes for kv in members.values())
-        return int(dense / ratios.per_group), dense
-
-    def materialize(self, round_id: str, member: str) -> tuple[int, int] | None:
-        """Makes a member of a round whole; its tokens and bytes, None for a miss. Raises OutOfMemory."""
-        key = self.families.materialize(round_id, member) if self.families is not None else None
-        entry = self.pool.entry(key) if key is not None else None
-        return (entry.tokens, entry.size_bytes) if entry is not None else None
-
-    def _release_rounds(self, artifact: str, current: Version) -> None:
-        for round_id, versions in list(self._rounds.items()):
-            if versions.get(artifact, current) < current and self.families is not None:
-                del self._rounds[round_id]
-                if self.families.release(round_id):
-                    self.on_round(round_id, "", 0)
 
     # --- coherence ----------------------------------------------------------------------------------------------------
 
@@ -318,8 +261,8 @@ class Keeper:
         for one in old:
             self.segments.drop_version(one.key)
             self._forget(one.key.digest)
-        self._cut_prompts(artifact, current)
-        self._release_rounds(artifact, current)
+        self.prompts.cut(artifact, current)
+        self.rounds.release(artifact, current)
         return len(old)
 
     def versions(self) -> dict[str, set[Version]]:
@@ -342,32 +285,11 @@ class Keeper:
         if len(self._aside) > ASIDE_MAX:
             self._aside.popitem(last=False)[1][1].release()
 
-    def _cut_prompts(self, artifact: str, current: Version) -> None:
-        for digest, (tokens, starts) in list(self._whole.items()):
-            start, version = starts.get(artifact, (0, current))
-            if version >= current:
-                continue
-            entry = self.pool.entry(digest)
-            left = start // BLOCK_TOKENS * BLOCK_TOKENS
-            if left and entry is not None and entry.tier is Tier.DEVICE:
-                if (held := self.use(Prefix(digest, left))) is not None:
-                    with held:
-                        before = {name: at for name, at in starts.items() if at[0] < left}
-                        self._keep_whole(tokens[:left].tolist(), held.kv(left), before)
-            self._drop(digest)
-
     # --- books --------------------------------------------------------------------------------------------------------
 
     def relieve(self) -> None:
         """Gives up what is only kept for later speed, when memory is short."""
         self.close()
-
-    def _drop(self, digest: str) -> None:
-        self._whole.pop(digest, None)
-        try:
-            self.pool.drop(digest)
-        except InUse:
-            return
 
     def _note(self, key: SegmentKey, piece: Piece, provenance: Provenance) -> None:
         self._known[key.digest] = _Known(key, array("q", piece.tokens), provenance)
@@ -400,7 +322,7 @@ class Keeper:
         """The pool tells."""
         if after is None:
             self._forget(digest)
-            self._whole.pop(digest, None)
+            self.prompts.forget(digest)
         elif digest in self._known:
             self._told(digest, after)
 

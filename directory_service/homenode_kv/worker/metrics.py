@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from homenode_kv.costs import Tier
 
 if TYPE_CHECKING:
     from homenode_kv.parts import Composed, Use
     from homenode_kv.worker.keeper import Keeper
+    from homenode_kv.worker.turns import Turns
 
 LATENCY_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 ERRORS = (1e-6, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 MEMBERS = (1, 2, 3, 5, 8, 12, 20, 32, 64)
 KINDS = ("exact", "exact_by_mask", "approximate", "refreshed", "dense")
+
+#: What is read when it is asked for: name, text, label.
+LEVELS = {
+    "homenode_kv_bytes": ("Bytes of KV.", "tier"),
+    "homenode_kv_bytes_max": ("Most bytes of KV.", "tier"),
+    "homenode_kv_entries": ("KV that is kept: bases, prompts, members of rounds.", ""),
+    "homenode_kv_anchors": ("Anchors that are kept.", ""),
+    "homenode_kv_anchor_bytes": ("Bytes of anchors.", ""),
+    "homenode_kv_members": ("Members of rounds: masters of others, mirrors of masters.", "kind"),
+    "homenode_kv_mirror_bytes": ("Bytes of mirrors, as they are kept and as whole members.", "form"),
+    "homenode_kv_calls_waiting": ("Calls that wait for their turn.", ""),
+    "homenode_kv_pool_events": (
+        "What the pool did: entries lost, reloaded, moved down, found broken; refusals.",
+        "event",
+    ),
+}
 
 
 class Metrics:
@@ -54,41 +74,9 @@ class Metrics:
     def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(f"homenode_kv_{name}", text, buckets=bounds, registry=self.registry)
 
-    def watch(self, keeper: Keeper) -> None:
-        """Levels and counters of what is kept, read when they are asked for."""
-        pool = keeper.pool
-        held = Gauge("homenode_kv_bytes", "Bytes of KV.", ["tier"], registry=self.registry)
-        limit = Gauge("homenode_kv_bytes_max", "Most bytes of KV.", ["tier"], registry=self.registry)
-        for tier in Tier:
-            held.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes(tier)))  # type: ignore[misc]
-            limit.labels(tier.value).set_function(lambda tier=tier: float(pool.bytes_max(tier)))  # type: ignore[misc]
-        anchors = Gauge("homenode_kv_anchors", "Anchors that are kept.", registry=self.registry)
-        anchors.set_function(lambda: float(keeper.levels().anchors))
-        anchor_bytes = Gauge("homenode_kv_anchor_bytes", "Bytes of anchors.", registry=self.registry)
-        anchor_bytes.set_function(lambda: float(keeper.anchors.bytes))
-        kept = Gauge(
-            "homenode_kv_members", "Members of rounds: masters of others, mirrors of masters.", ["kind"],
-            registry=self.registry,
-        )  # fmt: skip
-        kept.labels("master").set_function(lambda: float(keeper.levels().standing.masters))
-        kept.labels("mirror").set_function(lambda: float(keeper.levels().standing.mirrors))
-        size = Gauge(
-            "homenode_kv_mirror_bytes", "Bytes of mirrors, as they are kept and as whole members.", ["form"],
-            registry=self.registry,
-        )  # fmt: skip
-        size.labels("kept").set_function(lambda: float(keeper.levels().standing.mirror_bytes))
-        size.labels("whole").set_function(lambda: float(keeper.levels().standing.mirror_dense_bytes))
-        gauge = Gauge("homenode_kv_entries", "KV that is kept: bases, prompts and anchors.", registry=self.registry)
-        gauge.set_function(lambda: float(len(pool)))
-        events = Gauge(
-            "homenode_kv_pool_events", "What the pool did since it began.", ["event"], registry=self.registry
-        )
-        counters = pool.counters
-        events.labels("lost").set_function(lambda: float(counters.lost))
-        events.labels("refused").set_function(lambda: float(counters.refused))
-        events.labels("broken").set_function(lambda: float(counters.broken))
-        events.labels("reloaded").set_function(lambda: float(sum(counters.reloaded.values())))
-        events.labels("demoted").set_function(lambda: float(sum(counters.demoted.values())))
+    def watch(self, keeper: Keeper, turns: Turns) -> None:
+        """Levels are read when they are asked for."""
+        self.registry.register(_Levels(keeper, turns))
 
     def called(self, method: str, outcome: str) -> None:
         """A call ended: "ok" or a reason."""
@@ -116,6 +104,41 @@ class Metrics:
     def superseded(self, segments: int) -> None:
         """A version went."""
         self._superseded.inc(segments)
+
+
+class _Levels(Collector):
+    """See `LEVELS`."""
+
+    def __init__(self, keeper: Keeper, turns: Turns) -> None:
+        self._keeper = keeper
+        self._turns = turns
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        pool, standing, counters = self._keeper.pool, self._keeper.rounds.standing(), self._keeper.pool.counters
+        found = {
+            "homenode_kv_bytes": {tier.value: pool.bytes(tier) for tier in Tier},
+            "homenode_kv_bytes_max": {tier.value: pool.bytes_max(tier) for tier in Tier},
+            "homenode_kv_entries": {"": len(pool)},
+            "homenode_kv_anchors": {"": self._keeper.anchor_count},
+            "homenode_kv_anchor_bytes": {"": self._keeper.anchors.bytes},
+            "homenode_kv_members": {"master": standing.masters, "mirror": standing.mirrors},
+            "homenode_kv_mirror_bytes": {"kept": standing.mirror_bytes, "whole": standing.mirror_dense_bytes},
+            "homenode_kv_calls_waiting": {"": self._turns.waiting},
+        }
+        for name, values in found.items():
+            text, label = LEVELS[name]
+            gauge = GaugeMetricFamily(name, text, labels=[label] if label else [])
+            for value, level in values.items():
+                gauge.add_metric([value] if label else [], float(level))
+            yield gauge
+        text, label = LEVELS["homenode_kv_pool_events"]
+        events = CounterMetricFamily("homenode_kv_pool_events", text, labels=[label])
+        for event in ("lost", "refused", "broken"):
+            events.add_metric([event], float(getattr(counters, event)))
+        events.add_metric(["reloaded"], float(sum(counters.reloaded.values())))
+        events.add_metric(["demoted"], float(sum(counters.demoted.values())))
+        yield events
 
 
 def _weakest(use: Use) -> str:

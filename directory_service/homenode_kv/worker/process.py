@@ -119,7 +119,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             told.append(placement.told)
             loop = asyncio.get_running_loop()
             worker.keeper.anchors.on_change = lambda *told: _soon(loop, partial(placement.anchor, *told))
-            worker.keeper.on_round = lambda *told: _soon(loop, partial(placement.round, *told))
+            worker.keeper.rounds.on_change = lambda *told: _soon(loop, partial(placement.round, *told))
             await _run(
                 settings,
                 worker,
@@ -190,9 +190,9 @@ async def _worker(
         loaded.fingerprint,
         salt,
         told,
+        Pool(Pages(sheets, max(1, settings.mirror_bytes // sheets.block_bytes), loaded.engine.device)),
         settings=planner.Settings(error_max=settings.error_max),
         isolated=loaded.isolated,
-        sheets=Pool(Pages(sheets, max(1, settings.mirror_bytes // sheets.block_bytes), loaded.engine.device)),
     )
     turns = Turns(settings.waiting_max)
     coherence = Coherence(hn, keeper, turns, loaded.tokenizer)

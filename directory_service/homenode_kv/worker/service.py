@@ -152,7 +152,7 @@ class Service(rpc.KvTierServiceServicer):
     async def _materialize(self, request: pb.MaterializeRequest) -> pb.MaterializeResponse:
         worker = self._worker
         self._check("", request.epoch)
-        found = await worker.turns.run(lambda: worker.keeper.materialize(request.round_id, request.member))
+        found = await worker.turns.run(lambda: worker.keeper.rounds.materialize(request.round_id, request.member))
         if found is None:
             raise Refused(t.ERROR_REASON_NOT_FOUND, "this worker keeps no such member of a round")
         return pb.MaterializeResponse(tokens=found[0], bytes=found[1])

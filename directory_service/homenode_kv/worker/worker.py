@@ -50,7 +50,7 @@ class Worker:
             token_flops=self.loaded.token_flops,
             device=str(self.engine.device),
         )
-        self.metrics.watch(self.keeper)
+        self.metrics.watch(self.keeper, self.turns)
         self.rounds = RoundCalls(self)
 
     @property
@@ -84,7 +84,7 @@ class Worker:
         """How busy it is."""
         pool, turns = self.keeper.pool, self.turns
         prefill_ms = pool.costs.predict(_RATE_TOKENS)
-        levels = self.keeper.levels()
+        standing = self.keeper.rounds.standing()
         return pb.WorkerLoad(
             queued=turns.waiting,
             running=turns.running,
@@ -97,9 +97,9 @@ class Worker:
             tiers=[
                 pb.TierBytes(tier=TIERS[tier], bytes=pool.bytes(tier), bytes_max=pool.bytes_max(tier)) for tier in Tier
             ],
-            masters=levels.standing.masters,
-            mirrors=levels.standing.mirrors,
-            anchors=levels.anchors,
+            masters=standing.masters,
+            mirrors=standing.mirrors,
+            anchors=self.keeper.anchor_count,
             draining=self.draining,
         )
 

@@ -15,6 +15,8 @@ DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 DASHBOARDS = DEPLOY / "grafana" / "dashboards"
 PROMETHEUS = DEPLOY / "prometheus"
 ALERTMANAGER = DEPLOY / "alertmanager" / "alertmanager.yml"
+#: The dashboard that is about workers of the KV tier and no directories.
+KV = "kv"
 RUNBOOK = DEPLOY / "runbook.md"
 
 
@@ -45,9 +47,11 @@ class Expression:
 
 
 def expressions() -> list[Expression]:
-    """Every expression of every dashboard, annotations included, and of every rule."""
+    """Every expression of every dashboard of directories, annotations included, and of every rule."""
     found = []
     for name, board in boards().items():
+        if name == KV:
+            continue
         for panel in panels(board):
             found += [Expression(f"{name}: {panel['title']}", target["expr"]) for target in panel["targets"]]
         found += [Expression(f"{name}: {note['name']}", note["expr"]) for note in board["annotations"]["list"]]
@@ -56,9 +60,18 @@ def expressions() -> list[Expression]:
     return found
 
 
+def kv_expressions() -> list[Expression]:
+    """Every expression of the workers' dashboard."""
+    return [
+        Expression(f"{KV}: {panel['title']}", target["expr"])
+        for panel in panels(boards()[KV])
+        for target in panel["targets"]
+    ]
+
+
 def filled(text: str, *, lately: str = "20s", whole: str = "60s") -> str:
     """An expression with its dashboard's variables as Grafana fills them in."""
-    values = {"$job": "homenode", "$instance": ".*", "$__rate_interval": lately, "$__range": whole}
+    values = {"$job": "homenode", "$instance": ".*", "$worker": ".*", "$__rate_interval": lately, "$__range": whole}
     for variable, value in values.items():
         text = text.replace(variable, value)
     return text

@@ -13,8 +13,18 @@ import yaml
 
 from deploy.grafana.generate.__main__ import files
 from homenode_directory.telemetry.catalog import COUNTERS, GAUGES, HISTOGRAMS
+from homenode_kv.worker.metrics import LEVELS, Metrics
 from tests.deploy.dashboards.grafana_model import problems
-from tests.deploy.dashboards.places import DASHBOARDS, DEPLOY, boards, expressions, panels, rules
+from tests.deploy.dashboards.places import (
+    DASHBOARDS,
+    DEPLOY,
+    KV,
+    boards,
+    expressions,
+    kv_expressions,
+    panels,
+    rules,
+)
 
 EACH = pytest.mark.parametrize("name", sorted(boards()))
 
@@ -71,7 +81,7 @@ def test_a_panel_explains_itself(name: str) -> None:
         assert defaults.get("unit") or panel["options"]["yAxis"]["unit"], panel["title"]
         for target in panel["targets"]:
             assert target["datasource"]["uid"] == "${datasource}"
-            assert "$job" in target["expr"] or "ALERTS" in target["expr"], panel["title"]
+            assert "$job" in target["expr"] or name == KV or "ALERTS" in target["expr"], panel["title"]
             if panel["type"] == "timeseries" and len(panel["targets"]) > 1:
                 assert target["legendFormat"] != "__auto", panel["title"]
 
@@ -94,10 +104,22 @@ def test_metrics_and_panels_know_each_other() -> None:
     there = {name + ending for ending, kind in kinds.items() for name in kind} | {"homenode_build_info"}
     named = {name for one in expressions() for name in re.findall(r"\bhomenode_\w+", one.text)}
     assert named <= there, "expressions over metrics that no server has"
+    named |= {name for one in kv_expressions() for name in re.findall(r"\bhomenode_\w+", one.text)}
     unseen = {
         name for kind in (COUNTERS, GAUGES, HISTOGRAMS) for name in kind if not any(name in text for text in named)
     }
     assert unseen == set(), "metrics that nobody sees"
+
+
+def test_metrics_of_workers_and_panels_know_each_other() -> None:
+    there = {sample.name for metric in Metrics().registry.collect() for sample in metric.samples}
+    kinds = {metric.name: metric.type for metric in Metrics().registry.collect()}
+    there |= {name + "_bucket" for name, kind in kinds.items() if kind == "histogram"} | set(LEVELS)
+    there |= {"homenode_kv_pool_events_total"} | set(GAUGES) | {f"{name}_total" for name in COUNTERS}
+    named = {name for one in kv_expressions() for name in re.findall(r"\bhomenode_\w+", one.text)}
+    assert named <= there | {name + "_total" for name in kinds}, "expressions over metrics that no worker has"
+    unseen = {name for name in (*kinds, *LEVELS) if not any(name in text for text in named)}
+    assert unseen <= {"homenode_kv_output_tokens", "homenode_kv_anchor_bytes"}, "metrics that nobody sees"
 
 
 def test_latencies_lead_to_traces() -> None:
@@ -114,7 +136,8 @@ def test_dashboards_lead_to_each_other_and_keep_what_is_looked_at(name: str) -> 
     board = boards()[name]
     (link,) = board["links"]
     assert link["includeVars"] and link["keepTime"] and set(link["tags"]) <= set(board["tags"])
-    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "job", "instance"]
+    variables = [variable["name"] for variable in board["templating"]["list"]]
+    assert variables == (["datasource", "worker"] if name == KV else ["datasource", "job", "instance"])
     sources = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/homenode.yml").read_text())["datasources"]
     assert board["templating"]["list"][0]["current"]["value"] in {source["uid"] for source in sources}
 

@@ -9,6 +9,7 @@ import torch
 
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine
+from homenode_kv.families import sheet_geometry
 from homenode_kv.ident import Version
 from homenode_kv.pages import Pages
 from homenode_kv.planner import Demand
@@ -34,7 +35,8 @@ def made(blocks: int = 64) -> tuple[Keeper, list[Holding]]:
     told: list[Holding] = []
     own = engine()
     pool = Pool(Pages(own.geometry, blocks, own.device))
-    return Keeper(own, pool, "f" * 64, b"salt", told.append), told
+    sheets = Pool(Pages(sheet_geometry(own.geometry), blocks, own.device))
+    return Keeper(own, pool, "f" * 64, b"salt", told.append, sheets), told
 
 
 def held(keeper: Keeper) -> None:
