@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -60,7 +60,10 @@ class Settings:
         anchors_max: V, of a slot.
         window: of a full slot the least used among so many oldest goes.
         top_p: anchors beyond this sum of weights, nearest first, are left out.
-        tau: of the softmax over relative distances. The paper's 1.0 is for raw distances, which are some tens.
+        tau: of the weights' softmax over relative distances. The paper's 1.0 is for raw distances, which are some tens.
+        gate_tau: of the gate's, sharper: whether some anchors are nearer than others must show before it is trusted.
+        compared: of longer segments about so many tokens, evenly spread, are compared: matching 32K tokens costs no
+            more than 1K.
         bytes_max: of all anchors; slots that were not used for longest go.
     """
 
@@ -69,11 +72,15 @@ class Settings:
     window: int = 5
     top_p: float = 0.9
     tau: float = 0.1
+    gate_tau: float = 0.01
+    compared: int = 512
     bytes_max: int = 256 << 20
 
     def __post_init__(self) -> None:
-        if self.gamma < 0 or self.anchors_max < 1 or self.window < 1 or not 0 < self.top_p <= 1 or self.tau <= 0:
-            raise ValueError("γ is at least 0, V and the window at least 1, top-p above 0 and at most 1, τ above 0")
+        if self.gamma < 0 or min(self.anchors_max, self.window, self.compared) < 1 or not 0 < self.top_p <= 1:
+            raise ValueError("γ is at least 0, V, the window and what is compared at least 1, top-p above 0, at most 1")
+        if min(self.tau, self.gate_tau) <= 0:
+            raise ValueError("τ is above 0")
 
 
 @dataclass(eq=False, slots=True)
@@ -84,14 +91,14 @@ class Anchor:
         base: [L-1, 2, T, Hkv, d], canonical.
         offset: real - base, canonical.
         follow: the same difference for the fixed text after the placeholder; None where none was given.
-        version: digest of the artifact version whose content this is; "" for none.
+        versions: digests of the artifact versions that it comes from: its own, and those before it in the prompt.
     """
 
     name: str
     base: Tensor
     offset: Tensor
     follow: Tensor | None
-    version: str
+    versions: frozenset[str]
     uses: int = 0
 
     @property
@@ -184,7 +191,7 @@ class Anchors:
         start: int,
         follow: tuple[Tensor, Tensor, int] | None = None,
         *,
-        version: str = "",
+        versions: Iterable[str] = (),
     ) -> str:
         """A dense pass becomes an anchor; its name.
 
@@ -192,12 +199,12 @@ class Anchors:
             base: canonical KV of the segment, computed alone. Kept as it is: do not change it.
             real: its KV in the prompt, first token at `start`.
             follow: the same three of the fixed text after it.
-            version: digest of the artifact version; `drop_version` forgets what came from it.
+            versions: digests of the artifact versions in it and before it; `drop_version` forgets what came from them.
         """
         offset = self._offset(base, real, start)
         after = None if follow is None else self._offset(*follow)
         self._made += 1
-        anchor = Anchor(f"{slot.digest[:16]}-{self._made}", base[1:], offset, after, version)
+        anchor = Anchor(f"{slot.digest[:16]}-{self._made}", base[1:], offset, after, frozenset(versions))
         kept = self._slots.setdefault(slot.digest, _Kept())
         self._slots.move_to_end(slot.digest)
         if len(kept.anchors) >= self.settings.anchors_max:
@@ -219,8 +226,9 @@ class Anchors:
         if not eligible:
             return _closed(float("inf"), 0.0, 0.0, 0)
         self._slots.move_to_end(slot.digest)
-        distances = torch.stack([_distances(base[1:], anchor.base[:, :, :tokens]) for anchor in eligible])  # [A, 2]
-        shares = torch.softmax(-distances[:, VALUES] / self.settings.tau, dim=0).double()
+        spread = slice(0, tokens, max(1, tokens // self.settings.compared))
+        distances = _distances(base[1:, :, spread], [anchor.base[:, :, spread] for anchor in eligible])
+        shares = torch.softmax(-distances[:, VALUES].double() / self.settings.gate_tau, dim=0)
         entropy = float(-(shares * shares.clamp_min(1e-300).log2()).sum())
         limit = self.settings.gamma * math.log2(len(eligible))
         nearest = float(distances[:, VALUES].min())
@@ -256,7 +264,10 @@ class Anchors:
     def drop_version(self, version: str) -> int:
         """Forgets what came from an artifact version; how many."""
         gone = [
-            (slot, anchor) for slot, kept in self._slots.items() for anchor in kept.anchors if anchor.version == version
+            (slot, anchor)
+            for slot, kept in self._slots.items()
+            for anchor in kept.anchors
+            if version in anchor.versions
         ]
         for slot, anchor in gone:
             self._evict(slot, anchor)
@@ -290,14 +301,11 @@ def _closed(distance: float, entropy: float, limit: float, eligible: int) -> Gat
     return Gate(nothing, nothing, (), distance, entropy, limit, eligible)
 
 
-def _distances(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Relative distances of keys and of values, [2]; one number a layer, their root mean square."""
-    parts = []
-    for part in (KEYS, VALUES):
-        a, b = ours[:, part], theirs[:, part]
-        off = (a - b).float().norm() / a.float().norm().clamp_min(1e-12)
-        parts.append(off)
-    return torch.stack(parts)
+def _distances(ours: Tensor, theirs: list[Tensor]) -> Tensor:
+    """Relative distances to each of them, of keys and of values, over all layers: [A, 2]."""
+    ours = ours.float()
+    size = ours.square().sum(dim=(0, 2, 3, 4)).clamp_min(1e-24)
+    return torch.stack([((other - ours).square_().sum(dim=(0, 2, 3, 4)) / size).sqrt() for other in theirs])
 
 
 def _top(weights: Tensor, top_p: float) -> Tensor:

@@ -11,42 +11,24 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from homenode_kv.anchors import Anchors, Gate, Slot
+from homenode_kv.anchors import Anchors, Slot
 from homenode_kv.engine import Engine, Forward
 from homenode_kv.errors import InvalidTokens, OutOfMemory, PromptTooLong
 from homenode_kv.ident import digest, token_hash
 from homenode_kv.layout import KEYS
 from homenode_kv.ledger import BLOCK_TOKENS
-from homenode_kv.parts import Composed, Part, Use
+from homenode_kv.parts import Composed, Part, Piece, Use
 from homenode_kv.planner import Demand, PartFacts, Plan, Planner, Rates, Settings, Way
 from homenode_kv.provenance import EXACT, EXACT_BY_MASK, Kind, approximate
 from homenode_kv.segments import Found, Prefix, Segments
 
 NS_PER_MS = 1_000_000
-
-
-@dataclass(slots=True)
-class _Piece:
-    """A part, and what is known of it while a prompt is composed."""
-
-    part: Part
-    start: int
-    slot: Slot
-    done: int = 0  # tokens that the exact beginning covers
-    found: Found | None = None
-    base: Tensor | None = None  # canonical
-    gate: Gate | None = None
-    leader: _Piece | None = None  # of fixed text: the artifact right before it, whose anchors correct both
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.part.tokens)
 
 
 class Composer:
@@ -117,21 +99,21 @@ class Composer:
 
     # --- what is known ---
 
-    def _pieces(self, parts: Sequence[Part], consumer: str, template: str) -> list[_Piece]:
+    def _pieces(self, parts: Sequence[Part], consumer: str, template: str) -> list[Piece]:
         starts = accumulate((len(part.tokens) for part in parts), initial=0)
         before, pieces = [template.encode()], []
         for at, (part, start) in enumerate(zip(parts, starts, strict=False)):
             named = template or digest(before, person=b"template")
             after = parts[at + 1] if at + 1 < len(parts) and parts[at + 1].is_fixed else None
             place = f"{at}" if after is None or after.key is None else f"{at} {after.key.tokens}"
-            pieces.append(_Piece(part, start, Slot(self._fingerprint, named, place, consumer)))
+            pieces.append(Piece(part, start, Slot(self._fingerprint, named, place, consumer)))
             before.append(b"artifact" if part.is_artifact else token_hash(part.tokens).encode())
         for placeholder, piece in zip(pieces, pieces[1:], strict=False):
             if placeholder.part.is_artifact and piece.part.is_fixed:
                 piece.leader = placeholder
         return pieces
 
-    def _beginning(self, pieces: list[_Piece], tokens: list[int], salt: bytes) -> tuple[int, Tensor | None]:
+    def _beginning(self, pieces: list[Piece], tokens: list[int], salt: bytes) -> tuple[int, Tensor | None]:
         """The longest beginning of which exact KV is kept and worth loading; one token at least is left to compute.
 
         Of a model with isolated segments only within the first part: beyond it a plain pass and a masked one differ.
@@ -153,7 +135,7 @@ class Composer:
                 return count, kv
         return 0, None
 
-    def _look(self, pieces: list[_Piece], done: int, demand: Demand) -> None:
+    def _look(self, pieces: list[Piece], done: int, demand: Demand) -> None:
         """Bases of what the beginning does not cover, and whether anchors are near. Bases are read to be compared."""
         for piece in pieces:
             key = piece.part.key
@@ -170,7 +152,7 @@ class Composer:
                 if (base := self._base(piece)) is not None:
                     piece.gate = self._anchors.gate(piece.slot, base)
 
-    def _facts(self, piece: _Piece) -> PartFacts:
+    def _facts(self, piece: Piece) -> PartFacts:
         usable = piece.found is not None and piece.found.choice.reload
         return PartFacts(
             tokens=len(piece.part.tokens),
@@ -180,7 +162,7 @@ class Composer:
             anchored=piece.gate is not None and piece.gate.shareable,
         )
 
-    def _base(self, piece: _Piece) -> Tensor | None:
+    def _base(self, piece: Piece) -> Tensor | None:
         if piece.base is None and piece.found is not None:
             piece.base = self._load(piece.found, piece.found.tokens)
         return piece.base
@@ -194,7 +176,7 @@ class Composer:
 
     # --- ways ---
 
-    def _dense(self, pieces: list[_Piece], tokens: list[int], past: Tensor | None, plan: Plan) -> Composed:
+    def _dense(self, pieces: list[Piece], tokens: list[int], past: Tensor | None, plan: Plan) -> Composed:
         done = 0 if past is None else past.shape[2]
         began_ns = time.monotonic_ns()
         forward = self._engine.prefill(tokens[done:], past)
@@ -205,14 +187,18 @@ class Composer:
         ways = tuple(Way.EXACT if use.tokens and not use.dense else Way.DENSE for use in uses)
         return Composed(forward, tuple(uses), Use.sum(uses), ways, EXACT, 0.0, math.nan, plan, ())
 
-    def _observe(self, pieces: list[_Piece], kv: Tensor, plan: Plan) -> None:
+    def _observe(self, pieces: list[Piece], kv: Tensor, plan: Plan) -> None:
         """A plain pass becomes an anchor of each artifact in it that has a base, with the fixed text after it.
 
         Where anchors were near none is added, unless they were tried and the check layer found them off.
         """
         assert self._anchors is not None
+        versions: list[str] = []  # what a segment sees, its offset comes from as well
         for at, (piece, way) in enumerate(zip(pieces, plan.ways, strict=True)):
-            if piece.part.key is None or not piece.part.is_artifact or not piece.start:
+            if piece.part.key is None or not piece.part.is_artifact:
+                continue
+            versions.append(piece.part.key.version_digest)
+            if not piece.start:
                 continue
             if (base := self._base(piece)) is None:
                 continue
@@ -223,10 +209,9 @@ class Composer:
             if after is not None and after.leader is piece and (fixed := self._base(after)) is not None:
                 follow = fixed, kv[:, :, after.start : after.end], after.start
             real = kv[:, :, piece.start : piece.end]
-            version = piece.part.key.version_digest
-            self._anchors.observe(piece.slot, base, real, piece.start, follow, version=version)
+            self._anchors.observe(piece.slot, base, real, piece.start, follow, versions=versions)
 
-    def _masked(self, pieces: list[_Piece], tokens: list[int], past: Tensor | None, plan: Plan) -> Composed | None:
+    def _masked(self, pieces: list[Piece], tokens: list[int], past: Tensor | None, plan: Plan) -> Composed | None:
         """Segments as they are; what is not kept is computed under the mask that the model was trained with."""
         placed = self._place(pieces, tokens, past, plan.ways)
         if placed is None:
@@ -244,7 +229,7 @@ class Composer:
         return Composed(forward, tuple(uses), Use.sum(uses), plan.ways, EXACT_BY_MASK, 0.0, math.nan, plan, ())
 
     def _reused(
-        self, pieces: list[_Piece], tokens: list[int], past: Tensor | None, plan: Plan, error_max: float
+        self, pieces: list[Piece], tokens: list[int], past: Tensor | None, plan: Plan, error_max: float
     ) -> Composed | None:
         """Place, check, repair; None where a plain prefill is better."""
         placed = self._place(pieces, tokens, past, plan.ways)
@@ -276,7 +261,7 @@ class Composer:
         return Composed(forward, tuple(uses), Use.sum(uses), plan.ways, provenance, plan.error, measured, plan, ())
 
     def _place(
-        self, pieces: list[_Piece], tokens: list[int], past: Tensor | None, ways: Sequence[Way]
+        self, pieces: list[Piece], tokens: list[int], past: Tensor | None, ways: Sequence[Way]
     ) -> tuple[Tensor, Tensor] | None:
         """The prompt's KV as far as it is kept, and which tokens that is; one rotation. None: a base went meanwhile."""
         began_ns = time.monotonic_ns()
@@ -310,7 +295,7 @@ class Composer:
     # --- books ---
 
     def _saw(
-        self, piece: _Piece, way: Way, error_max: float, off: Tensor, reused: Tensor, stays: Tensor, given_up: bool
+        self, piece: Piece, way: Way, error_max: float, off: Tensor, reused: Tensor, stays: Tensor, given_up: bool
     ) -> None:
         here = slice(piece.start, piece.end)
         total = int(reused[here].sum())
@@ -320,7 +305,7 @@ class Composer:
             refreshed = 1 - int(kept.sum()) / total
             self.planner.places.saw(piece.slot.digest, way, error_max, error, max(refreshed, float(given_up)))
 
-    def _use(self, piece: _Piece, way: Way, kept: Tensor, reused: Tensor | None) -> Use:
+    def _use(self, piece: Piece, way: Way, kept: Tensor, reused: Tensor | None) -> Use:
         total = len(piece.part.tokens)
         stayed = int(kept[piece.start + piece.done : piece.end].sum())
         if way is Way.MASKED:
@@ -335,7 +320,7 @@ class Composer:
         return (time.monotonic_ns() - began_ns) / NS_PER_MS
 
 
-def _dirty_blocks(pieces: list[_Piece], off: Tensor, reused: Tensor, error_max: float) -> Tensor:
+def _dirty_blocks(pieces: list[Piece], off: Tensor, reused: Tensor, error_max: float) -> Tensor:
     """Tokens of those blocks of 32, counted from each part's beginning, in which a reused token is too far off.
 
     One token of a block may be all in it that other text changes, and all that matters: a mean would hide it.

@@ -148,6 +148,7 @@ class Engine:
         *,
         last: int = 1,
         visible: Tensor | None = None,
+        moved: Tensor | None = None,
     ) -> Forward:
         """KV of a whole prompt in which `positions` are computed afresh, over what `kv` says of the others.
 
@@ -157,6 +158,8 @@ class Engine:
             positions: in rising order; with the last position the logits are those of the next token.
             visible: [n, T] of bool: what each position may see besides what is not before it; a mask of isolated
                 segments. None: everything.
+            moved: [n] of int: how far from its place in the prompt each position counts; so several endings, of which
+                `visible` lets each see itself, all come right after the same beginning.
         """
         total = self.geometry.check(kv)
         if total != len(tokens):
@@ -167,7 +170,8 @@ class Engine:
         ids = self._ids(tokens, 0)
         slots = Slots(self.geometry, total, self.device, kv)
         where = torch.tensor(chosen, device=self.device)
-        logits = self._pass(slots, ids[:, where], where, total, last=last, visible=visible)
+        shift = 0 if moved is None else moved.to(self.device)
+        logits = self._pass(slots, ids[:, where], where, total, last=last, visible=visible, shift=shift)
         return Forward(slots.kv(total), logits)
 
     def refresh_group(
@@ -257,7 +261,7 @@ class Engine:
         last: int = 1,
         plain: bool = False,
         visible: Tensor | None = None,
-        shift: int = 0,
+        shift: int | Tensor = 0,
     ) -> Tensor:
         """Computes `ids` [1, n] into the slots `where` [n], at positions `where` + `shift`. Logits of the last `last`.
 

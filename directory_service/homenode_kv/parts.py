@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from torch import Tensor
+
+from homenode_kv.anchors import Gate, Slot
 from homenode_kv.engine import Forward
 from homenode_kv.ident import SegmentKey
 from homenode_kv.planner import Plan, Way
 from homenode_kv.provenance import Provenance
+from homenode_kv.segments import Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +80,22 @@ class Composed:
     measured: float
     plan: Plan
     missing: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Piece:
+    """A part at its place, and what is known of it while a prompt is composed."""
+
+    part: Part
+    start: int
+    slot: Slot
+    done: int = 0  # tokens that the exact beginning covers
+    found: Found | None = None
+    base: Tensor | None = None  # canonical
+    gate: Gate | None = None
+    leader: Piece | None = None  # of fixed text: the artifact right before it, whose anchors correct both
+
+    @property
+    def end(self) -> int:
+        """Where the next begins."""
+        return self.start + len(self.part.tokens)

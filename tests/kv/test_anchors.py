@@ -39,7 +39,7 @@ def within(text: list[int], lead: list[int] = LEAD) -> Tensor:
     return engine().prefill(lead + text).kv[:, :, len(lead) :]
 
 
-def observed(anchors: Anchors, text: list[int], lead: list[int] = LEAD, **more: str) -> str:
+def observed(anchors: Anchors, text: list[int], lead: list[int] = LEAD, **more: list[str]) -> str:
     return anchors.observe(SLOT, alone(text), within(text, lead), len(lead), **more)
 
 
@@ -118,7 +118,10 @@ def test_gamma_0_shares_nothing_and_gamma_1_everything() -> None:
     assert gate.shareable and gate.entropy <= gate.limit == 2.0
     anchors.settings = Settings(gamma=0.3)
     assert anchors.gate(SLOT, near).shareable, "one near anchor among far ones"
-    assert not anchors.gate(SLOT, alone(segment(9))).shareable, "all are as far"
+    alike = made(Settings(gamma=0.3))
+    for _ in range(4):
+        observed(alike, segment(2))
+    assert not alike.gate(SLOT, alone(segment(9))).shareable, "all are as far"
 
 
 def test_the_least_used_of_the_oldest_goes_when_a_slot_is_full() -> None:
@@ -148,10 +151,22 @@ def test_anchors_keep_to_their_bytes_and_the_slot_unused_for_longest_goes() -> N
     assert anchors.bytes == one.bytes * 3
 
 
+def test_of_long_segments_a_spread_of_tokens_is_compared() -> None:
+    texts = [segment(1, count=200), segment(2, count=200), [*segment(1, count=100), *segment(3, count=100)]]
+    whole, spread = made(), made(Settings(gamma=1.0, compared=20))
+    for anchors in (whole, spread):
+        for text in texts[1:]:
+            observed(anchors, text)
+    full, part = (anchors.gate(SLOT, alone(texts[0])) for anchors in (whole, spread))
+    assert full.distance == pytest.approx(part.distance, rel=0.1), "half of the third text is the first"
+    observed(spread, texts[0])
+    assert spread.gate(SLOT, alone(texts[0])).distance == 0.0
+
+
 def test_anchors_of_a_superseded_version_are_forgotten() -> None:
     anchors = made()
-    observed(anchors, segment(1), version="v1")
-    observed(anchors, segment(2), version="v2")
+    observed(anchors, segment(1), versions=["v1"])
+    observed(anchors, segment(2), versions=["v0", "v2"])
     assert anchors.drop_version("v1") == 1
     assert len(anchors) == 1 and anchors.drop_version("v1") == 0
     assert anchors.drop_version("v2") == 1 and anchors.bytes == 0
@@ -179,10 +194,21 @@ def test_bf16_estimates_have_the_models_dtype() -> None:
     assert torch.equal(estimated[0], base[0]), "layer 0 is left as it is"
 
 
-@pytest.mark.parametrize("wrong", [{"gamma": -0.1}, {"anchors_max": 0}, {"window": 0}, {"top_p": 0.0}, {"tau": 0.0}])
-def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gamma": -0.1},
+        {"anchors_max": 0},
+        {"window": 0},
+        {"top_p": 0.0},
+        {"tau": 0.0},
+        {"gate_tau": 0.0},
+        {"compared": 0},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        Settings(**{name: value})  # type: ignore[arg-type]
 
 
 def test_gamma_is_the_greatest_whose_mean_error_is_allowed() -> None:
@@ -208,4 +234,4 @@ def test_gamma_is_the_greatest_whose_mean_error_is_allowed() -> None:
     assert 0 < gamma < 1 and 0 < len(passed) < len(everything)
     assert sum(passed) / len(passed) <= error_max < sum(everything) / len(everything)
     assert calibrate(made(), samples, 0.0) == 0.0
-    assert calibrate(made(), samples, 10.0) >= max(gamma, 0.9)
+    assert calibrate(made(), samples, 10.0) > gamma

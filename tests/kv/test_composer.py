@@ -202,6 +202,15 @@ def test_plain_passes_become_anchors_and_near_ones_correct_the_next_segment() ->
     assert len(worker.anchors) == 0, "all of the same version"
 
 
+def test_an_anchor_goes_with_any_version_before_it_in_the_prompt() -> None:
+    worker = Worker(gamma=1.0)
+    assert worker.anchors is not None
+    worker.keep(SECOND, "notes")
+    worker.compose(exact=True)
+    assert len(worker.anchors) == 1, "of the notes, which were computed after the plan"
+    assert worker.anchors.drop_version(key(FIRST).version_digest) == 1
+
+
 def test_fixed_text_after_an_artifact_is_corrected_by_the_same_anchors() -> None:
     worker, fixed = Worker(error_max=50.0, gamma=1.0), tokens(40, seed=60)
     assert worker.anchors is not None

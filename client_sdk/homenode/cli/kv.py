@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from homenode.cli import kv_serve, kv_train
+from homenode.cli import kv_bench, kv_serve, kv_train
 from homenode.cli.session import Commands
 
 
@@ -15,3 +15,4 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     group = kv.add_subparsers(dest="kv_command", metavar="COMMAND", required=True)
     kv_serve.add(group, common)
     kv_train.add(group, common)
+    kv_bench.add(group, common)

@@ -49,6 +49,8 @@ def train_demo(args: argparse.Namespace, tell: Callable[[str], None]) -> dict[st
         tell(f"stopped at step {run.step} of {plan.steps}; the same command goes on")
         return None
     card = make_card(run, tell) | {"command": command_line(args)}
+    if plan.isolated:  # what the planner looks for: such a model may reuse segments as they are
+        run.model.config.homenode_segments = "isolated"
     save_model(run.model, out, card)
     checkpoint.unlink(missing_ok=True)
     return card

@@ -19,6 +19,8 @@ from homenode_kv.demo.tokenizer import END_ID, PAD_ID, VOCABULARY
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the model that comes with the package."""
+ISOLATED = Path(__file__).parent / "isolated"
+"""The folder of the one that was trained further with segments that do not see each other."""
 CARD = "card.json"
 LONGEST_CONTEXT = 16_384
 
@@ -107,6 +109,7 @@ def load_model(folder: Path = WEIGHTS) -> LlamaForCausalLM:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ModelFilesError(f"{folder} holds no {name}; `homenode kv train-demo --out FOLDER` makes one")
+    logging.disable_progress_bar()
     model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     if model.config.vocab_size != VOCABULARY:
         raise ModelFilesError(f"{folder} is for a vocabulary of {model.config.vocab_size}, not {VOCABULARY}")

@@ -24,8 +24,8 @@ _SHELF = len(KEYS) // _SHELVES  # keys of a shelf: facts and, last, the pointer
 _VARIANTS = 4
 
 
-def make_round(task: str, seed: int, shape: Shape | None = None) -> tuple[Example, ...]:
-    """A round: the prompts of `shape.agents` agents, with the same blocks under private prefixes of their own.
+def make_round(task: str, seed: int, shape: Shape | None = None, members: int | None = None) -> tuple[Example, ...]:
+    """A round: the prompts of `members` (`shape.agents`) agents, the same blocks under private prefixes of their own.
 
     Raises TaskError for an unknown task or a segment length that the facts do not fit in.
     """
@@ -33,7 +33,7 @@ def make_round(task: str, seed: int, shape: Shape | None = None) -> tuple[Exampl
     if build is None:
         raise TaskError(f"task is one of {', '.join(TASKS)}, not {task!r}")
     shape = shape or Shape()
-    return tuple(build(random.Random(f"{task}:{seed}"), shape, shape.agents))
+    return tuple(build(random.Random(f"{task}:{seed}"), shape, shape.agents if members is None else members))
 
 
 def make_example(task: str, seed: int, shape: Shape | None = None) -> Example:

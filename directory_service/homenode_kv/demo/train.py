@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +88,23 @@ def advance(run: Run) -> float:
     progress = run.plan.begin + (1 - run.plan.begin) * run.step / run.plan.steps
     drawn = rows_of_step(rng, progress)
     batch = make_batch(drawn.rows, skips=rng, most_skipped=drawn.most_skipped)
-    answers, names = logits_and_names(run.model, batch, _mask(batch, rng, run.plan.isolated))
-    loss = functional.cross_entropy(answers, _targets(batch))
-    named = batch.named[batch.named != PAD_ID]
+    rows = torch.tensor([rng.random() < run.plan.isolated for _ in drawn.rows])
+    # What a segment that sees nothing else cannot know, it need not name.
+    batch = replace(batch, named=batch.named.masked_fill(rows[:, None], PAD_ID))
+    answers, names = logits_and_names(run.model, batch, batch.isolated_mask(rows) if run.plan.isolated else None)
+    loss = answered = functional.cross_entropy(answers, _targets(batch))
+    if len(named := batch.named[batch.named != PAD_ID]):
+        loss = loss + NAMES * functional.cross_entropy(names, named)
     for group in run.optimizer.param_groups:
         group["lr"] = rate_at(run.plan, run.step)
     run.optimizer.zero_grad(set_to_none=True)
-    (loss + NAMES * functional.cross_entropy(names, named)).backward()
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
     run.optimizer.step()
     run.step += 1
     run.seconds += time.perf_counter() - began
     run.cpu_seconds += time.process_time() - cpu_began
-    return float(loss.detach())
+    return float(answered.detach())
 
 
 def rate_at(plan: Plan, step: int) -> float:
@@ -109,12 +113,6 @@ def rate_at(plan: Plan, step: int) -> float:
     if step < warm:
         return plan.rate * (step + 1) / warm
     return plan.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm))))
-
-
-def _mask(batch: Batch, rng: random.Random, share: float) -> torch.Tensor | None:
-    if not share:
-        return None
-    return batch.isolated_mask(torch.tensor([rng.random() < share for _ in range(batch.ids.shape[0])]))
 
 
 def _targets(batch: Batch) -> torch.Tensor:

@@ -177,3 +177,4 @@ def test_a_training_that_goes_on_from_a_model_starts_with_its_weights_and_is_tol
     base, more = (load_model(tmp_path / name).state_dict() for name in ("base", "more"))
     moved = max(float((more[name] - base[name]).abs().max()) for name in base)
     assert 0 < moved < 0.05
+    assert load_model(tmp_path / "more").config.homenode_segments == "isolated"

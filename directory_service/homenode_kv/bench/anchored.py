@@ -1,0 +1,178 @@
+"""Reuse by anchors: quality against the share of calls that skip their dense prefill, over γ and over agents.
+
+A call is one agent's prompt in a round. It is reused where the anchors of all its segments are near enough; otherwise
+it is computed densely and its segments become anchors. So anchors come from earlier calls alone, and the calls that
+warm them up count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from homenode_kv.anchors import Anchors, Settings, Slot
+from homenode_kv.bench.cases import Bases, Case, Score
+from homenode_kv.bench.choosing import disagreeing
+from homenode_kv.bench.prompts import Prompt, of_example
+from homenode_kv.bench.rows import Bench, Row, group
+from homenode_kv.calibration import Sample, calibrate
+from homenode_kv.demo.examples import Shape
+from homenode_kv.demo.tasks import TASKS, make_round
+from homenode_kv.engine import Engine
+
+SEEDS_FROM = 1 << 42
+CALIBRATION_FROM = 1 << 43
+GAMMAS = (0.1, 0.3, 0.6, 0.9, 0.97, 0.99, 1.01)
+"""Unrelated segments have nearly the greatest entropy, so what matters lies near 1; above it the gate is open."""
+MANY_ANCHORS = 64
+PAPER_GAMMA = 0.3
+ERRORS_MAX = (0.1, 0.2)
+REPAIR_ERRORS = (0.6, 0.3)
+REPAIR_LAYER = 2
+CORPUS = 7
+BYTES_MAX = 2 << 30
+SEGMENT_TOKENS = 64
+
+
+@dataclass(eq=False)
+class Reuse:
+    """Anchors under one γ, and what came of the calls.
+
+    Attributes:
+        repair: blocks that deviate by more than this on the check layer are computed afresh; 0 for none.
+    """
+
+    anchors: Anchors
+    repair: float = 0.0
+    score: Score = field(default_factory=Score.new)
+    calls: int = 0
+    reused: int = 0
+    tokens: int = 0
+    reused_tokens: int = 0
+
+    def call(self, task: str, agent: int, case: Case, real: Tensor, base: Bases) -> None:
+        """One agent's prompt, whose dense KV is `real`."""
+        parts = placed(task, agent, case.prompt)
+        gates = [self.anchors.gate(slot, base(segment)) for slot, segment, _ in parts]
+        reused = all(gate.shareable for gate in gates)
+        self.calls += 1
+        self.reused += reused
+        self.tokens += sum(len(segment) for _, segment, _ in parts)
+        if not reused:
+            for slot, segment, at in parts:
+                self.anchors.observe(slot, base(segment), real[:, :, at : at + len(segment)], at)
+            self.score.add(case.prompt, case.answer(torch.ones_like(case.blocks, dtype=torch.bool)))
+            return
+        kept = case.kept.clone()
+        for gate, (_, segment, at) in zip(gates, parts, strict=True):
+            estimated = self.anchors.estimate(gate, base(segment))
+            kept[:, :, at : at + len(segment)] = self.anchors.rotation.shift(estimated, at)
+            self.anchors.used(gate)
+        chosen = torch.zeros_like(case.blocks, dtype=torch.bool)
+        if self.repair:
+            chosen = disagreeing(case.deviation(REPAIR_LAYER, kept), case.blocks, self.repair)
+        answered = case.answer(chosen, kept)
+        self.reused_tokens += round(sum(len(segment) for _, segment, _ in parts) * (1 - answered.refreshed))
+        self.score.add(case.prompt, answered)
+
+
+def placed(task: str, agent: int, prompt: Prompt) -> list[tuple[Slot, tuple[int, ...], int]]:
+    """Each segment with the place whose anchors may serve it, and where it starts."""
+    starts = accumulate((len(segment) for segment in prompt.segments), initial=len(prompt.own))
+    return [
+        (Slot("demo", task, str(number), str(agent)), segment, start)
+        for number, (segment, start) in enumerate(zip(prompt.segments, starts, strict=False))
+    ]
+
+
+def calls_of(task: str, seeds: range, shape: Shape) -> Iterator[tuple[int, Prompt]]:
+    """The calls of these rounds in order, each with its agent's number."""
+    for seed in seeds:
+        for agent, example in enumerate(make_round(task, seed, shape)):
+            yield agent, of_example(example)
+
+
+def frontier(engine: Engine, task: str, seeds: range, shape: Shape, ways: Sequence[Reuse]) -> Score:
+    """All calls in all ways; returns the score of dense ones."""
+    dense = Score.new()
+    base = Bases(engine)
+    for agent, prompt in calls_of(task, seeds, shape):
+        case = Case(engine, prompt, base)
+        whole = case.answer(torch.ones_like(case.blocks, dtype=torch.bool))
+        dense.add(prompt, whole)
+        for way in ways:
+            way.call(task, agent, case, whole.kv, base)
+    return dense
+
+
+def gamma_of(engine: Engine, task: str, seeds: range, shape: Shape, error_max: float) -> float:
+    """γ by which estimates err by `error_max` in the mean, on rounds of their own."""
+    base = Bases(engine)
+
+    def samples() -> Iterator[Sample]:
+        for agent, prompt in calls_of(task, seeds, shape):
+            real = engine.prefill(prompt.context).kv
+            for slot, segment, at in placed(task, agent, prompt):
+                yield Sample(slot, base(segment), real[:, :, at : at + len(segment)], at)
+
+    return calibrate(Anchors(engine.geometry, engine.rotation), samples(), error_max)
+
+
+def new(engine: Engine, gamma: float, repair: float = 0.0, anchors_max: int = 20) -> Reuse:
+    """Anchors of no calls."""
+    settings = Settings(gamma=gamma, anchors_max=anchors_max, bytes_max=BYTES_MAX)
+    return Reuse(Anchors(engine.geometry, engine.rotation, settings), repair)
+
+
+def _row(bench: Bench, name: str, way: Reuse, dense: Score, agents: int) -> Row:
+    return bench.row(
+        name,
+        way.reused / max(1, way.calls),
+        "share of calls",
+        way.calls,
+        tokens_reused=way.reused_tokens / max(1, way.tokens),
+        accuracy=way.score.accuracy(),
+        accuracy_dense=dense.accuracy(),
+        gamma=way.anchors.settings.gamma,
+        anchors_max=way.anchors.settings.anchors_max,
+        anchor_bytes=way.anchors.bytes,
+        agents=agents,
+        **way.score.fields(),
+    )
+
+
+@group("anchors")
+def gammas(bench: Bench) -> Iterator[Row]:
+    """Rows `anchors/TASK/…`: the share of calls reused, with accuracy beside it, for each γ."""
+    shape = Shape(agents=5, questions=4, corpus=CORPUS, segment_tokens=SEGMENT_TOKENS)
+    rounds = 4 if bench.quick else 40
+    for task in TASKS:
+        bench.tell(f"anchors: {task}")
+        found = {f"gamma={gamma:g}": new(bench.demo, gamma) for gamma in (GAMMAS[1::5] if bench.quick else GAMMAS)}
+        found[f"gamma={PAPER_GAMMA:g}/V={MANY_ANCHORS}"] = new(bench.demo, PAPER_GAMMA, anchors_max=MANY_ANCHORS)
+        calibration = range(CALIBRATION_FROM, CALIBRATION_FROM + (3 if bench.quick else 12))
+        for error in ERRORS_MAX:
+            gamma = gamma_of(bench.demo, task, calibration, shape, error)
+            found[f"calibrated/error={error:g}"] = new(bench.demo, gamma)
+        for error in REPAIR_ERRORS:
+            found[f"always+repair={error:g}"] = new(bench.demo, GAMMAS[-1], error)
+        dense = frontier(bench.demo, task, range(SEEDS_FROM, SEEDS_FROM + rounds), shape, list(found.values()))
+        for name, way in found.items():
+            yield _row(bench, f"anchors/{task}/{name}", way, dense, shape.agents)
+
+
+@group("agents")
+def over_agents(bench: Bench) -> Iterator[Row]:
+    """Rows `agents/TASK/N`: the share of calls reused where the gate is open as soon as there are two anchors."""
+    rounds = 3 if bench.quick else 20
+    for task in ("bound", "retrieval"):
+        for agents in (2, 10) if bench.quick else (2, 4, 6, 8, 10):
+            bench.tell(f"reuse against agents: {task}, {agents}")
+            shape = Shape(agents=agents, questions=4, corpus=CORPUS, segment_tokens=SEGMENT_TOKENS)
+            way = new(bench.demo, GAMMAS[-1])
+            dense = frontier(bench.demo, task, range(SEEDS_FROM, SEEDS_FROM + rounds), shape, [way])
+            yield _row(bench, f"agents/{task}/{agents}", way, dense, agents)
