@@ -194,18 +194,10 @@ def test_bf16_estimates_have_the_models_dtype() -> None:
     assert torch.equal(estimated[0], base[0]), "layer 0 is left as it is"
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"gamma": -0.1},
-        {"anchors_max": 0},
-        {"window": 0},
-        {"top_p": 0.0},
-        {"tau": 0.0},
-        {"gate_tau": 0.0},
-        {"compared": 0},
-    ],
-)
+WRONG = [("gamma", -0.1), ("anchors_max", 0), ("window", 0), ("top_p", 0.0), ("tau", 0.0), ("gate_tau", 0.0)]
+
+
+@pytest.mark.parametrize(("name", "value"), [*WRONG, ("compared", 0)])
 def test_settings_that_mean_nothing_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError):
         Settings(**{name: value})  # type: ignore[arg-type]
