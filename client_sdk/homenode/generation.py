@@ -24,6 +24,7 @@ from homenode.errors import (
     Overloaded,
     StaleFence,
     Unavailable,
+    Unsupported,
     VersionConflict,
 )
 from homenode.versions import ABSENT, Base, Version
@@ -135,6 +136,8 @@ class Asked:
     temperature: float
     seed: int
     round: str
+    members: Sequence[str]
+    round_wait_ms: int
     stall_s: float
     timeout_s: float
 
@@ -186,6 +189,7 @@ class Generation:
         self._messages: AsyncGenerator[kv.GenerateResponse, None] | None = None
         self._candidate = kv.RouteCandidate()
         self._over = False
+        self._together = bool(asked.members)
 
     # --- for its user -----------------------------------------------------------------------------------------------
 
@@ -274,7 +278,12 @@ class Generation:
             try:
                 await self._call()
                 return
-            except (VersionConflict, NotFound) as refusal:
+            except (VersionConflict, NotFound, Unsupported, InvalidArgument) as refusal:
+                if self._together:  # the round goes without this one, or the worker computes none
+                    self._together = False
+                    continue
+                if not isinstance(refusal, VersionConflict | NotFound):
+                    raise
                 rounds += 1
                 await self._read_on(refusal, rounds)
             except (Unavailable, DeadlineExceeded, StaleFence, Overloaded) as refusal:
@@ -326,14 +335,23 @@ class Generation:
             seed=asked.seed,
             demand=asked.demand,
             consumer=self._homenode.name,
-            round_id=asked.round,
-            member=self._homenode.name if asked.round else "",
+            round_id=asked.round if self._together else "",
+            member=self._homenode.name if self._together else "",
             keep_output=bool(asked.commit_to),
         )
         if self._ids:
             request.parts.append(kv.PromptPart(tokens=kv.TokenIds(ids=self._ids)))
         elif self.text:
             request.parts.append(kv.PromptPart(text=self.text))
+        if self._together:
+            begin = kv.BeginRoundRequest(
+                epoch=self._candidate.worker.epoch,
+                round_id=asked.round,
+                members=asked.members,
+                deadline_ms=asked.round_wait_ms,
+            )
+            address, timeout_s = self._candidate.address, asked.timeout_s
+            await self._workers.unary(address, "BeginRound", begin, kv.BeginRoundResponse, timeout_s)
         messages = self._workers.generate(self._candidate.address, request, asked.stall_s)
         try:
             first = await anext(messages, None)
@@ -467,6 +485,8 @@ class Generates:
         temperature: float = 0.0,
         seed: int = 0,
         round: str = "",
+        members: Sequence[str] = (),
+        round_wait_ms: int = 1_000,
         stall_ms: int = STALL_MS,
         timeout_ms: int | None = None,
     ) -> Generation:
@@ -485,6 +505,8 @@ class Generates:
             max_tokens: most tokens to write; 0: the worker's default.
             temperature, seed: 0 takes the likeliest token each time.
             round: prompts that name the same round share a worker while it has room.
+            members: names of the agents whose prompts of the round are computed together: when all have come, or
+                after `round_wait_ms`. All say the same. What must be exact is computed apart.
             stall_ms: the longest time without a piece.
 
         A worker begins only with versions that are committed then. Where one was superseded meanwhile, keys are read
@@ -501,6 +523,8 @@ class Generates:
         if on_loss not in ("fail", "retry"):
             raise InvalidArgument(f"on_loss is 'fail' or 'retry', not {on_loss!r}")
         homenode = cast("Homenode", self)
+        if members and (not round or homenode.name not in members):
+            raise InvalidArgument(f"a round has a name, and {homenode.name!r} among its members")
         demand = kv.KvDemand(exact=exact, judge=judge)
         if error_max is not None:
             demand.error_max = error_max
@@ -515,6 +539,8 @@ class Generates:
             temperature,
             seed,
             round,
+            tuple(members),
+            round_wait_ms,
             stall_ms / 1_000,
             self._core.timeout_s(timeout_ms),
         )

@@ -13,9 +13,9 @@ from tests.client.conftest import ServerFactory
 EXAMPLES = Path(__file__).resolve().parents[2] / "client_sdk" / "examples"
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, *arguments: str, timeout: float = 60) -> str:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -23,7 +23,7 @@ def run(name: str, *arguments: str) -> str:
 
 
 def test_there_is_a_test_for_every_example() -> None:
-    run_here = {"five_lines.py", "langgraph_plan.py", "mcp_agents.py", "two_agents.py"}
+    run_here = {"five_lines.py", "generate.py", "langgraph_plan.py", "mcp_agents.py", "two_agents.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*run_here, "directory_process.py"}
 
 
@@ -54,3 +54,12 @@ def test_langgraph_plan(short_tmp: Path) -> None:
 def test_mcp_agents() -> None:
     out = run("mcp_agents.py")
     assert "10 edits, 10 there" in out and "is refused: VersionConflict" in out and "tokens instead of" in out
+
+
+@pytest.mark.slow
+def test_generate() -> None:
+    out = run("generate.py", timeout=300)
+    assert out.splitlines()[-1] == "summary.md is at version 1"
+    first, *later = [line for line in out.splitlines() if "computed before" in line]
+    assert ", 0 of them computed before" in first
+    assert len(later) == 2 and ", 0 of them" not in later[0]

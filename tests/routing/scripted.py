@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,6 +31,7 @@ class Script(rpc.KvTierServiceServicer):
     refusals: int = 1_000_000  # how often
     requests: list[kv.GenerateRequest] = field(default_factory=list)
     adopted: list[kv.AdoptOutputRequest] = field(default_factory=list)
+    rounds: list[kv.BeginRoundRequest] = field(default_factory=list)
     server: grpc.aio.Server | None = None
 
     async def Generate(self, request: kv.GenerateRequest, context: Any) -> AsyncIterator[kv.GenerateResponse]:
@@ -56,6 +58,10 @@ class Script(rpc.KvTierServiceServicer):
         )  # fmt: skip
         yield kv.GenerateResponse(report=report)
 
+    async def BeginRound(self, request: kv.BeginRoundRequest, context: Any) -> kv.BeginRoundResponse:
+        self.rounds.append(request)
+        return kv.BeginRoundResponse(deadline_ms=request.deadline_ms)
+
     async def AdoptOutput(self, request: kv.AdoptOutputRequest, context: Any) -> kv.AdoptOutputResponse:
         self.adopted.append(request)
         return kv.AdoptOutputResponse(adopted=True, tokens=3)
@@ -79,15 +85,19 @@ async def refuse(context: Any, reason: int) -> None:
 
 @asynccontextmanager
 async def scripted(
-    stub: rpc.KvRoutingServiceStub, session: str, script: Script, *held: kv.KvStored
+    stub: rpc.KvRoutingServiceStub, session: str, script: Script, *held: kv.KvStored, tls: tuple[str, str] | None = None
 ) -> AsyncIterator[Worker]:
-    """The worker serves, and its stream tells the directory so."""
+    """The worker serves, and its stream tells the directory so; `tls`: files of its certificate and key."""
     script.server = grpc.aio.server()
     rpc.add_KvTierServiceServicer_to_server(script, script.server)
-    port = script.server.add_insecure_port("127.0.0.1:0")
+    if tls is None:
+        port = script.server.add_insecure_port("127.0.0.1:0")
+    else:
+        chain, key = (Path(file).read_bytes() for file in tls)
+        port = script.server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, chain)]))
     await script.server.start()
     worker = Worker(stub, session, script.name)
-    worker.address = f"127.0.0.1:{port}"
+    worker.address = f"127.0.0.1:{port}" if tls is None else f"localhost:{port}"
     try:
         yield await worker.start(*held)
     finally:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+import grpc
 import pytest
 
 import homenode
 from homenode import Key
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
+from homenode_directory.api.server import ApiServer, Listen
+from homenode_directory.config import Settings
 from homenode_directory.kv_routing.model import Load
+from homenode_directory.server import build
 from tests.api.conftest import Served, serve
 from tests.routing.scripted import Script, scripted
 from tests.routing.stream import stored
@@ -151,6 +157,17 @@ async def test_the_only_workers_refusal_is_told_as_it_is(bed: Bed) -> None:
         await bed.hn.generate("another", ["Write"])
 
 
+async def test_a_round_whose_worker_computes_none_is_written_all_the_same(bed: Bed) -> None:
+    script = await bed.worker("w", refusal=t.ERROR_REASON_UNSUPPORTED, refusals=1)
+    together = {"round": "r1", "members": ["agent", "other"], "round_wait_ms": 50}
+    assert (await (await bed.hn.generate("m", ["Write"], **together)).done()).text == "one two three"
+    assert [(asked.round_id, asked.member) for asked in script.requests] == [("r1", "agent"), ("", "")]
+    (begun,) = script.rounds
+    assert (begun.round_id, list(begun.members), begun.deadline_ms) == ("r1", ["agent", "other"], 50)
+    with pytest.raises(homenode.InvalidArgument, match="among its members"):
+        await bed.hn.agent("stranger").generate("m", ["Write"], **together)
+
+
 async def test_no_worker_is_said_at_once(bed: Bed) -> None:
     with pytest.raises(homenode.NoWorker, match="homenode kv serve"):
         async with asyncio.timeout(5):
@@ -208,3 +225,23 @@ async def test_blocking_code_has_the_same(bed: Bed) -> None:
             return pieces, hn.read("out.md").text
 
     assert await asyncio.to_thread(blocking) == (["one ", "two ", "three"], "one two three")
+
+
+async def test_workers_are_reached_with_the_credentials_for_the_directory(tls_files: tuple[str, str]) -> None:
+    cert, key = tls_files
+    server = build(Settings(store="memory://", listen="localhost:0"))
+    await server.start()
+    api = ApiServer(server.endpoint, Listen("localhost:0", tls_cert=cert, tls_key=key))
+    await api.start()
+    url, trusted = f"homenode://localhost:{api.port}/main", Path(cert).read_bytes()
+    secure = grpc.ssl_channel_credentials(trusted)
+    try:
+        async with (
+            homenode.connect(url, credentials=ssl.create_default_context(cadata=trusted.decode())) as hn,
+            grpc.aio.secure_channel(f"localhost:{api.port}", secure) as channel,
+            scripted(rpc.KvRoutingServiceStub(channel), hn.session_id, Script("w"), tls=tls_files),
+        ):
+            assert (await (await hn.generate("m", ["Write"])).done()).text == "one two three"
+    finally:
+        await api.stop()
+        await server.close()

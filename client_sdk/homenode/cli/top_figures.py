@@ -10,6 +10,7 @@ from homenode.cli.metrics import Metrics
 
 _REQUESTS = "homenode_requests_total"
 _READS = "homenode_cache_reads_total"
+_KV_TOKENS = "homenode_kv_routed_tokens_total"
 
 #: Names of `figures`, and what they mean; part of the interface of `homenode top --json`. null: no server tells it.
 FIGURES = {
@@ -45,6 +46,10 @@ FIGURES = {
     "persistence_ok": "1: the store's last write to disk went well on every server's word",
     "incarnations": "times that the store was found to have another memory",
     "event_loop_lag_p99_s": "how late a server came to a timer",
+    "kv_workers": "KV workers, as the server says that knows most",
+    "kv_holdings": "artifact versions of which they hold KV, once for each worker",
+    "kv_routes": "prompts sent to them",
+    "kv_cached": "part of those prompts' tokens that need not be computed, as predicted",
 }
 #: Those that rise, and the counter of each; from the second look on there is a `…_per_s` of each too.
 COUNTED: dict[str, tuple[str, dict[str, str]]] = {
@@ -55,6 +60,7 @@ COUNTED: dict[str, tuple[str, dict[str, str]]] = {
     "conflicts": ("homenode_conflicts_total", {}),
     "invalidations": ("homenode_delivered_total", {"kind": "invalidation"}),
     "tokens_saved": ("homenode_tokens_saved_total", {}),
+    "kv_routes": ("homenode_kv_routes_total", {}),
 }
 
 
@@ -156,6 +162,9 @@ def figures(now: Fleet, before: Fleet | None) -> dict[str, float | None]:
         "persistence_ok": now.least("homenode_store_persistence_ok") if memory else None,
         "incarnations": now.sum("homenode_incarnations_total"),
         "event_loop_lag_p99_s": now.quantile("homenode_event_loop_lag_seconds", 0.99, before),
+        "kv_workers": now.most("homenode_kv_workers"),
+        "kv_holdings": now.most("homenode_kv_holdings"),
+        "kv_cached": _part(now.sum(_KV_TOKENS, how="cached"), now.sum(_KV_TOKENS)),
     }
     told.update({name: now.sum(counter, **labels) for name, (counter, labels) in COUNTED.items()})
     if before is not None:

@@ -155,6 +155,10 @@ def _server_lines(told: Mapping[str, float | None], fleet: Fleet) -> list[tuple[
     memory = told.get("store_memory")
     used = UNKNOWN if memory is None else size_text(int(memory)) + (f" of {size_text(int(limit))}" if limit else "")
     kept = {None: UNKNOWN, 1.0: "well"}.get(told.get("persistence_ok"), "FAILING")
+    workers = [
+        f"workers {number('kv_workers')}", f"hold {number('kv_holdings')}", f"prompts {number('kv_routes')}"
+        f"{rate('kv_routes')}", f"tokens cached {part('kv_cached')}",
+    ]  # fmt: skip
     return [
         ("agents", [
             f"sessions {number('sessions')}", f"streams {number('streams')}",
@@ -185,6 +189,7 @@ def _server_lines(told: Mapping[str, float | None], fleet: Fleet) -> list[tuple[
             f"calls p99 {time_of('store_p99_s')}", f"failures {number('store_failures')}", f"memory {used}",
             f"writes {kept}", f"incarnations {number('incarnations')}", f"loop p99 {time_of('event_loop_lag_p99_s')}",
         ], "red" if kept == "FAILING" else ""),
+        *([("kv", workers, "")] if told.get("kv_workers") or told.get("kv_routes") else []),
     ]  # fmt: skip
 
 
