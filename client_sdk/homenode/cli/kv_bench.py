@@ -30,7 +30,9 @@ def _bench(group: Commands[Any], common: argparse.ArgumentParser) -> None:
         description="Quality on the trained demo model, time and bytes on random weights of a real shape; each row "
         "with what it is to be read beside. On CUDA: time and bytes alone.",
     )
-    bench.add_argument("--quick", action="store_true", help="fewer prompts, shorter segments: three minutes")
+    size = bench.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="fewer prompts, shorter segments: three minutes")
+    size.add_argument("--full", action="store_true", help="rounds of 1, 2, 5, 10 and 20 agents: ten minutes more")
     bench.add_argument("--only", default="", metavar="G,…", help="groups of rows (default: all)")
     bench.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     bench.add_argument(
@@ -69,7 +71,12 @@ def run_bench(args: argparse.Namespace, out: Output) -> int:
 
     try:
         made = command.bench_of(
-            device=args.device, quick=args.quick, shape=args.shape, threads=args.threads, tell=out.note
+            device=args.device,
+            quick=args.quick,
+            full=args.full,
+            shape=args.shape,
+            threads=args.threads,
+            tell=out.note,
         )
         rows = list(command.run(made, [name for name in args.only.split(",") if name]))
     except command.BenchError as error:
@@ -126,7 +133,7 @@ def _short(value: float | int | str) -> str:
 
 def _command(args: argparse.Namespace) -> str:
     parts = ["homenode kv bench", f"--device {args.device}", f"--shape {args.shape}"]
-    parts += ["--quick"] if args.quick else []
+    parts += ["--quick"] if args.quick else ["--full"] if args.full else []
     parts += [f"--only {args.only}"] if args.only else []
     parts += [f"--threads {args.threads}"] if args.threads is not None else []
     return " ".join(parts)

@@ -42,7 +42,9 @@ def groups() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def bench_of(*, device: str, quick: bool, shape: str, threads: int | None, tell: Callable[[str], None]) -> Bench:
+def bench_of(
+    *, device: str, quick: bool, shape: str, threads: int | None, tell: Callable[[str], None], full: bool = False
+) -> Bench:
     """What a run is given. Raises BenchError."""
     if shape not in SHAPES:
         raise BenchError(f"a shape is one of {', '.join(SHAPES)}, not {shape!r}")
@@ -52,7 +54,7 @@ def bench_of(*, device: str, quick: bool, shape: str, threads: int | None, tell:
         raise BenchError("there is no CUDA device here")
     if threads is not None:
         torch.set_num_threads(threads)
-    return Bench(device, quick, shape, tell)
+    return Bench(device, quick, shape, tell, full)
 
 
 def run(bench: Bench, only: Sequence[str] = ()) -> Iterator[Row]:

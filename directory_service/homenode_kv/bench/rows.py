@@ -44,6 +44,7 @@ class Bench:
     Attributes:
         device: of torch: "cpu" or "cuda".
         quick: fewer prompts, shorter segments.
+        full: more sizes, without a limit of time.
         shape: of the random model whose time and bytes are taken; a name of `shapes`.
         tell: hears in one line what goes on.
     """
@@ -52,6 +53,7 @@ class Bench:
     quick: bool = False
     shape: str = "random-100m"
     tell: Callable[[str], None] = field(default=lambda line: None)
+    full: bool = False
 
     @cached_property
     def demo(self) -> Engine:

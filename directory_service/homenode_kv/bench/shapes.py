@@ -32,6 +32,16 @@ SHAPES: dict[str, dict[str, int | float]] = {
         "head_dim": 64,
         "max_position_embeddings": 16_384,
     },
+    "random-135m-deep": {
+        "vocab_size": 49_152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "max_position_embeddings": 16_384,
+    },
     "llama-3.1-8b": {
         "vocab_size": 128_256,
         "hidden_size": 4096,
