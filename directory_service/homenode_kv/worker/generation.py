@@ -90,6 +90,8 @@ def write_on(
     if composed.provenance.kind is Kind.EXACT:
         forward = Forward(decoded.kv, composed.forward.logits)
         keeper.keep_prompt(prompt, [*prompt.tokens, *decoded.tokens], forward)
+    else:
+        keeper.keep_beginning(prompt, composed)
     output_id = ""
     if job.keep_output and decoded.tokens:
         canonical = keeper.engine.rotation.shift(decoded.kv[:, :, decoded.start :], -decoded.start)

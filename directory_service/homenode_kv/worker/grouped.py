@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from homenode_kv import parts
 from homenode_kv.collector import Collected, collect
 from homenode_kv.composing import Private, Request, Shared
@@ -47,7 +49,8 @@ def write_group(
 ) -> Round:
     """Runs the jobs of a group, by member. Raises what the collective pass raises."""
     began_ns = time.monotonic_ns()
-    requests = [Request(member, _parts(keeper, job.prompt)) for member, job in jobs.items()]
+    kept = {member: _history(keeper, job.prompt) for member, job in jobs.items()}
+    requests = [Request(member, _parts(keeper, job.prompt, kept[member])) for member, job in jobs.items()]
     collected = collect(keeper.engine, keeper.segments, requests, share=SHARE)
     for job in jobs.values():  # bases that were made on the way: from now on the directory may be told
         for piece in job.prompt.pieces:
@@ -56,7 +59,7 @@ def write_group(
     written: dict[str, Written | Exception] = {}
     for member, job in jobs.items():
         try:
-            composed = _composed(keeper, member, job.prompt, collected)
+            composed = _composed(keeper, member, job.prompt, collected, _count(kept[member]))
             limit = job.demand.error_max
             if limit is not None and not composed.measured <= limit:
                 composed = keeper.compose(job.prompt, Demand(exact=True))
@@ -64,20 +67,43 @@ def write_group(
         except (KvError, Stopped) as failure:
             written[member] = failure
     shared = {part.key.digest: part for request in requests for part in request.parts if isinstance(part, Shared)}
-    kept, dense = keeper.keep_round(round_id, collected, [job.prompt for job in jobs.values()])
-    return Round(written, collected, sum(blocks_of(len(part.tokens)) for part in shared.values()), kept, dense)
+    size, dense = keeper.keep_round(round_id, collected, [job.prompt for job in jobs.values()])
+    return Round(written, collected, sum(blocks_of(len(part.tokens)) for part in shared.values()), size, dense)
 
 
-def _parts(keeper: Keeper, prompt: Prompt) -> tuple[Private | Shared, ...]:
-    made: list[Private | Shared] = [Private(prompt.lead)] if prompt.lead else []
+def _history(keeper: Keeper, prompt: Prompt) -> Tensor | None:
+    """KV of a member's own text before the first artifact, as far as it is kept from earlier rounds."""
+    own = list(prompt.lead)
     for piece in prompt.pieces:
-        if not piece.tokens:
-            continue
-        made.append(Shared(keeper.key_of(piece), piece.tokens) if piece.artifact else Private(piece.tokens))
+        if piece.artifact:
+            break
+        own += piece.tokens
+    prefix = keeper.prefix(own)
+    held = keeper.use(prefix) if prefix is not None else None
+    if prefix is None or held is None:
+        return None
+    with held:
+        return held.kv(prefix.tokens)
+
+
+def _count(history: Tensor | None) -> int:
+    return 0 if history is None else int(history.shape[2])
+
+
+def _parts(keeper: Keeper, prompt: Prompt, history: Tensor | None) -> tuple[Private | Shared, ...]:
+    kept = _count(history)
+    made: list[Private | Shared] = [Private(tuple(prompt.tokens[:kept]), history)] if kept else []
+    if prompt.lead[kept:]:
+        made.append(Private(prompt.lead[kept:]))
+    for start, piece in prompt.placed():
+        if piece.artifact and piece.tokens:
+            made.append(Shared(keeper.key_of(piece), piece.tokens))
+        elif rest := piece.tokens[max(0, kept - start) :]:
+            made.append(Private(rest))
     return tuple(made)
 
 
-def _composed(keeper: Keeper, member: str, prompt: Prompt, collected: Collected) -> parts.Composed:
+def _composed(keeper: Keeper, member: str, prompt: Prompt, collected: Collected, kept: int) -> parts.Composed:
     """What became of one member's prompt, as said of a prompt that was computed alone."""
     plan = collected.plan
     refreshed = {key.digest: blocks for key, blocks in zip(plan.shared, plan.refreshed, strict=True)}
@@ -85,7 +111,8 @@ def _composed(keeper: Keeper, member: str, prompt: Prompt, collected: Collected)
     for start, piece in prompt.placed():
         count = len(piece.tokens)
         if not piece.artifact or not count:
-            uses.append(parts.Use(count, dense=count))
+            exact = max(0, min(kept - start, count))
+            uses.append(parts.Use(count, exact=exact, dense=count - exact))
             ways.append(Way.DENSE)
             continue
         fresh = {
@@ -97,7 +124,9 @@ def _composed(keeper: Keeper, member: str, prompt: Prompt, collected: Collected)
             fresh.add(last - start)
         uses.append(parts.Use(count, approximate=count - len(fresh), refreshed=len(fresh)))
         ways.append(Way.REUSE)
-    whole = parts.Use.sum([*uses, parts.Use(len(prompt.lead), dense=len(prompt.lead))])
+    lead = len(prompt.lead)
+    exact = min(kept, lead)
+    whole = parts.Use.sum([*uses, parts.Use(lead, exact=exact, dense=lead - exact)])
     measured = plan.left.get(member, math.nan) if whole.approximate else 0.0
     return parts.Composed(
         forward=collected.forwards[member],

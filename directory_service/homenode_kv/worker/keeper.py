@@ -219,6 +219,17 @@ class Keeper:
             self.keep(first, forward.kv[:, :, : len(first.tokens)], EXACT)
         self.prompts.keep(prompt, tokens, forward.kv, self.prefix(tokens))
 
+    def keep_beginning(self, prompt: Prompt, composed: Composed) -> None:
+        """Keeps of a prompt what comes before anything approximate: under causal attention that is exact."""
+        count = len(prompt.lead)
+        for piece, use in zip(prompt.pieces, composed.uses, strict=True):
+            if use.exact + use.dense < len(piece.tokens):
+                break
+            count += len(piece.tokens)
+        if count:
+            tokens = prompt.tokens[:count]
+            self.prompts.keep(prompt, tokens, composed.forward.kv[:, :, :count], self.prefix(tokens))
+
     def keep_round(self, round_id: str, collected: Collected, prompts: Iterable[Prompt]) -> tuple[int, int]:
         """See `KeptRounds.keep`."""
         return self.rounds.keep(round_id, collected, prompts, self._dead)

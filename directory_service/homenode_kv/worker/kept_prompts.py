@@ -42,13 +42,13 @@ class KeptPrompts:
         self._kept: dict[str, tuple[array[int], Starts]] = {}
 
     def keep(self, prompt: Prompt, tokens: list[int], kv: Tensor, covered: Prefix | None) -> None:
-        """Keeps `tokens`, which begin with the prompt; `covered` is what was kept of them before."""
+        """Keeps `tokens`, a beginning of the prompt or that and more; `covered` is what was kept of them before."""
         whole = len(tokens) - len(tokens) % BLOCK_TOKENS
         if covered is not None and covered.tokens >= whole:
             return
         starts: Starts = {}
         for start, piece in prompt.placed():
-            if piece.version is not None:
+            if piece.version is not None and start < len(tokens):
                 starts.setdefault(piece.artifact, (start, piece.version))
         self._keep(tokens, kv, starts)
         if covered is not None and covered.digest in self._kept:  # the longer one serves in its place

@@ -14,7 +14,7 @@ from homenode_kv.ident import Version
 from homenode_kv.pages import Pages
 from homenode_kv.planner import Demand
 from homenode_kv.pool import Pool
-from homenode_kv.provenance import EXACT, own_decode
+from homenode_kv.provenance import EXACT, Kind, own_decode
 from homenode_kv.worker.generation import Job, Stopped, write
 from homenode_kv.worker.keeper import Holding, Keeper
 from homenode_kv.worker.outputs import Outputs
@@ -93,6 +93,20 @@ def test_prompts_are_cut_before_what_changed() -> None:
     keeper.supersede("a", version(2))
     assert keeper.compose(asked, EXACTLY).whole.exact == 0
     held(keeper)
+
+
+def test_what_comes_before_anything_approximate_is_kept_as_exact() -> None:
+    keeper, _ = made()
+    own, note = Piece(tuple(tokens(64, seed=1))), Piece(tuple(tokens(64, seed=2)), "a", version(1))
+    assert keeper.keep(note, dense(keeper.engine, list(note.tokens)), EXACT)  # no time was measured: reuse is tried
+    asked = prompt(own, note, Piece(tuple(tokens(8, seed=3))))
+    reused = keeper.compose(asked, Demand(error_max=100.0))
+    assert reused.provenance.kind is Kind.APPROXIMATE and reused.whole.approximate > 0
+    keeper.keep_beginning(asked, reused)
+    found = keeper.prefix(asked.tokens)
+    assert found is not None and found.tokens == 64
+    with keeper.segments.use(found) as base:  # type: ignore[union-attr]
+        assert deviation(base.kv(), dense(keeper.engine, list(own.tokens))) < 1e-5
 
 
 def test_an_output_in_context_never_replaces_exact_kv_and_is_no_exact_prefix() -> None:

@@ -59,6 +59,19 @@ async def test_members_of_a_round_are_computed_together(caller: Caller, hn: home
     assert refusal(caught.value).reason == t.ERROR_REASON_NOT_FOUND
 
 
+async def test_a_members_own_history_is_computed_once(caller: Caller, hn: homenode.Homenode) -> None:
+    history = text("I am ben, and this is all that I have said and heard so far in the rounds before. ")
+    counts = []
+    for turn in range(2):
+        note = await hn.put("history.md", f"In round {turn} anna says what she says. " * 3, base=homenode.ANY)
+        await caller.stub.BeginRound(pb.BeginRoundRequest(round_id=f"own{turn}", members=["ben"]))
+        one = await caller.generate(history, artifact(note), text("?"), round_id=f"own{turn}", member="ben")
+        use = one.report.parts[0]
+        assert use.exact_tokens + use.dense_tokens == use.tokens
+        counts.append(use.exact_tokens)
+    assert counts == [0, len(history.text) // 32 * 32]
+
+
 async def test_a_round_goes_without_those_who_do_not_come_and_exact_ones_go_apart(
     caller: Caller, hn: homenode.Homenode
 ) -> None:
