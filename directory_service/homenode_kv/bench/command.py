@@ -23,11 +23,12 @@ _MODULES = {
     "compression": "compression",
     "anchors": "anchored",
     "agents": "anchored",
+    "matching": "matching",
     "collective": "collective",
     "first-token": "first_token",
     "restore": "restoring",
 }
-ON_CUDA = ("collective", "first-token", "restore")
+ON_CUDA = ("collective", "first-token", "matching", "restore")
 """Groups of a run on CUDA: quality does not depend on the device, time does."""
 
 

@@ -57,6 +57,8 @@ def test_time_is_taken_of_the_shape_that_was_asked_for(capsys: pytest.CaptureFix
     assert (one["launches"], one["launches_serial"]) == (4, 12)
     assert all(row["beside"]["exact_plain"] == 1 for name, row in rows.items() if name.startswith("restore/"))
     assert {"first-token/agent=1", "first-token/agent=2"} <= rows.keys()
+    match = rows["matching/1024"]["beside"]
+    assert match["anchors"] == 20 and match["gate_ms"] < match["gate_of_all_tokens_ms"] + match["dense_ms"]
 
 
 def test_compression_comes_with_the_accuracy_of_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
