@@ -18,7 +18,7 @@ ARGS ?=
 # The whole suite runs in several processes, for much of it is waiting; a part of it in one, where -s and --pdb work.
 WORKERS ?= $(if $(ARGS),0,4)
 
-.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults bench kernels scaling compiled compiled-test dashboards pictures compose-test clean
+.PHONY: help env tools run test check lint types contracts proto format gen baseline model model-mutants traces sim histories faults test-adapters bench kernels scaling compiled compiled-test dashboards pictures compose-test clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -88,6 +88,12 @@ histories: env ## the two judges of linearizability on random histories: ARGS="-
 
 faults: tools ## the kill, restart and network runs: real processes, real Redis; ARGS=--campaign for the long form
 	@$(PYTEST) tests/faults $(ARGS)
+
+test-adapters: tools ## the adapters against the real frameworks, those too that need an environment of their own
+	@$(SETUP) autogen crewai
+	@$(PYTEST) -q tests/adapters $(ARGS)
+	@.adapters/autogen/bin/python -m pytest -p no:cacheprovider -q tests/adapters/test_autogen.py $(ARGS)
+	@.adapters/crewai/bin/python -m pytest -p no:cacheprovider -q tests/adapters/test_crewai.py $(ARGS)
 
 bench: tools ## figures beside other systems; ARGS="--rows acquire_64,commit_64 --rounds 7", JSON=FILE
 	@$(SETUP) peers

@@ -7,6 +7,7 @@
 #   setup.sh redis    a real redis-server
 #   setup.sh prometheus   a real Prometheus with promtool, and amtool
 #   setup.sh node     node and the npm packages of deploy/dev/node
+#   setup.sh autogen crewai   .adapters/NAME with that framework, for the tests of its adapter
 #   setup.sh plot     .plot with matplotlib, for the pictures in the README
 #   setup.sh docker   what `make compose-test` runs: a Docker daemon, Compose, and debootstrap for the base images; root only
 #   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
@@ -100,7 +101,7 @@ install_for_run() {
 # index; otherwise torch's default build, which on Linux brings CUDA: 2.7 GB to fetch.
 install_all() {
   say "installing homenode and its extras into .venv (torch among them: 0.2 GB as a CPU build, 2.7 GB where none is offered)"
-  quiet_pip .venv --editable '.[cli,server,otel,kv,langgraph,mcp,dev]'
+  quiet_pip .venv --editable '.[cli,server,otel,kv,langgraph,mcp,openai-agents,dev]'
 }
 
 package_stamp() { { pwd; cat pyproject.toml; } | hash_of; }
@@ -114,6 +115,14 @@ setup_run() {
 }
 
 setup_gen() { stamped .gen/.homenode-stamp "${GENERATOR[*]}" quiet_pip .gen "${GENERATOR[@]}"; }
+
+# Frameworks that cannot live beside the others.
+setup_autogen() { stamped .adapters/autogen/.homenode-stamp "$(package_stamp)" install_framework autogen; }
+setup_crewai() { stamped .adapters/crewai/.homenode-stamp "$(package_stamp)" install_framework crewai; }
+install_framework() {
+  say "installing homenode with the extra $1 into .adapters/$1"
+  quiet_pip ".adapters/$1" --editable ".[cli,server,$1]" 'pytest>=8.3,<9.2' 'pytest-asyncio>=1.0' 'hypothesis>=6.130'
+}
 
 setup_plot() { stamped .plot/.homenode-stamp "${PLOT[*]}" quiet_pip .plot "${PLOT[@]}"; }
 
@@ -177,7 +186,7 @@ main() {
   if command -v flock >/dev/null; then exec 9<. && flock 9; fi
   for step in "$@"; do
     case $step in
-      run | env | gen | plot | redis | prometheus | node | docker | peers) "setup_$step" ;;
+      run | env | gen | plot | autogen | crewai | redis | prometheus | node | docker | peers) "setup_$step" ;;
       *) say "unknown step: $step"; exit 2 ;;
     esac
   done

@@ -103,7 +103,19 @@ def test_only_the_extras_that_exist_are_promised(wheel: Path, repo_root: Path) -
     extras = {
         line.removeprefix("Provides-Extra: ") for line in text.splitlines() if line.startswith("Provides-Extra: ")
     }
-    assert extras == {"cli", "server", "otel", "kv", "plot", "langgraph", "mcp", "dev"}
+    assert extras == {
+        "cli",
+        "server",
+        "otel",
+        "kv",
+        "plot",
+        "langgraph",
+        "mcp",
+        "openai-agents",
+        "autogen",
+        "crewai",
+        "dev",
+    }
     base = [line for line in text.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     assert sorted(line.split()[1].split(">")[0] for line in base) == ["hpack", "protobuf", "zstandard"]
     version = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["version"]

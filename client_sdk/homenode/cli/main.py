@@ -22,6 +22,7 @@ from homenode.cli import (
     kv,
     look,
     mcp,
+    mount,
     replay,
     restore,
     savings,
@@ -54,6 +55,7 @@ _GROUPS = (
     simulate,
     kv,
     mcp,
+    mount,
     demo,
 )
 _DESCRIPTION = """\

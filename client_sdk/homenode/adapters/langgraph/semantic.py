@@ -15,6 +15,7 @@ from typing import Any
 from langgraph.store.base import IndexConfig, SearchItem, ensure_embeddings, get_text_at_path, tokenize_path
 
 from homenode.adapters.langgraph.items import Found
+from homenode.adapters.vectors import cosine
 from homenode.versions import Version
 
 #: Versions whose vectors are kept; the least recently used are forgotten.
@@ -82,12 +83,6 @@ class Semantic:
         ]
         scored.sort(key=lambda pair: -math.inf if pair[0] is None else pair[0], reverse=True)
         return [one.ranked(score) for score, one in scored]
-
-
-def cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    """Cosine of the angle between two vectors of the same length; 0 where one of them is all zeros."""
-    lengths = math.hypot(*a) * math.hypot(*b)
-    return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
 
 
 def _place(one: Found) -> _Place:

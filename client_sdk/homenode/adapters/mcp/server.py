@@ -14,10 +14,9 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import ListenHandler
 from mcp.shared.exceptions import MCPError
-from pydantic import ValidationError
 
 from homenode.adapters.mcp.changes import Changes, key_of, uri_of
-from homenode.adapters.mcp.tools import SHOWN_MAX, TOOLS, Locks
+from homenode.adapters.tools import SHOWN_MAX, TOOLS, Toolbox, refusal
 from homenode.client import Homenode
 from homenode.errors import HomenodeError, InvalidArgument, NotFound, TooLarge
 
@@ -33,7 +32,7 @@ class Service:
 
     def __init__(self, hn: Homenode, version: str) -> None:
         self._hn = hn
-        self._locks = Locks()
+        self._toolbox = Toolbox(hn)
         self._changes = Changes(hn)
         self.server: Server[Any] = Server(
             "homenode",
@@ -62,11 +61,8 @@ class Service:
     async def _call_tool(self, ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
         if params.name not in TOOLS:
             raise MCPError(types.INVALID_PARAMS, f"no such tool: {params.name!r}")
-        kind, run, _ = TOOLS[params.name]
         try:
-            answer = await run(self._hn, self._locks, kind.model_validate(params.arguments or {}))
-        except ValidationError as failure:
-            return _refused(InvalidArgument("; ".join(_in_words(one) for one in failure.errors())))
+            answer = await self._toolbox.call(params.name, params.arguments or {})
         except HomenodeError as failure:
             return _refused(failure)
         content = types.TextContent(type="text", text=answer.text)
@@ -132,18 +128,9 @@ async def serve_http(hn: Homenode, host: str, port: int, *, version: str, log_le
 
 
 def _described(name: str) -> types.Tool:
-    kind, _, reads = TOOLS[name]
-    schema = kind.model_json_schema()
-    about = " ".join((schema.pop("description", "") or "").split())
-    hints = types.ToolAnnotations(read_only_hint=reads, destructive_hint=False if reads else None)
-    return types.Tool(name=name, description=about, input_schema=_untitled(schema), annotations=hints)
-
-
-def _untitled(schema: Any) -> Any:
-    """Without the titles that pydantic invents: models pay for every word."""
-    if isinstance(schema, dict):
-        return {k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}
-    return [_untitled(one) for one in schema] if isinstance(schema, list) else schema
+    tool = TOOLS[name]
+    hints = types.ToolAnnotations(read_only_hint=tool.reads, destructive_hint=False if tool.reads else None)
+    return types.Tool(name=name, description=tool.about, input_schema=tool.schema, annotations=hints)
 
 
 def _refused(failure: HomenodeError) -> types.CallToolResult:
@@ -153,7 +140,7 @@ def _refused(failure: HomenodeError) -> types.CallToolResult:
         if isinstance(value, str | int | float | bool | tuple)
     }
     kind = type(failure).__name__
-    text = types.TextContent(type="text", text=f"{kind}: {failure}")
+    text = types.TextContent(type="text", text=refusal(failure))
     told = {"error": kind, "message": str(failure), **{k: v for k, v in fields.items() if _is_json(v)}}
     return types.CallToolResult(content=[text], structured_content=told, is_error=True)
 
@@ -164,11 +151,6 @@ def _is_json(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _in_words(error: Any) -> str:
-    where = ".".join(map(str, error["loc"]))
-    return f"{where}: {error['msg']}" if where else str(error["msg"])
 
 
 @contextlib.contextmanager

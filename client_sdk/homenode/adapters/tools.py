@@ -1,6 +1,6 @@
-"""The tools of the MCP server, each a class of arguments and a function.
+"""What models may call, whatever the framework: a class of arguments and a function for each tool.
 
-A client is shown versions and names them again: `read(since=…)`, `write(base=…)`. So every call stands for itself,
+A model is shown versions and names them again: `read(since=…)`, `write(base=…)`. So every call stands for itself,
 whichever connection or process it comes through, and what a model has not looked at it cannot overwrite by accident.
 """
 
@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import homenode
 from homenode.client import Homenode
-from homenode.errors import GateClosed, InvalidArgument, LeaseLost, Overloaded, TooLarge
+from homenode.errors import GateClosed, HomenodeError, InvalidArgument, LeaseLost, Overloaded, TooLarge
 from homenode.lease_handle import WriteLease
 from homenode.versions import Version
 
@@ -226,19 +226,67 @@ async def unlock(hn: Homenode, locks: Locks, args: Unlock) -> Answer:
     return Answer("unlocked", {})
 
 
-Run = Callable[[Homenode, Locks, Any], Awaitable[Answer]]
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool: `arguments` describes what it is called with, `reads` says that it changes nothing."""
 
-#: By name: the arguments, what it does, whether it only reads.
-TOOLS: Mapping[str, tuple[type[Arguments], Run, bool]] = {
-    "read": (Read, read, True),
-    "write": (Write, write, False),
-    "edit": (Edit, edit, False),
-    "list": (List, list_artifacts, True),
-    "history": (History, history, True),
-    "gate": (Gate, gate, True),
-    "lock": (Lock, lock, False),
-    "unlock": (Unlock, unlock, False),
+    arguments: type[Arguments]
+    run: Callable[[Homenode, Locks, Any], Awaitable[Answer]]
+    reads: bool
+
+    @property
+    def about(self) -> str:
+        """What the model is told of it."""
+        return " ".join((self.arguments.__doc__ or "").split())
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the arguments, without the titles that pydantic invents: models pay for every word."""
+        schema = self.arguments.model_json_schema()
+        schema.pop("description", None)
+        plain: dict[str, Any] = _untitled(schema)
+        return plain
+
+
+TOOLS: Mapping[str, Tool] = {
+    "read": Tool(Read, read, True),
+    "write": Tool(Write, write, False),
+    "edit": Tool(Edit, edit, False),
+    "list": Tool(List, list_artifacts, True),
+    "history": Tool(History, history, True),
+    "gate": Tool(Gate, gate, True),
+    "lock": Tool(Lock, lock, False),
+    "unlock": Tool(Unlock, unlock, False),
 }
+
+
+class Toolbox:
+    """The tools, on one connection."""
+
+    def __init__(self, hn: Homenode) -> None:
+        self._hn = hn
+        self._locks = Locks()
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
+        """What the tool says. Raises KeyError for a name that is none of TOOLS, HomenodeError."""
+        tool = TOOLS[name]
+        try:
+            checked = tool.arguments.model_validate(dict(arguments))
+        except ValidationError as failure:
+            raise InvalidArgument("; ".join(map(_in_words, failure.errors()))) from None
+        return await tool.run(self._hn, self._locks, checked)
+
+    async def say(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """What the model is shown, a refusal included: it says what to do next."""
+        try:
+            return (await self.call(name, arguments)).text
+        except HomenodeError as failure:
+            return refusal(failure)
+
+
+def refusal(failure: HomenodeError) -> str:
+    """A refusal in one line."""
+    return f"{type(failure).__name__}: {failure}"
 
 
 def shown(artifact: homenode.Artifact) -> str:
@@ -260,3 +308,14 @@ def _version(text: str | None) -> Version | None:
         return Version.parse(text)
     except ValueError:
         raise InvalidArgument(f"not a version: {text!r}; versions are shown by read, list and history") from None
+
+
+def _untitled(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}
+    return [_untitled(one) for one in schema] if isinstance(schema, list) else schema
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"]))
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
