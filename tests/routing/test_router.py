@@ -8,7 +8,7 @@ import pytest
 
 from homenode_directory.kv_routing.model import Holding, Load, Part, Provenance, Stored, Tier
 from homenode_directory.kv_routing.placements import Placements
-from homenode_directory.kv_routing.router import GROUP_MAX, LEAD_MAX, NoWorker, Router, Wanted
+from homenode_directory.kv_routing.router import GROUP_MAX, NoWorker, Router, Wanted
 from homenode_directory.kv_routing.score import REFRESHED, cost
 from homenode_directory.place import Place
 from tests.routing.test_placements import PLACE, PLAN, Stream, holding, version
@@ -108,7 +108,7 @@ def test_a_hot_artifact_draws_no_crowd() -> None:
     fleet = Fleet("w1", "w2")
     fleet.holds("w1", tokens=100_000)
     counts = Counter(fleet.route(plan(100_000)) for _ in range(60))
-    assert abs(counts["w1"] - counts["w2"]) <= LEAD_MAX + 1, counts
+    assert abs(counts["w1"] - counts["w2"]) <= 9, counts
     worker = fleet.streams["w1"].worker
     fleet.now += 100
     fleet.load("w1", running=counts["w1"])

@@ -129,31 +129,45 @@ async def test_a_hot_artifact_does_not_burden_one_worker(
     assert min(served["w1"], served["w2"]) >= 10
 
 
+async def test_the_prompts_of_a_round_are_computed_together(hn: homenode.Homenode) -> None:
+    agents = [hn.agent(name) for name in ("anna", "ben", "carl")]
+    said = [
+        await hn.put(f"said/{a.name}", f"{a.name} says: " + "what was found. " * 20, base=homenode.ABSENT)
+        for a in agents
+    ]
+    names = [agent.name for agent in agents]
+
+    async def go_on(agent: homenode.Homenode) -> homenode.Generation:
+        parts = [f"{agent.name}, you heard: ", *(Key(one.key) for one in said), TASK]
+        generation = await agent.generate("", parts, max_tokens=2, round="r1", members=names, round_wait_ms=20_000)
+        return await generation.done()
+
+    reports = [g.report for g in await asyncio.gather(*map(go_on, agents))]
+    assert [report and report.round_members for report in reports] == [3, 3, 3]
+    assert len({report.worker for report in reports if report}) == 1
+
+
 async def test_a_worker_killed_while_it_writes_is_a_typed_failure_or_a_retry(
-    hn: homenode.Homenode, model: Path, url: str, own_tmp: Path
+    hn: homenode.Homenode, model: Path, url: str, own_tmp: Path, workers: list[WorkerProcess]
 ) -> None:
+    """The last one here: of the two workers one is left."""
+    workers.append(await WorkerProcess(model, url, own_tmp, "--name", "w3").start())
     for on_loss in ("fail", "retry"):
-        victim = await WorkerProcess(model, url, own_tmp, "--name", f"victim-{on_loss}").start()
-        try:
-            key = f"theirs/{on_loss}"
-            made = await hn.put(key, f"{on_loss}: " + "words that are held there. " * 40, base=homenode.ABSENT)
-            caller = Caller(victim.address)
-            await caller.stub.Prefill(pb.PrefillRequest(artifacts=[artifact(made).artifact]), timeout=60)
-            await caller.close()
-            await asyncio.sleep(0.5)
-            generation = await hn.generate("", [Key(key), TASK], max_tokens=700, on_loss=on_loss)  # type: ignore[arg-type]
-            first = await anext(generation)
-            victim.kill()
-            if on_loss == "fail":
-                with pytest.raises(homenode.Unavailable, match="victim-fail"):
-                    await generation.done()
-                assert generation.text.startswith(first) and generation.report is None
-            else:
+        await hn.put(on_loss, f"{on_loss}: " + "words that are read. " * 30, base=homenode.ABSENT)
+        parts = [Key(on_loss), TASK]
+        generation = await hn.generate("", parts, max_tokens=600, on_loss=on_loss)  # type: ignore[arg-type]
+        begun = await anext(generation)
+        (victim,) = [one for one in workers if one.address == generation._candidate.address]
+        victim.kill()
+        if on_loss == "fail":
+            with pytest.raises(homenode.Unavailable, match="was lost after"):
                 await generation.done()
-                assert generation.report is not None and generation.text.startswith(first)
-                assert generation.report.lost == ("victim-retry",) and generation.report.worker in ("w1", "w2")
-                assert generation.report.output_tokens == 700 or generation.report.ended == "stop"
-            await asyncio.sleep(0.3)
-            assert await routed_to(hn, key) in ("w1", "w2"), "the dead worker's holdings are gone"
-        finally:
-            victim.kill()
+            assert generation.report is None
+        else:
+            report = (await generation.done()).report
+            assert report is not None and report.lost == (victim.told["worker"],) != (report.worker,)
+            assert report.output_tokens == 600 or report.ended == "stop"
+        assert generation.text.startswith(begun)
+        workers.remove(victim)
+        await asyncio.sleep(0.3)
+        assert await routed_to(hn, on_loss) in [one.told["worker"] for one in workers], "it holds nothing any more"
