@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import threading
 
+import pytest
 import torch
 
+import homenode
+from homenode_api.v1 import types_pb2 as t
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine
+from homenode_kv.errors import InvalidTokens, NoSuchRound, OutOfMemory, PromptTooLong
 from homenode_kv.families import sheet_geometry
 from homenode_kv.ident import Version
 from homenode_kv.pages import Pages
@@ -16,9 +20,10 @@ from homenode_kv.planner import Demand
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind, own_decode
 from homenode_kv.worker.generation import Job, Stopped, write
-from homenode_kv.worker.keeper import Holding, Keeper
+from homenode_kv.worker.keeper import Base, Holding, Keeper
 from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.prompts import Piece, Prompt
+from homenode_kv.worker.refusals import error_of
 from homenode_kv.worker.text import Pieces, Tokenizer
 from tests.kv.models import deviation, engine, tokens
 
@@ -164,3 +169,33 @@ def test_pieces_hold_back_a_character_until_it_is_whole() -> None:
     assert pieces.rest() == ""
     cut = Pieces(lambda some: bytes(some).decode(errors="replace"))
     assert [cut.add(one) for one in ids[:-1]][-1] == "" and cut.rest() == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_where_nothing_fits_nothing_is_kept_and_everything_works() -> None:
+    keeper, told = made(blocks=1)
+    piece = Piece(tuple(tokens(100)), "a", version(1))
+    assert keeper.base(piece) == Base(100, EXACT, False)
+    job = Job(prompt(piece), 3, lambda text, ids: None, keep_output=True)
+    written = write(keeper, Outputs(bytes_max=1), TOKENIZER, job)
+    assert written.tokens == 3 and not written.output_id
+    assert not told and keeper.pool.counters.refused > 0
+    held(keeper)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "told"),
+    [
+        (PromptTooLong(9, 8), "TOO_LARGE", "9 tokens; the model takes 8"),
+        (OutOfMemory(9, 1, 8), "OVERLOADED", "no memory"),
+        (torch.OutOfMemoryError("CUDA out of memory at 0x7f"), "OVERLOADED", "no memory"),
+        (InvalidTokens("token ids of this model are 0 to 96"), "INVALID_ARGUMENT", "token ids"),
+        (NoSuchRound("the round was not begun"), "NOT_FOUND", "not begun"),
+        (homenode.Unavailable("10.0.0.1 refused"), "UNAVAILABLE", "could not be asked"),
+        (KeyError("secret"), "INTERNAL", "internal error"),
+    ],
+)
+def test_callers_are_told_reasons_and_no_internals(failure: Exception, reason: str, told: str) -> None:
+    error = error_of(failure)
+    assert t.ErrorReason.Name(error.reason) == f"ERROR_REASON_{reason}"
+    assert told in error.message and "secret" not in error.message and "0x7f" not in error.message
+    assert bool(error.retry_after_ms) == (reason == "OVERLOADED")
