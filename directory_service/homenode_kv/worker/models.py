@@ -45,7 +45,7 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
         device: such as "cpu" or "cuda".
         dtype: such as "bfloat16"; "": as the model's files say.
 
-    Raises UnsupportedModel for what this tier cannot serve, OSError for what cannot be read.
+    Raises UnsupportedModel for what is not there, or cannot be served by this tier.
     """
     tokenizer, model = _demo() if name == DEMO else _files(name, dtype)
     engine = Engine(model.to(device).eval(), tokenizer=tokenizer.digest)
@@ -69,9 +69,12 @@ def _files(name: str, dtype: str) -> tuple[Tokenizer, Any]:
         raise UnsupportedModel(f"no dtype is called {dtype!r}")
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=wanted)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise UnsupportedModel(f"there is no model at {name!r}, nor under that id") from error
     except ValueError as error:
         raise UnsupportedModel(f"transformers knows no causal language model in {name!r}: {error}") from error
-    return tokenizer_of(AutoTokenizer.from_pretrained(name), model), model
+    return tokenizer_of(tokenizer, model), model
 
 
 def tokenizer_of(found: Any, model: Any) -> Tokenizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import homenode
 from homenode_api.v1 import types_pb2 as t
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine
-from homenode_kv.errors import InvalidTokens, NoSuchRound, OutOfMemory, PromptTooLong
+from homenode_kv.errors import InvalidTokens, NoSuchRound, OutOfMemory, PromptTooLong, UnsupportedModel
 from homenode_kv.families import sheet_geometry
 from homenode_kv.ident import Version
 from homenode_kv.pages import Pages
@@ -21,6 +22,7 @@ from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind, own_decode
 from homenode_kv.worker.generation import Job, Stopped, write
 from homenode_kv.worker.keeper import Base, Holding, Keeper
+from homenode_kv.worker.models import load
 from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.prompts import Piece, Prompt
 from homenode_kv.worker.refusals import error_of
@@ -199,3 +201,9 @@ def test_callers_are_told_reasons_and_no_internals(failure: Exception, reason: s
     assert t.ErrorReason.Name(error.reason) == f"ERROR_REASON_{reason}"
     assert told in error.message and "secret" not in error.message and "0x7f" not in error.message
     assert bool(error.retry_after_ms) == (reason == "OVERLOADED")
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none"), str(tmp_path)):
+        with pytest.raises(UnsupportedModel, match=r"there is no model|knows no causal"):
+            load(name)
