@@ -59,7 +59,7 @@ Withdraw(c, r) == IF Leaves(r, c.mode) THEN Gone(c) ELSE c
 Ask(s) ==
     /\ s \in Writers /\ client[s].ask = 0 /\ TotalAsks < MaxAsks
     /\ \E r \in Requests(s) :
-        /\ net' = [net EXCEPT ![s].req = Append(@, r), ![s].age = 0]
+        /\ net' = [net EXCEPT ![s].req = Append(@, r), ![s].age = 0, ![s].steps = 0]
         /\ client' = [client EXCEPT ![s] = [Withdraw(client[s], r) EXCEPT !.ask = Len(net[s].req) + 1,
                                     !.token = IF EndsLease(r) THEN None ELSE @,
                                     !.wleft = IF EndsLease(r) THEN 0 ELSE @]]
@@ -71,7 +71,7 @@ FillOk(c, asof) == asof >= Max(c.told, c.heard)
 ShowOk(c, asof) == asof >= c.told
 OwnFloor(c, asof) == Max(c.told, asof)
 Drop(c, ver) == IF c.cache # None /\ Lt(c.cache, ver) THEN Gone(c) ELSE c
-Fill(c, r) == [c EXCEPT !.cache = r.ver, !.mode = r.level]
+Fill(c, r, steps) == [c EXCEPT !.cache = r.ver, !.mode = r.level, !.got = steps]
 
 (* Any answer that names a version: the floor rises and an older copy goes. *)
 Learn(c, ver, asof) == [Drop(c, ver) EXCEPT !.told = OwnFloor(c, asof)]
@@ -92,7 +92,7 @@ Reply(s) ==
         lease == IF q.op = "GetM" THEN c.ask ELSE q.lease
     IN /\ c.ask # 0 /\ c.inc = store.inc /\ r # None
        /\ client' = [client EXCEPT ![s] =
-            [IF mine THEN Fill(c1, r) ELSE c1 EXCEPT !.ask = 0,
+            [IF mine THEN Fill(c1, r, net[s].steps) ELSE c1 EXCEPT !.ask = 0,
                        !.shown = IF q.op # "Put" THEN Later(@, r.ver) ELSE @,
                        !.token = IF r.ok /\ r.token # None THEN [token |-> r.token, lease |-> lease]
                                  ELSE IF q.token # None THEN None ELSE @,
@@ -111,7 +111,7 @@ ReadReply(s) ==
            /\ client' = [client EXCEPT ![s] =
                 IF ~ShowOk(c, r.asof) THEN c
                 ELSE IF ~r.found THEN Gone(c1)
-                ELSE [IF fill THEN Fill(c1, r) ELSE c1 EXCEPT !.shown = Later(@, r.ver),
+                ELSE [IF fill THEN Fill(c1, r, r.steps) ELSE c1 EXCEPT !.shown = Later(@, r.ver),
                                                              !.back = @ \/ Lt(r.ver, c.shown)]]
            /\ UNCHANGED store
 

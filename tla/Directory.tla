@@ -24,7 +24,7 @@ Attached(s) == store.live[s] /\ client[s].inc = store.inc
 (* ------------------------------- requests -------------------------------- *)
 ReadOf(st) ==
     [found |-> Exists(st.entry), ver |-> st.entry.ver, asof |-> Len(st.log),
-     cacheable |-> Exists(st.entry) /\ Cacheable(st), level |-> st.entry.level]
+     cacheable |-> Exists(st.entry) /\ Cacheable(st), level |-> st.entry.level, steps |-> 0]
 Share(st, s) ==
     IF st.entry.sharers[s] = st.entry.ver[2] THEN st
     ELSE Emit([st EXCEPT !.entry.sharers[s] = st.entry.ver[2]], Event("Shared", s, <<0, st.entry.ver[2]>>, 0, None, 0))
@@ -57,9 +57,14 @@ CommitOn(st, s, id, r) ==
        ELSE IF MustPrepare(st, s) THEN Prepare(st, s, id, r)
        ELSE PublishNow(st, s, id, r)
 
+(* What gets content has the level that its prefix has then: the commit compares it. If it is prepared, from its publish
+   on: until then there may be lazy copies of what was deleted. *)
+Inherits(st) == IF Has("prefix") /\ ~Exists(st.entry) THEN [st EXCEPT !.entry.level = st.prefix] ELSE st
+AsBefore(after, st) ==
+    IF ~Exists(st.entry) /\ ~Exists(after.entry) THEN [after EXCEPT !.entry.level = st.entry.level] ELSE after
 Commit(s, id) ==
     /\ Arrives(s, id, "Commit")
-    /\ store' = Quietly(CommitOn(store, s, id, net[s].req[id]))
+    /\ store' = Quietly(AsBefore(CommitOn(Inherits(store), s, id, net[s].req[id]), store))
     /\ UNCHANGED <<net, client>>
 
 (* Gives up a lease or, without a token, the copy. Giving up a copy that is known here is a log entry, so that its
@@ -114,6 +119,17 @@ SetPolicyOn(st, s, id, r) ==
        ELSE IF round THEN PreparePolicy(st, s, id, r)
        ELSE Answer(st1, s, id, Result(TRUE, "", st1, None))
 
+(* The prefix gets another level, once; and what exists takes it over, as if nobody had asked for it. *)
+SetPrefix ==
+    /\ Has("prefix") /\ store.prefix = Level
+    /\ store' = [store EXCEPT !.prefix = IF Level = "lazy" THEN "strict" ELSE "lazy"]
+    /\ UNCHANGED <<net, client>>
+Inherit ==
+    /\ Has("prefix") /\ Exists(store.entry) /\ store.entry.level # store.prefix
+    /\ store' = Quietly(SetPolicyOn(store, None, 0, [op |-> "SetPolicy", inc |-> store.inc, token |-> None, base |-> NoVer,
+                                                     any |-> TRUE, content |-> None, level |-> store.prefix]))
+    /\ UNCHANGED <<net, client>>
+
 SetPolicy(s, id) ==
     /\ Arrives(s, id, "SetPolicy")
     /\ store' = Quietly(SetPolicyOn(store, s, id, net[s].req[id]))
@@ -157,7 +173,9 @@ ExpirePending == MayPublish(store) /\ store' = Quietly(Publish(store))
 FloorAfter(st) == Max(st.floor, Max(st.entry.ver[2], st.entry.fence))
 MayDrop(e) == e.known /\ ~Exists(e) /\ e.holder = None /\ e.pending = None /\ e.queue = <<>>
 DropRecord(st) == [st EXCEPT !.entry = NoEntry, !.floor = FloorAfter(st)]
-ExpireTombstone == MayDrop(store.entry) /\ store' = DropRecord(store)
+(* But a tombstone outlives the lazy copies of what was deleted, or whoever makes it again strict would not know of them. *)
+OutlivesCopies(st) == Has("prefix") => \A i \in DOMAIN st.hist : st.hist[i].since > Delta
+ExpireTombstone == MayDrop(store.entry) /\ OutlivesCopies(store) /\ store' = DropRecord(store)
 
 Expire == (ExpireHolder \/ ExpireWaiter \/ ExpirePending \/ ExpireTombstone) /\ UNCHANGED <<net, client>>
 

@@ -35,7 +35,7 @@ Cacheable(st) == st.entry.pending = None /\ ~(Strict(st.entry) /\ Quarantined(st
 Result(ok, why, st, token) ==
     [ok |-> ok, why |-> why, ver |-> st.entry.ver, token |-> token, asof |-> Len(st.log),
      cacheable |-> Exists(st.entry) /\ Cacheable(st), level |-> st.entry.level]
-Answer(st, s, id, r) == [st EXCEPT !.res[s][id] = r]
+Answer(st, s, id, r) == IF s = None THEN st ELSE [st EXCEPT !.res[s][id] = r]  \* None: nobody asked
 Deny(st, s, id, why) == Answer(st, s, id, Result(FALSE, why, st, None))
 
 (* An absent artifact's record starts at the slice's floor, so that nothing of an earlier life fits it. *)
@@ -95,8 +95,9 @@ CommitDenial(st, s, r) ==
        ELSE ""
 
 Effect(st, v, s, id, r) ==
-    [ver |-> v, content |-> r.content, by |-> <<s, id>>, base |-> r.base, any |-> r.any, prev |-> Current(st.entry),
-     stale |-> r.token # None /\ ~Holds(st, s, r), inc |-> st.inc, since |-> 0, lost |-> FALSE]
+    [ver |-> v, content |-> r.content, by |-> IF s = None THEN <<None, v[2]>> ELSE <<s, id>>, base |-> r.base, any |-> r.any, prev |-> Current(st.entry),
+     stale |-> r.token # None /\ ~Holds(st, s, r), inc |-> st.inc, since |-> 0, lost |-> FALSE,
+     steps |-> NoSteps]
 
 Sharers(e) == {t \in Session : e.sharers[t] > 0}
 
@@ -104,15 +105,18 @@ Sharers(e) == {t \in Session : e.sharers[t] > 0}
    commit is lost, the Inv is what tells it that its old copy is obsolete. *)
 Routed(e, s) == Sharers(e)
 
-(* The committer is a sharer of its own version, `own`. Others stay sharers of theirs until they acknowledge; not where
+(* The committer is a sharer of its own version, `own`; of one that deletes, it stays one of the version that it has, for
+   it serves its copy until it hears of the delete. Others stay sharers of theirs until they acknowledge; not where
    their copies are known to be dead. *)
 SharersAfter(e, s, own, dead) ==
     [t \in Session |-> IF t = s THEN own ELSE IF dead THEN 0 ELSE e.sharers[t]]
 
 (* Whom a strict commit waits for: every session that may hold a copy. Not its committer, which withdraws its copy when
-   it sends the commit (Client!Leaves), and none that is over. *)
+   it sends the commit (Client!Leaves), and none that is over. But what was deleted while it was lazy and is made again
+   under a strict prefix may have lazy copies, and its maker does not know that it has to withdraw its own. *)
 WaitSet(st, e, s) == {t \in Sharers(e) \ {s} : st.live[t]}
-MustPrepare(st, s) == Strict(st.entry) /\ (Quarantined(st) \/ WaitSet(st, st.entry, s) # {})
+Spared(e, s) == IF Exists(e) THEN s ELSE None
+MustPrepare(st, s) == Strict(st.entry) /\ (Quarantined(st) \/ WaitSet(st, st.entry, Spared(st.entry, s)) # {})
 
 (* And how long at most: from now on every copy dies in a term, unless its session has applied the log up to here
    (Strict!ExtendOk). Whatever is renewed later, this stays. Lazy copies, when the level changes, live as long as they
@@ -126,7 +130,7 @@ Prepare(st, s, id, r) ==
     LET e == Opened(st)
         v == NextVer(st, e)
         f == NextFence(e)
-        p == [s |-> s, id |-> id, ver |-> v, fence |-> f, waits |-> WaitSet(st, e, s), until |-> Frozen(st),
+        p == [s |-> s, id |-> id, ver |-> v, fence |-> f, waits |-> WaitSet(st, e, Spared(e, s)), until |-> Frozen(st),
               keep |-> r.keep, level |-> e.level, shares |-> TRUE, effect |-> Effect(st, v, s, id, r)]
         st1 == [st EXCEPT !.entry = [e EXCEPT !.fence = f, !.pending = p]]
         st2 == Emit(Log(st1, v, Routed(e, s)), Event("Prepared", s, v, f, r.content, id))
@@ -144,11 +148,13 @@ Finish(st, s, id, keep, f) ==
         token == IF keep /\ st.entry.holder # None THEN <<st.inc, f>> ELSE None
     IN Answer(st1, s, id, Result(TRUE, "", st1, token))
 
+Deleter(e, s) == IF Strict(e) THEN 0 ELSE e.sharers[s]
 PublishNow(st, s, id, r) ==
     LET e == Opened(st)
         v == NextVer(st, e)
         f == NextFence(e)
-        after == SharersAfter(e, s, IF r.content = None THEN 0 ELSE v[2], Strict(e))
+        own == IF r.content # None THEN v[2] ELSE Deleter(e, s)
+        after == SharersAfter(e, s, own, Strict(e))
         st1 == [st EXCEPT !.entry = [e EXCEPT !.fence = f, !.ver = v, !.content = r.content, !.sharers = after],
                           !.hist = Append(@, Effect(st, v, s, id, r))]
         st2 == Emit(Log(st1, v, Routed(e, s)), Event("Inv", s, v, f, r.content, 0))

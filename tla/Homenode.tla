@@ -11,9 +11,10 @@ Init == /\ store = InitStore /\ net = InitNet /\ client = InitClient
 WithoutMemory ==
     \/ \E s \in Session : \/ GetS(s) \/ InvAck(s) \/ Renew(s) \/ EndSession(s)
                           \/ Ask(s) \/ Resolve(s) \/ Reply(s) \/ ReadReply(s) \/ SeeIncarnation(s)
-                          \/ Resync(s) \/ Bookmark(s) \/ ApplyBookmark(s)
+                          \/ Resync(s) \/ Bookmark(s) \/ ApplyBookmark(s) \/ Step(s)
     \/ \E s \in Session, id \in Ids : GetM(s, id) \/ Commit(s, id) \/ Put(s, id) \/ SetPolicy(s, id) \/ Handoff(s, id)
     \/ \E s \in Session, i \in DOMAIN store.log : Deliver(s, i)
+    \/ SetPrefix \/ Inherit
     \/ Expire \/ StoreLoss \/ ClockJump \/ Ticker \/ ColdStart
 
 Next == (WithoutMemory /\ UNCHANGED server) \/ Recall \/ Recalled \/ Tick
@@ -29,7 +30,7 @@ FairSpec == Spec /\ Fair
 Symmetry == Permutations(Session)
 
 (* Only mutants need it: they may do more than the requests allow. *)
-Bounded == Len(store.hist) <= MaxAsks + 1 /\ Len(store.log) <= 2 * MaxAsks + 1
+Bounded == Len(store.hist) <= MaxAsks + (IF Has("prefix") THEN 2 ELSE 1) /\ Len(store.log) <= 2 * MaxAsks + 1
 
 (* ------------------------------- invariants ------------------------------- *)
 H == store.hist
@@ -109,9 +110,10 @@ LatePublish == \E s \in Session : /\ client[s].mode = "strict" /\ client[s].cach
 RenewedWhilePending == store.entry.pending # None /\ \E s \in store.entry.pending.waits :
                             store.dl[s] > store.entry.pending.until
 ReadWhilePending == store.entry.pending # None /\ \E s \in Session : \E r \in net[s].reads : r.found /\ ~r.cacheable
-DeadCommitter == store.entry.pending # None /\ ~store.live[store.entry.pending.s]
+DeadCommitter == store.entry.pending # None /\ store.entry.pending.s # None /\ ~store.live[store.entry.pending.s]
 RolledForward == \E i \in DOMAIN H : H[i].inc > H[i].ver[1]
 LostCommit == \E i \in DOMAIN H : H[i].lost
+StepsTaken == Has("steps") /\ \E s \in Session : client[s].cache # None /\ ~StepsOk(client[s]) /\ client[s].fresh <= Delta
 OldCopy == \E s \in Session : Readable(s) /\ client[s].inc < store.inc
 NewLife == \E i \in DOMAIN H : H[i].ver[1] > 1
 ToldOfNever == store.never # {}
@@ -120,7 +122,7 @@ LevelChanged == store.entry.level # Level
 HandedOver == store.entry.holder # None /\ IsReserved(store.entry, store.entry.holder.s)
 
 Seen(k, name, holds) == IF TLCGet(k) = 0 /\ holds THEN TLCSet(k, 1) /\ PrintT(<<"situation", name>>) ELSE TRUE
-ASSUME \A k \in 1..22 : TLCSet(k, 0)
+ASSUME \A k \in 1..23 : TLCSet(k, 0)
 Situations ==
     /\ Seen(1, "LostInv", LostInv) /\ Seen(2, "StaleRead", StaleRead) /\ Seen(3, "InvBeforeFill", InvBeforeFill)
     /\ Seen(4, "Reordered", Reordered) /\ Seen(5, "ZombieCommit", ZombieCommit) /\ Seen(6, "Conflict", Conflict)
@@ -131,4 +133,5 @@ Situations ==
     /\ Seen(16, "LostCommit", LostCommit) /\ Seen(17, "OldCopy", OldCopy) /\ Seen(18, "NewLife", NewLife)
     /\ Seen(19, "ToldNever", ToldOfNever) /\ Seen(20, "Quarantine", Quarantine)
     /\ Seen(21, "LevelChanged", LevelChanged) /\ Seen(22, "HandedOver", HandedOver)
+    /\ Seen(23, "StepsTaken", StepsTaken)
 =============================================================================

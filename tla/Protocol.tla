@@ -36,8 +36,14 @@ VARIABLES store, net, client, server
 vars == <<store, net, client, server>>
 
 Has(f) == f \in Features
-UsesLazy == Level = "lazy" \/ Has("policy")
-UsesStrict == Level = "strict" \/ Has("policy")
+Changes == Has("policy") \/ Has("prefix")
+UsesLazy == Level = "lazy" \/ Changes
+UsesStrict == Level = "strict" \/ Changes
+
+(* Steps of an agent for which it may use a copy without hearing from the directory; they are counted up to one more. *)
+K == 1
+Unknown == IF Has("steps") THEN K + 1 ELSE 0
+NoSteps == [s \in Session |-> 0]
 
 Max(a, b) == IF a > b THEN a ELSE b
 Min(a, b) == IF a < b THEN a ELSE b
@@ -61,7 +67,7 @@ NoEntry ==
      queue   |-> <<>>,                        \* waiting GetMs: [s, id, lease]
      pending |-> None,                        \* a prepared strict commit
      sharers |-> [s \in Session |-> 0],       \* version number given; 0: not a sharer
-     level   |-> Level]
+     level   |-> Level]                       \* its own, or what it has of its prefix
 
 (* What a session may ask. `base` counts unless `any`; `token` None: without a lease; `content` None: a delete. *)
 Request == [op: {"GetM", "Commit", "Put", "SetPolicy", "Handoff"}, inc: Nat, token: {None} \cup (Nat \X Nat), lease: Nat,
@@ -76,6 +82,7 @@ FirstContent == <<None, 0>>
 InitStore ==
     [inc   |-> 1,
      entry |-> IF Born THEN [NoEntry EXCEPT !.known = TRUE, !.ver = FirstVer, !.content = FirstContent] ELSE NoEntry,
+     prefix |-> Level,                         \* what the artifact's prefix says; it may not have taken it over yet
      floor |-> 0,                              \* the slice's floor of version numbers and fences
      log   |-> <<>>,                           \* [ver, to]: copies older than ver are obsolete; routed to `to`
      out   |-> <<>>,
@@ -85,15 +92,17 @@ InitStore ==
      skew  |-> 0,                              \* ticks that the store's clock is ahead of the time it should show
      quar  |-> 0,                              \* ticks of quarantine left
      hist  |-> IF Born THEN <<[ver |-> FirstVer, content |-> FirstContent, by |-> FirstContent, base |-> NoVer,
-                               any |-> FALSE, prev |-> NoVer, stale |-> FALSE, inc |-> 1, since |-> 0, lost |-> FALSE]>>
+                               any |-> FALSE, prev |-> NoVer, stale |-> FALSE, inc |-> 1, since |-> 0, lost |-> FALSE,
+                               steps |-> NoSteps]>>
               ELSE <<>>,
      top   |-> NoVer, reissued |-> FALSE, oldread |-> FALSE, never |-> {}, cold |-> FALSE, losses |-> 0]
 
 InitNet == [s \in Session |->
     [req   |-> <<>>,       \* every effectful request ever sent: it may arrive late, and again
      age   |-> 0,          \* ticks since the last of them was sent
+     steps |-> 0,          \* and steps of its agent
      reads |-> {},         \* read replies under way
-     mark  |-> None]]      \* a bookmark under way: [age, seq]
+     mark  |-> None]]      \* a bookmark under way: [age, seq, steps], since its ping
 
 NewClient(inc) ==
     [inc |-> inc,
@@ -108,14 +117,21 @@ NewClient(inc) ==
      ask |-> 0,            \* the effectful request that is not resolved
      token |-> None,       \* write lease: [token, lease]
      wleft |-> 0,          \* ticks that the session believes in its write lease
+     steps |-> Unknown,    \* steps since the ping of the last accepted bookmark
+     got |-> Unknown,      \* steps since the copy was asked for
      fresh |-> Delta + 1,  \* lazy: ticks since the ping of the last accepted bookmark
      left |-> 0]           \* strict: ticks that the copies may still be read
 
 \* Everybody has seen the first version, if there is one, and has kept no copy of it.
 InitClient == [s \in Session |-> [NewClient(1) EXCEPT !.shown = IF Born THEN FirstVer ELSE NoVer]]
 
+(* An agent may use a copy for K steps from when it was known to be current: when it was asked for, or when the ping was
+   sent whose bookmark came back. *)
+StepsOk(c) == Has("steps") => Min(c.steps, c.got) <= K
+
 (* A copy that a cached read would return. *)
 Readable(s) ==
     /\ client[s].cache # None
+    /\ StepsOk(client[s])
     /\ IF client[s].mode = "lazy" THEN client[s].fresh <= Delta ELSE client[s].left > 0
 =============================================================================

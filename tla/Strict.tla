@@ -11,6 +11,7 @@
 EXTENDS Lazy
 
 ExtendOk(s) == client[s].applied >= net[s].mark.seq
+StepsOf(mark) == mark.steps  \* since its ping
 Window(age) == Term - Min(Term, age)
 
 ApplyBookmark(s) ==
@@ -20,6 +21,7 @@ ApplyBookmark(s) ==
            age == net[s].mark.age
        IN /\ fresh \/ extend
           /\ client' = [client EXCEPT ![s].fresh = IF fresh THEN Min(@, age) ELSE @,
+                                      ![s].steps = IF fresh THEN Min(@, StepsOf(net[s].mark)) ELSE @,
                                       ![s].left = IF extend THEN Max(@, Window(age)) ELSE @]
     /\ net' = [net EXCEPT ![s].mark = None]
     /\ UNCHANGED store

@@ -110,7 +110,9 @@ Heard(after, st, ev) ==
     [after EXCEPT !.live = [t \in Session |->
         st.live[t] /\ (st.entry.sharers[t] = 0 \/ t = ev.s \/ t \in Line.waits)]]
 Alone(st) == [st EXCEPT !.entry.pending.shares = FALSE]
-Unaware(st) == [Publish([st EXCEPT !.live[st.entry.pending.s] = TRUE]) EXCEPT !.live = st.live]
+Unaware(st) ==
+    IF st.entry.pending.s = "" THEN st
+    ELSE [Publish([st EXCEPT !.live[st.entry.pending.s] = TRUE]) EXCEPT !.live = st.live]
 
 SessionEnds(ev) == \E i \in DOMAIN Rest : Rest[i].s = ev.s /\ (Rest[i].kind = "Refused" \/ Rest[i].kind = "Ended")
 Newest(e) == IF e.pending = None THEN e.ver[2] ELSE e.pending.ver[2]
@@ -127,8 +129,10 @@ Causes(st, ev) ==
       [] ev.kind = "Inv" -> {By("Commit", CommitOn(st, ev.s, 0, TheRequest(st, ev)))}
       [] ev.kind = "Prepared" ->
             LET st1 == Waiting(st, ev)
-            IN {By("Commit", Heard(CommitOn(st1, ev.s, ev.id, TheRequest(st1, ev)), st, ev)),
-                By("SetPolicy", Heard(SetPolicyOn(st1, ev.s, ev.id, ThePolicy(st1, Other(st1.entry.level))), st, ev))}
+            IN (IF ev.s = "" THEN {} ELSE {By("Commit", Heard(CommitOn(st1, ev.s, ev.id, TheRequest(st1, ev)), st, ev))})
+               \cup {By(IF ev.s = "" THEN "Inherit" ELSE "SetPolicy", Heard(SetPolicyOn(st1, ev.s, ev.id, ThePolicy(st1, Other(st1.entry.level))), st, ev))}
+      [] ev.kind = "PolicySet" /\ ~Exists(st.entry) /\ st.entry.pending = None ->
+            {By("Commit", Emit([st EXCEPT !.entry = [Opened(st) EXCEPT !.level = ev.what]], Plain(ev)))}
       [] ev.kind = "PolicySet" /\ ev.what = st.entry.level -> {By("SetPolicy", Emit(st, Plain(ev)))}
       [] ev.kind = "PolicySet" /\ st.entry.pending = None ->
             {By("SetPolicy", SetPolicyOn(st, "", 0, ThePolicy(st, ev.what)))}
@@ -165,7 +169,7 @@ Deferred(st, ev) ==
 Explanations(st, ev) == IF Barred(st, ev) THEN {} ELSE Causes(st, ev) \cup Deferred(st, ev)
 
 (* Whoever asked is live and is of this incarnation; nothing is answered twice. *)
-MayAct(ev) == ev.kind \in {"Shared", "Granted", "Inv", "Prepared"} => store.live[ev.s]
+MayAct(ev) == ev.kind \in {"Shared", "Granted", "Inv", "Prepared"} /\ ev.s # "" => store.live[ev.s]
 Once(out) == \A i \in DOMAIN out :
     out[i].kind \in {"Granted", "Refused", "Published"} /\ out[i].id > 0 => <<out[i].s, out[i].id>> \notin store.res
 Noted(st, s, id, r) == IF id = 0 THEN st ELSE [st EXCEPT !.res = @ \cup {<<s, id>>}]
@@ -179,7 +183,7 @@ Explains(out) == out # <<>> /\ Len(out) <= Len(Rest) /\ \A i \in DOMAIN out : Sa
 (* ------------------------------- the telling ------------------------------ *)
 (* How far each run was explained, and which actions the sound ones have. *)
 Actions == <<"GetS", "GetM", "Commit", "Put", "InvAck", "Expire", "EndSession", "SetPolicy", "Handoff",
-             "Adopted">>
+             "Inherit", "Adopted">>
 Seen(action) ==
     \A k \in DOMAIN Actions :
         IF R.sound /\ Actions[k] = action /\ TLCGet(k) = 0

@@ -50,7 +50,7 @@ from homenode.lease_handle import Lease, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
 from homenode.streams import ContentStream
 from homenode.sync import SyncHomenode, connect_sync
-from homenode.values import Policy, Stat, VersionInfo
+from homenode.values import STRATEGIES, Policy, Stat, VersionInfo
 from homenode.versions import ABSENT, ANY, Version
 from homenode.view import Counters
 from homenode.watch import Event, Watch
@@ -59,6 +59,7 @@ __all__ = [
     "ABSENT",
     "ANY",
     "DELETE",
+    "STRATEGIES",
     "AlreadyExists",
     "Artifact",
     "Change",

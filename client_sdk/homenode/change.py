@@ -38,6 +38,9 @@ CONTEXT_LINES = 3
 #: Characters shown on either side of a passage, at most; less where the line ends.
 SURROUNDINGS = 60
 
+#: What a reference is counted as: so many tokens it has in published simulations.
+POINTER_TOKENS = 8
+
 _LINES_MAX = 20_000  # old and new lines together that are compared line by line
 _COMPARE_BUDGET = 500_000  # upper estimate of difflib's inner steps for one description, about 50 ms
 _DEPTH_MAX = 8
@@ -57,11 +60,23 @@ def whole(count_tokens: TokenCounter) -> TokenCounter:
 
 
 class ChangeKind(StrEnum):
-    """What the text of a Change is: nothing, a change against the earlier version, or the full new text."""
+    """What the text of a Change is: nothing, a change against the earlier version, the full new text, or a reference to
+    what the reader has."""
 
     UNCHANGED = "unchanged"
     CHANGE = "change"
     FULL = "full"
+    POINTER = "pointer"
+
+
+class Access(StrEnum):
+    """What an access shows to an agent whose context holds an artifact in the version that is current: nothing, a
+    reference to it, or all of it again. Of another version it is shown the change, or where that is not shorter, and
+    in any case with `always_read`, the full text."""
+
+    CONDITIONAL = "conditional"
+    POINTER = "pointer"
+    ALWAYS_READ = "always_read"
 
 
 class ChangeMismatch(ValueError):
@@ -72,7 +87,8 @@ class ChangeMismatch(ValueError):
 class Change:
     """What an agent is shown: `text` of `tokens` tokens; the full new text has `full_tokens`.
 
-    `text` is empty when unchanged, a unified diff or passages for kind `change`, and the new text for kind `full`.
+    `text` is empty when unchanged, a unified diff or passages for kind `change`, the new text for kind `full`, and for
+    kind `pointer` a name for what was shown before.
     """
 
     kind: ChangeKind
@@ -84,6 +100,11 @@ class Change:
 def estimate_tokens(text: str) -> int:
     """A stated estimate: one token per 4 bytes of UTF-8, rounded up. Pass a real encoder where one is at hand."""
     return (len(text.encode("utf-8", "surrogatepass")) + 3) // 4
+
+
+def pointer(name: str, full_tokens: int, count_tokens: TokenCounter = estimate_tokens) -> Change:
+    """A reference to what the reader has under this name: POINTER_TOKENS tokens, or more where the name has more."""
+    return Change(ChangeKind.POINTER, name, max(POINTER_TOKENS, count_tokens(name)), full_tokens)
 
 
 def describe(old: str, new: str, count_tokens: TokenCounter = estimate_tokens) -> Change:
@@ -108,7 +129,7 @@ def apply_change(old: str, change: Change) -> str:
     Raises ChangeMismatch where the change visibly belongs to another text: removed and context lines of a diff must be
     there, passages must lie inside. (Who needs certainty compares the content hash.)
     """
-    if change.kind is ChangeKind.UNCHANGED:
+    if change.kind in (ChangeKind.UNCHANGED, ChangeKind.POINTER):
         return old
     if change.kind is ChangeKind.FULL:
         return change.text

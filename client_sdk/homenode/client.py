@@ -27,7 +27,19 @@ from homenode.reads import NO_DEFAULT, Reads
 from homenode.streams import OpenContext, Streamable, download, source_of
 from homenode.tools import Tools
 from homenode.usage import Meter
-from homenode.values import Meta, Stat, Value, VersionInfo, duration, encode, meta, name, policy
+from homenode.values import (
+    Meta,
+    Policy,
+    Stat,
+    Value,
+    VersionInfo,
+    duration,
+    encode,
+    meta,
+    name,
+    policy,
+    with_strategy,
+)
 from homenode.versions import ABSENT, Base, Version
 from homenode.view import Counters, View
 from homenode.watch import Watch
@@ -282,23 +294,55 @@ class Homenode(Reads, Tools, Generates):
 
     async def set_policy(
         self,
-        key: str,
+        key: str | None = None,
         *,
+        prefix: str | None = None,
+        strategy: str | None = None,
         consistency: str | None = None,
         push: str | None = None,
         max_age_ms: int | None = None,
         max_reads: int | None = None,
         max_steps: int | None = None,
         timeout_ms: int | None = None,
-    ) -> None:
-        """Set the artifact's own policy; what is not said has the default, and nothing said at all removes it.
+    ) -> int:
+        """Set an artifact's own policy, or that of all artifacts under a prefix; nothing said at all removes it.
+
+        The nearest policy holds, as a whole: the artifact's own, else that of the longest prefix which has one, else
+        the server's default; what it does not say has the server's default too.
+
+        Args:
+            key: the artifact.
+            prefix: instead of `key`, artifacts by the beginning of their names, those to come included; "" is the
+                whole workspace. A workspace has at most 64 such policies.
+            strategy: "broadcast", "eager", "lazy", "lease" or "access_count" (`homenode.STRATEGIES`), for what is not
+                said besides.
+            consistency: "lazy" or "strict".
+            push: "none", "sharers" or "all": to whom the content of a new version goes by itself.
+            max_age_ms: greatest age of a cached read.
+            max_reads: how often a copy may be read before it is fetched again.
+            max_steps: how many steps (`step`) an agent may use a copy without hearing from the directory.
 
         Between lazy and strict an artifact changes once no copy of the former kind can be served any more; this waits
-        for that. Limits of other copies follow when they are fetched again. Raises NotFound, LeaseDenied (a version is
-        about to be published), Unsupported (the directory cannot keep it strict), HomenodeError.
+        for that. Limits of other copies follow when they are fetched again. Returns how many artifacts have not taken
+        the policy over yet, because they are being written or somebody who may have a copy is cut off; the directory
+        sees to them. Raises NotFound, LeaseDenied (a version is about to be published), Unsupported (the directory
+        cannot keep it strict), QuotaExceeded (too many prefixes), HomenodeError.
         """
-        wanted = policy(consistency, push, max_age_ms, max_reads, max_steps)
+        if (key is None) == (prefix is None):
+            raise InvalidArgument("a policy is of a key or of a prefix")
+        said = {"max_age_ms": max_age_ms, "max_reads": max_reads, "max_steps": max_steps, "push": push}
+        parts = with_strategy(strategy, said)
+        wanted = policy(consistency, parts["push"], parts["max_age_ms"], parts["max_reads"], parts["max_steps"])
+        if key is None:
+            assert prefix is not None
+            return await self._core.set_prefix_policy(prefix, wanted, timeout_ms)
         await self._core.set_policy(key, wanted, timeout_ms)
+        return 0
+
+    async def policies(self, *, timeout_ms: int | None = None) -> dict[str, Policy]:
+        """The policies of the workspace's prefixes, by prefix; those of artifacts are in `stat`."""
+        answer = await self._core.ask("list_policies", pb.ListPoliciesRequest(), timeout_ms=timeout_ms)
+        return {one.prefix: Policy.of(one.policy) for one in answer.policies}
 
     def watch(self, prefix: str = "") -> Watch:
         """Changes under a prefix: `async for event in hn.watch("notes/")`.

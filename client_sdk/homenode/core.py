@@ -662,9 +662,8 @@ class Core:
 
     async def set_policy(self, key: str, policy: t.Policy | None, timeout_ms: int | None) -> None:
         """Set the artifact's policy, or (None) take it away. Raises NotFound, Unsupported, HomenodeError."""
-        strict = policy is not None and policy.consistency == t.CONSISTENCY_STRICT
-        if strict and self.session.opened.strongest == t.CONSISTENCY_LAZY:
-            raise Unsupported("this directory cannot keep artifacts strict over its store")
+        if policy is not None:
+            self._check_strict(policy)
 
         def done(*_: object) -> None:
             self.cache.end_write(key)
@@ -673,6 +672,21 @@ class Core:
         request = pb.SetPolicyRequest(key=name(key), policy=policy)
         self.cache.drop(key)
         await self._effect("set_policy", key, request, timeout_ms or self._until_quiet_ms, done)
+
+    async def set_prefix_policy(self, prefix: str, policy: t.Policy | None, timeout_ms: int | None) -> int:
+        """The same for all artifacts under a prefix: how many have not taken it over yet."""
+        if policy is not None:
+            self._check_strict(policy)
+        request = pb.SetPolicyRequest(prefix=name(prefix), policy=policy)
+        answer = await self.ask("set_policy", request, effect=True, timeout_ms=timeout_ms or self._until_quiet_ms)
+        for key in [key for key, _ in self.cache.holdings() if key.startswith(prefix)]:
+            self.cache.drop(key)
+        return int(answer.remaining)
+
+    def _check_strict(self, policy: t.Policy) -> None:
+        strict = policy.consistency == t.CONSISTENCY_STRICT
+        if strict and self.session.opened.strongest == t.CONSISTENCY_LAZY:
+            raise Unsupported("this directory cannot keep artifacts strict over its store")
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

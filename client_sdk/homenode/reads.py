@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from homenode.artifact import STRICT, Artifact
-from homenode.change import Change, ChangeKind, describe
+from homenode.change import Access, Change, ChangeKind, describe, pointer
 from homenode.clock import NS_PER_MS
 from homenode.core import Core
 from homenode.errors import DeadlineExceeded, HomenodeError, InvalidArgument, NotFound, Stale, Unavailable
@@ -62,6 +62,7 @@ class Reads:
         version: Version | None = None,
         max_age_ms: int | None = None,
         consistency: str | None = None,
+        access: str | None = None,
         timeout_ms: int | None = None,
     ) -> Artifact:
         """The artifact: from here while the copy is fresh, else from the directory.
@@ -74,11 +75,15 @@ class Reads:
             max_age_ms: greatest age of a copy for this read; 0 asks the directory.
             consistency: "strict" asks for a linearizable read whatever the artifact's policy: of a strict artifact as
                 always, of a lazy one a load that is not kept. "lazy" asks for no more than the policy gives.
+            access: instead of `since`, for an agent whose context keeps what it was shown: the answer's `change` then
+                says what to show it now. "conditional": the change since the version that it was shown last, or the
+                full text, or nothing; "pointer": the same, but a reference of 8 tokens instead of nothing;
+                "always_read": the full text each time.
 
         The artifact's `level` says what the read was. Raises NotFound, Stale (only an older copy is at hand and the
         directory cannot be asked), Unsupported (no strict read can be given), HomenodeError.
         """
-        if since is None and version is None and max_age_ms is None and consistency is None:
+        if since is None and version is None and max_age_ms is None and consistency is None and access is None:
             try:
                 shown = self._shown[key]
                 if self._now() < shown.hot.window.until_ns:
@@ -87,7 +92,8 @@ class Reads:
             except KeyError:
                 pass
         try:
-            return await self._read(key, since, version, max_age_ms, consistency, timeout_ms)
+            mode = _access(access, since, version)
+            return await self._read(key, since, version, max_age_ms, consistency, mode, timeout_ms)
         except NotFound:
             if version is None:
                 self._view.forget(key)
@@ -103,6 +109,7 @@ class Reads:
         version: Version | None,
         max_age_ms: int | None,
         level: str | None,
+        access: Access | None,
         timeout_ms: int | None,
     ) -> Artifact:
         if not isinstance(since, Version | None) or not isinstance(version, Version | None):
@@ -125,10 +132,10 @@ class Reads:
         else:
             self._view.hit(artifact)
             hit = True
-        if since is None:
+        if since is None and access is None:
             self._view.show(artifact, hit=hit)
             return artifact
-        change = await self._change(artifact, since, timeout_ms)
+        change = await self._shown_for(artifact, since, access, timeout_ms)
         self._view.show_change(artifact, change)
         return artifact.with_change(change)
 
@@ -152,7 +159,8 @@ class Reads:
             raise InvalidArgument(
                 f"{copy.key!r} has max_steps, and this agent marks no steps: read it inside `async with hn.step():`"
             )
-        return self._view.steps_since(copy.window.confirmed_ns) <= copy.max_steps
+        known_ns = max(copy.fetched_ns, copy.window.confirmed_ns)  # when it was the committed version, for sure
+        return self._view.steps_since(known_ns) <= copy.max_steps
 
     def _serve(self, key: str) -> Artifact | None:
         artifact = self._allowed(key, None)
@@ -169,6 +177,24 @@ class Reads:
             allowed = self._core.max_age_ms if max_age_ms is None else max_age_ms
             message = f"the copy of {key!r} may be {age_ms} ms old and the directory cannot be asked: {failure}"
             raise Stale(message, age_ms=age_ms, max_age_ms=allowed) from failure
+
+    async def _shown_for(
+        self, artifact: Artifact, since: Version | None, access: Access | None, timeout_ms: int | None
+    ) -> Change:
+        count = self._view.count_tokens
+        if access is not None:
+            since = None if access is Access.ALWAYS_READ else self._view.version(artifact.key)
+        if since is None:
+            tokens = artifact.tokens(count)
+            try:
+                return Change(ChangeKind.FULL, artifact.text, tokens, tokens)
+            except UnicodeDecodeError:
+                return Change(ChangeKind.FULL, "", tokens, tokens)
+        change = await self._change(artifact, since, timeout_ms)
+        if access is Access.POINTER and change.kind is ChangeKind.UNCHANGED:
+            assert artifact.version is not None
+            return pointer(f"{artifact.key}@{artifact.version.n}", change.full_tokens, count)
+        return change
 
     async def _change(self, artifact: Artifact, since: Version, timeout_ms: int | None) -> Change:
         count = self._view.count_tokens
@@ -188,3 +214,14 @@ class Reads:
             return Change(ChangeKind.FULL, "", full_tokens, full_tokens)
         except NotFound:  # not retained any more
             return Change(ChangeKind.FULL, artifact.text, full_tokens, full_tokens)
+
+
+def _access(mode: str | None, since: Version | None, version: Version | None) -> Access | None:
+    if mode is None:
+        return None
+    if since is not None or version is not None:
+        raise InvalidArgument("access goes by what the agent was shown; since and version name a version")
+    try:
+        return Access(mode)
+    except ValueError:
+        raise InvalidArgument(f"access is one of {', '.join(Access)}, not {mode!r}") from None

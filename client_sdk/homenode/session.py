@@ -350,7 +350,7 @@ class Session(Requests):
         self._advance(Position(self.position.incarnation, event.sequence - 1))
         if self.spans is not None and event.traceparent and event.by != self.id:
             self.spans.invalidated(event.traceparent, deleted=event.deleted)
-        if event.by == self.id and not event.prepared:
+        if event.by == self.id and not event.prepared and not event.deleted:
             return  # the directory knows that the committer has the new version
         wanted = self.cache.must_acknowledge(event.key)
         if event.prepared:  # a writer waits for it

@@ -26,7 +26,7 @@ from homenode.joint import Gate
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
 from homenode.streams import ContentStream, Streamable
-from homenode.values import Stat, Value, VersionInfo
+from homenode.values import Policy, Stat, Value, VersionInfo
 from homenode.versions import Version
 from homenode.view import Counters
 from homenode.watch import Event
@@ -201,9 +201,13 @@ class SyncHomenode:
         """See `Homenode.history`."""
         return self._run(self._homenode.history(key, **options))
 
-    def set_policy(self, key: str, **options: Any) -> None:
+    def set_policy(self, key: str | None = None, **options: Any) -> int:
         """See `Homenode.set_policy`."""
-        self._run(self._homenode.set_policy(key, **options))
+        return self._run(self._homenode.set_policy(key, **options))
+
+    def policies(self, **options: Any) -> dict[str, Policy]:
+        """See `Homenode.policies`."""
+        return self._run(self._homenode.policies(**options))
 
     def snapshot(self, keys: Sequence[str] | None = None, **options: Any) -> SyncSnapshot:
         """See `Homenode.snapshot`: usable at once, and in `with`."""

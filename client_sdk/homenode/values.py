@@ -124,6 +124,24 @@ def consistency(value: str | None) -> t.Consistency:
     return _CONSISTENCIES[value]
 
 
+#: The strategies of the paper "Token Coherence", as policies: what follows a commit, and how long a copy may serve.
+STRATEGIES: Mapping[str, Mapping[str, Any]] = {
+    "broadcast": {"push": "all"},  # each new version goes to every session of the workspace
+    "eager": {"push": "sharers"},  # to every session that had a copy
+    "lazy": {"push": "none"},  # copies are invalidated, and fetched when they are read again
+    "lease": {"push": "none", "max_age_ms": 10_000},  # and not confirmed for so long, a copy is asked for
+    "access_count": {"push": "none", "max_reads": 8},  # and after so many reads
+}
+
+
+def with_strategy(strategy: str | None, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a policy: those of a named strategy, where nothing else is said. Raises InvalidArgument."""
+    if strategy is not None and strategy not in STRATEGIES:
+        raise InvalidArgument(f"strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}")
+    preset = STRATEGIES[strategy] if strategy is not None else {}
+    return {name: preset.get(name) if value is None else value for name, value in said.items()}
+
+
 def policy(
     level: str | None, push: str | None, max_age_ms: int | None, max_reads: int | None, max_steps: int | None
 ) -> t.Policy | None:
@@ -171,8 +189,9 @@ class Policy:
 class Stat:
     """What the directory says of an artifact, now.
 
-    `state` is I, S, E, M or P; `holder` the session with the write lease, or "", and `holder_name` its name; times in
-    milliseconds, `committed_at_ms` in Unix time on the store's clock.
+    `policy` is the artifact's own, `inherited` what it has of its prefix or workspace (None: nothing), `nearest` the
+    one that holds. `state` is I, S, E, M or P; `holder` the session with the write lease, or "", and `holder_name` its
+    name; times in milliseconds, `committed_at_ms` in Unix time on the store's clock.
     """
 
     key: str
@@ -191,6 +210,12 @@ class Stat:
     tags: tuple[str, ...]
     media_type: str
     holder_name: str = ""
+    inherited: Policy | None = None
+
+    @property
+    def nearest(self) -> Policy:
+        """The policy that holds: the artifact's own, else its prefix's, else (nothing said) the server's default."""
+        return self.policy if self.policy != Policy() or self.inherited is None else self.inherited
 
     @classmethod
     def of(cls, m: pb.StatResponse) -> Stat:
@@ -199,6 +224,7 @@ class Stat:
             m.key, _STATES.get(m.state, "I"), version_of(m.version), m.size, m.hash, m.committed_at_ms, m.sharers,
             m.holder, m.holder_remaining_ms, m.waiters, m.fence, Policy.of(m.policy), dict(m.metadata.values),
             tuple(m.metadata.tags), m.metadata.media_type, m.holder_name,
+            Policy.of(m.inherited) if m.HasField("inherited") else None,
         )  # fmt: skip
 
 

@@ -144,7 +144,7 @@ class View:
         """The agent, which has seen some version, is shown what changed."""
         self.counters.tokens_shown += change.tokens
         saved = max(0, artifact.tokens(self.count_tokens) - change.tokens)
-        if change.kind is ChangeKind.UNCHANGED:
+        if change.kind in (ChangeKind.UNCHANGED, ChangeKind.POINTER):
             self.counters.tokens_unchanged += saved
             self._saved(artifact.key).tokens_unchanged += saved
         elif saved:

@@ -7,7 +7,7 @@ failures are `errors.DirectoryError`. It knows neither gRPC nor which store it h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -178,7 +178,8 @@ class Directory:
         known = sorted(await self.store.ranked(number, fields.DUE_SESSIONS))
         for start in range(0, len(known), CLEAR_MAX):
             keys = [fields.session_key(session) for session in known[start : start + CLEAR_MAX]]
-            if any(record.get(fields.LIVE) == incarnation.token for record in await self.store.load(number, keys)):
+            records = await self.store.load(number, keys, (fields.LIVE,))
+            if any(record.get(fields.LIVE) == incarnation.token for record in records):
                 return False
         return True
 
@@ -218,7 +219,7 @@ class Directory:
     async def end_session(self, place: Place, session: str, cause: Cause = Cause.RELEASED) -> None:
         """End a session, whoever asks: no further effect of it, its leases and copies are gone."""
         slice_ = self.slice_of(place)
-        (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+        (record,) = await self.store_call(self._session(slice_, session, fields.LIVE))
         if record.get(fields.LIVE):
             await self.end_recorded(slice_, session, record[fields.LIVE], None, cause)
 
@@ -254,7 +255,8 @@ class Directory:
         give_up_at = self._clock() + self.settings.resolve_wait_ms
         while True:
             prepared = await self._prepared_by(slice_, session)  # before the answers: it may be published meanwhile
-            (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+            answers = [fields.result_field(request) for request in requests]
+            (record,) = await self.store_call(self._session(slice_, session, fields.LIVE, *answers))
             if fields.LIVE not in record:
                 return [(request, Gone.UNKNOWN) for request in requests]
             if not any(request in prepared and fields.result_field(request) not in record for request in requests):
@@ -327,7 +329,7 @@ class Directory:
     async def stored(self, place: Place, session: str, request: int, digest: str) -> Reply | None:
         """The answer that a request already got, if it did."""
         slice_ = self.slice_of(place)
-        (record,) = await self.store_call(self.store.load(slice_.number, [fields.session_key(session)]))
+        (record,) = await self.store_call(self._session(slice_, session, fields.result_field(request)))
         text = record.get(fields.result_field(request))
         if text is None:
             return None
@@ -453,7 +455,7 @@ class Directory:
         pause_s = FETCH_AGAIN_S
         while (session, request) in slice_.waiting:
             try:
-                (record,) = await self.store.load(slice_.number, [fields.session_key(session)])
+                (record,) = await self._session(slice_, session, fields.result_field(request))
             except StoreError:
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
@@ -520,6 +522,10 @@ class Directory:
         for artifact, future in zip(artifacts, waiting, strict=True):
             slice_.submit(StatJob(artifact, future))
         return await asyncio.gather(*waiting)
+
+    def _session(self, slice_: Slice, session: str, *names: str) -> Awaitable[Sequence[Mapping[str, str]]]:
+        """Fields of a session's record, which has all of its answers too."""
+        return self.store.load(slice_.number, [fields.session_key(session)], names)
 
     async def store_call(self, call: Awaitable[T]) -> T:
         try:

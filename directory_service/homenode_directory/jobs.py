@@ -69,6 +69,7 @@ def _learn(slice_: Slice, artifact: str, outcome: Outcome) -> Entry:
     """The entry that a refusal shows, which the slice knows from now on."""
     entry = fields.decode_entry(outcome.shown.get(fields.entry_key(artifact)))
     slice_.keep(artifact, entry)
+    slice_.see(outcome.shown)
     return entry
 
 
@@ -152,6 +153,7 @@ class EventJob(_Awaited):
             facts.now_ms,
             bool(self.body),
             slice_.time.calm.text if guards.calm else "",
+            slice_.policies.table(fields.policies_key(artifact)).rev if guards.policies else None,
         )
         if self.body and guards.content:
             slice_.bodies[guards.content] = self.body

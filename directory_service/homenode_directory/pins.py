@@ -320,7 +320,8 @@ class Pins:
             if at_ms > now_ms:
                 return
             session = pin.rpartition("/")[0]
-            record, owner = await store.load(slice_.number, [pin_key(pin), fields.session_key(session)])
+            keys = [pin_key(pin), fields.session_key(session)]
+            record, owner = await store.load(slice_.number, keys, (UNTIL, fields.LIVE))
             until_ms = int(record.get(UNTIL, 0))
             if until_ms > now_ms and owner.get(fields.LIVE) == slice_.incarnation.token:
                 again = Rank(DUE_PINS, pin, min(until_ms, now_ms + self.limits.look_ms))

@@ -17,7 +17,7 @@ from homenode_directory.observer import Observer
 from homenode_directory.place import Place
 from homenode_directory.protocol.effects import Inv, Published
 from homenode_directory.slice import Deliver
-from homenode_directory.store.base import Incarnation
+from homenode_directory.store.base import Incarnation, Store
 from homenode_directory.store.fields import LogRecord
 from homenode_directory.tail import Tail
 
@@ -26,13 +26,14 @@ class Routing:
     """Workers of this server, and whom prompts are sent to.
 
     Args:
+        store: says how many slices there are, once it is open.
         tail: follows the logs; it asks `follows` whether a slice's is wanted here.
     """
 
-    def __init__(self, clock: Clock, slices: int, tail: Tail, incarnations: Incarnations, observer: Observer) -> None:
+    def __init__(self, clock: Clock, store: Store, tail: Tail, incarnations: Incarnations, observer: Observer) -> None:
         self.placements = Placements(clock, observer=observer)
         self._router = Router(self.placements)
-        self._slices = slices
+        self._store = store
         self._tail = tail
         self._observer = observer
         self._followed: dict[int, int] = {}  # slice -> workers
@@ -42,7 +43,7 @@ class Routing:
 
     async def join(self, hello: Hello, ask: Callable[[], None]) -> Worker:
         """A worker's stream begins. Raises StaleEpoch, Crowded, StoreError."""
-        slice_ = hello.place.slice_of(self._slices)
+        slice_ = hello.place.slice_of(self._store.slices)
         await self._tail.cursor(slice_)  # nothing is missed from here on
         worker = self.placements.join(hello, ask)
         self._followed[slice_] = self._followed.get(slice_, 0) + 1
@@ -50,7 +51,7 @@ class Routing:
 
     def left(self, worker: Worker) -> None:
         """The stream of a worker that had joined is over."""
-        slice_ = worker.hello.place.slice_of(self._slices)
+        slice_ = worker.hello.place.slice_of(self._store.slices)
         self._followed[slice_] -= 1
         if not self._followed[slice_]:
             del self._followed[slice_]
@@ -108,4 +109,4 @@ class Routing:
                 self.placements.leave(worker, lost=True)
 
     def _lies_in(self, place: Place, slice_: int) -> bool:
-        return place.slice_of(self._slices) == slice_
+        return place.slice_of(self._store.slices) == slice_

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from homenode_directory.api.push import Pusher
 from homenode_directory.api.savings import Ledger
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
+from homenode_directory.audit.archive import SUFFIX
 from homenode_directory.audit.exporter import Exporter
 from homenode_directory.audit.trimming import Keep
 from homenode_directory.clock import Clock, monotonic_ms
@@ -47,6 +49,7 @@ from homenode_directory.incarnations import Incarnations
 from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.pins import Pins
+from homenode_directory.prefixes import Prefixes
 from homenode_directory.protocol.effects import Ended
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Level, Policy
@@ -55,6 +58,7 @@ from homenode_directory.slice import Deliver, Limits
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
 from homenode_directory.store.fields import LogRecord
+from homenode_directory.store.memory_store import DEFAULT_SLICES
 from homenode_directory.store.open import open_store
 from homenode_directory.sweeper import Rounds, Sweeper
 from homenode_directory.together import Joint
@@ -192,7 +196,7 @@ def build(
         alone=alone,
         waiters_max=settings.waiters_max,
     )
-    routing = Routing(clock, store.slices, delivery.tail, incarnations, observer)
+    routing = Routing(clock, store, delivery.tail, incarnations, observer)
     limits = Limits(history_look_every=1) if settings.keep_age_ms else Limits()
     directory = Directory(
         store,
@@ -222,15 +226,18 @@ def build(
     delivery.tail.awaited = lambda slice_: directory.awaited(slice_) or routing.follows(slice_)
     exporter = _exporter(settings, store, observer, mistakes)
     pins = Pins(directory, Joint(directory))
+    prefixes = Prefixes(directory, Joint(directory))
     sweeper = Sweeper(
         directory,
         mistakes=mistakes,
         collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX),
         reap=pins.reap,
+        inherit=prefixes.sweep,
         rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms), retention=retention_of(settings)),
         exported=exporter.exported if exporter is not None else lambda slice_: None,
     )
-    parts = replace(_parts(settings, store, directory, delivery, content, large, observer, clock, pins), tracer=tracer)
+    parts = _parts(settings, store, directory, delivery, content, large, observer, clock, pins, prefixes)
+    parts = replace(parts, tracer=tracer)
     pusher = Pusher(parts.calls, Bodies(content, store, parts.bounds, observer), observer)
     delivery.pushing = pusher.push
     agreed = {name: getattr(settings, name) for name in AGREED}
@@ -266,9 +273,14 @@ def _counting_ends(observer: Observer, deliver: Deliver) -> Deliver:
 def _exporter(settings: Settings, store: Store, observer: Observer, mistakes: Mistakes) -> Exporter | None:
     if not settings.log_archive:
         return None
-    folder = Path(settings.log_archive).absolute().parent
+    path = Path(settings.log_archive).absolute()
+    folder = path if path.is_dir() else path.parent
     if not folder.is_dir():
         raise ConfigError(f"log_archive: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"log_archive: nothing can be written in {folder}")
+    if path.exists() and not path.is_dir() and path.suffix != SUFFIX:
+        raise ConfigError(f"log_archive: {path} is neither a folder nor a file whose name ends in {SUFFIX}")
     return Exporter(store, settings.log_archive, observer=observer, mistakes=mistakes)
 
 
@@ -288,6 +300,7 @@ def _parts(
     observer: Observer,
     clock: Clock,
     pins: Pins,
+    prefixes: Prefixes,
 ) -> Parts:
     bounds = Bounds(
         term_ms=settings.term_ms,
@@ -306,7 +319,7 @@ def _parts(
         directory=directory,
         delivery=delivery,
         transfers=transfers,
-        calls=Calls(directory, delivery, bodies, bounds, observer, pins),
+        calls=Calls(directory, delivery, bodies, bounds, observer, pins, prefixes),
         liveness=Liveness(directory, settings.session_ttl_ms),
         hub=Hub(observer, settings.streams_max),
         observer=observer,
@@ -377,6 +390,9 @@ async def run_server(
         await server.start(agree=True)
         cleanup.push_async_callback(server.close)
         server.agreement.start(differs)
+        if server.store.slices != settings.slices != DEFAULT_SLICES:
+            said = "the store has another number of slices, fixed when it was made; slices is ignored"
+            LOG.warning(said, extra={"slices": settings.slices, "of_the_store": server.store.slices})
 
         def refresh() -> None:
             hub.measure()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from homenode_directory.errors import Contended, Full, OutcomeUnknown, Overloade
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
+from homenode_directory.policies import Policies
 from homenode_directory.protocol.effects import Denial, Stored
 from homenode_directory.protocol.facts import DEFAULT, Facts, Terms
 from homenode_directory.protocol.model import ABSENT_ENTRY, Entry, Policy
@@ -145,6 +146,7 @@ class Slice:
         self.time = SliceTime(number, store, clock, terms, observer)
         self.incarnation = Incarnation(0, "")
         self.floor = 0
+        self.policies = Policies()
         self._facts: Facts | None = None  # within a batch: what all its judgements rest on
         self._place = Position(0, 0)  # the last one that was told
         self.written: dict[str, int] = {}  # within a batch: artifact -> index of the commit that changed it last
@@ -210,7 +212,12 @@ class Slice:
 
     def entry(self, artifact: str) -> Entry:
         """The entry as known here; the store's refusal corrects a wrong guess."""
-        return self._entries.get(artifact, ABSENT_ENTRY)
+        entry = self._entries.get(artifact, ABSENT_ENTRY)
+        if entry.content is None and (self.policies or entry.inherited is not None):
+            # What it inherits is decided when it gets content, by what holds then.
+            inherited = self.policies.nearest(artifact)
+            return entry if inherited == entry.inherited else replace(entry, inherited=inherited)
+        return entry
 
     def facts(self, request: int = 0, digest: str = "", settled_below: int = 0) -> Facts:
         """What a judgement rests on beyond the entry. A batch is judged as of one time: its jobs were there before."""
@@ -255,6 +262,14 @@ class Slice:
             self.time.doubt()
         elif guard.key == META and guard.field == fields.FLOOR:
             self.floor = int(found or 0)
+        elif guard.key.startswith(fields.POLICIES) and found is None:  # else the refusal shows them
+            self.policies.learn(guard.key, None)
+
+    def see(self, shown: Mapping[str, Mapping[str, str | int]]) -> None:
+        """What a refusal has shown beside entries."""
+        for key, record in shown.items():
+            if key.startswith(fields.POLICIES):
+                self.policies.learn(key, record)
 
     def leases(self) -> int:
         """How many artifacts have a holder, among those that this process knows."""
@@ -437,6 +452,7 @@ class Slice:
     def _forget(self) -> None:
         """What was assumed about the store may be wrong."""
         self._entries.clear()
+        self.policies.clear()
         self.floor = 0
 
     async def _try(self, batch: list[Job], *, relief: bool) -> list[Job]:

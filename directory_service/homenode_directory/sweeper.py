@@ -31,6 +31,9 @@ Collect = Callable[[int], Awaitable[int]]
 Reap = Callable[[Slice, int], Awaitable[None]]
 """Ends up to so many of a slice's snapshots, those whose time or session is over."""
 
+Inherit = Callable[[Slice, int, int], Awaitable[None]]
+"""Has artifacts take over a changed policy of their prefix: those due at a time, up to so many prefixes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
@@ -55,6 +58,7 @@ class Sweeper:
         *,
         collect: Collect | None = None,
         reap: Reap | None = None,
+        inherit: Inherit | None = None,
         rounds: Rounds | None = None,
         mistakes: Mistakes | None = None,
         exported: Callable[[int], int | None] = lambda slice_: None,
@@ -64,6 +68,7 @@ class Sweeper:
         self.rounds = rounds or Rounds()
         self._mistakes = mistakes or Mistakes()
         self._reap = reap
+        self._inherit = inherit
         self._directory = directory
         self._store: Store = directory.store
         self._collect = collect
@@ -138,6 +143,8 @@ class Sweeper:
         await self._retain(slice_, now_ms)
         if self._reap is not None:
             await self._reap(slice_, self.rounds.due_max)
+        if self._inherit is not None:
+            await self._inherit(slice_, now_ms, self.rounds.due_max)
 
     async def _believed_ms(self, slice_: Slice, due: Sequence[tuple[str, int]]) -> int:
         """The slice's time. Where something may be due and the time is unknown or in doubt, that is settled first."""
@@ -148,7 +155,7 @@ class Sweeper:
     async def _end(self, slice_: Slice, session: str) -> None:
         """A session's deadline has passed: end it; one that has been over for long enough is forgotten."""
         key = fields.session_key(session)
-        (record,) = await self._store.load(slice_.number, [key])
+        (record,) = await self._store.load(slice_.number, [key], (fields.LIVE, fields.DEADLINE, CLEARED))
         live = record.get(fields.LIVE)
         if live:
             await self._directory.end_recorded(slice_, session, live, record.get(fields.DEADLINE), Cause.SESSION_LOST)
@@ -165,7 +172,8 @@ class Sweeper:
         known = sorted(await self._store.ranked(slice_.number, fields.DUE_SESSIONS))
         for start in range(0, len(known), self.rounds.due_max):
             some = known[start : start + self.rounds.due_max]
-            records = await self._store.load(slice_.number, [fields.session_key(session) for session in some])
+            keys = [fields.session_key(session) for session in some]
+            records = await self._store.load(slice_.number, keys, (fields.LIVE,))
             for session, record in zip(some, records, strict=True):
                 live = record.get(fields.LIVE)
                 if live and live != token:

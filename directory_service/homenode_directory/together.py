@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from homenode_directory.directory import SESSION_OVER, Directory
 from homenode_directory.jobs import UNHEARD
 from homenode_directory.place import Place, Position
-from homenode_directory.protocol.effects import Denial, DoneMany, Pinned, Reason, Result, Stored
+from homenode_directory.protocol.effects import Denial, Done, DoneMany, Pinned, Reason, Result, Stored
 from homenode_directory.protocol.events import Commit as CommitEvent
 from homenode_directory.protocol.model import Entry
 from homenode_directory.protocol.together import Together, commit_many
@@ -48,7 +48,7 @@ class Request:
             Equals(fields.session_key(self.session), fields.SETTLED, str(settled_below) if settled_below else None),
         )
 
-    def store(self, answer: DoneMany | Pinned | Denial) -> Write:
+    def store(self, answer: Done | DoneMany | Pinned | Denial) -> Write:
         """Keep its answer."""
         result = Result(self.session, self.number, self.digest, answer)
         return Put(fields.session_key(self.session), fields.result_field(self.number), fields.encode_answer(result))
@@ -121,6 +121,7 @@ class CutJob:
         self.entries = tuple(fields.decode_entry(shown.get(fields.entry_key(artifact))) for artifact in self.artifacts)
         for artifact, entry in zip(self.artifacts, self.entries, strict=True):
             slice_.keep(artifact, entry)
+        slice_.see(shown)
 
     def resolve(self, answer: object) -> None:
         """Tell whoever waits."""
@@ -218,6 +219,11 @@ class CommitManyJob(EffectJob):
     events: tuple[CommitEvent, ...] = ()
     together: Together | None = None
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The policies of prefixes too: what comes to be is judged on them."""
+        return (*entries_shown(self.artifacts), fields.policies_key(self.artifacts[0]))
+
     def judge(self, slice_: Slice) -> Commit:
         """All decisions in one commit, or one comparison that confirms the refusal."""
         if self.settled(slice_):
@@ -228,10 +234,11 @@ class CommitManyJob(EffectJob):
         self.together = commit_many(list(zip(keys, self.entries, self.events, strict=True)), facts)
         guards, writes = list(self.effect_guards(slice_)), [self.request.store(self.together.answer)]
         log: list[bytes] = []
+        policies = slice_.policies.table(fields.policies_key(self.artifacts[0])).rev
         compared = {(guard.key, guard.field) for guard in guards if isinstance(guard, Equals)}
         for artifact, entry, decision in zip(self.artifacts, self.entries, self.together.decisions, strict=False):
             part = fields.encode_decision(
-                artifact, entry, decision, slice_.incarnation.token, None, -1, at_ms=facts.now_ms
+                artifact, entry, decision, slice_.incarnation.token, None, -1, at_ms=facts.now_ms, policies=policies
             )
             for guard in part.guards:
                 if not isinstance(guard, Equals):

@@ -168,6 +168,8 @@ def test_sigint_ends_it_too() -> None:
         (("--term-ms", "soon"), "--term-ms must be a whole number"),
         (("--log-level", "loud"), "--log-level must be one of"),
         (("--config", "/no/such/file.toml"), "cannot read /no/such/file.toml"),
+        (("--log-archive", "/no/such/folder/archive"), "there is no folder"),
+        (("--log-archive", "/etc/passwd"), "log_archive"),
         (("--tls-cert", "/no/such/cert.pem"), "--tls-key"),
         (("--tls-cert", "/no/such/cert.pem", "--tls-key", "/no/key.pem"), "cannot read"),
     ],
@@ -194,6 +196,12 @@ def test_a_second_server_on_the_port_or_file_says_so(tmp_path: Path) -> None:
                 command, capture_output=True, text=True, timeout=WAIT_S, env=_environment(), check=False
             )
             assert ended.returncode == code and says in ended.stderr.splitlines()[-1], ended.stderr
+
+
+def test_another_number_of_slices_than_the_stores_is_said_to_be_ignored(tmp_path: Path) -> None:
+    store = ("--store", f"sqlite:///{tmp_path}/one.sqlite3")
+    logs = [Process(*store, "--slices", slices).end() for slices in ("4", "4", "8")]
+    assert ["another number of slices" in log for log in logs] == [False, False, True]
 
 
 def test_tls_with_client_certificates(tmp_path: Path) -> None:

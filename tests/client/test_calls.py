@@ -12,6 +12,7 @@ import pytest
 import homenode
 from homenode import ABSENT, ANY, edits
 from tests.client.scripted import until
+from tests.client.server_process import ServerProcess
 
 
 async def test_read_write_put_and_what_changed_since(url: str) -> None:
@@ -38,6 +39,39 @@ async def test_read_write_put_and_what_changed_since(url: str) -> None:
         assert changed.change.tokens < changed.change.full_tokens / 4
         assert homenode.apply_change(long, changed.change) == changed.text
         assert (await hn.read("plan.md", version=first.version)).text == first.text
+
+
+async def test_an_access_shows_what_the_agents_context_lacks(url: str) -> None:
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+
+        async def shown(mode: str) -> tuple[str, str, int]:
+            change = (await b.read("long.md", access=mode)).change
+            assert change is not None
+            return change.kind, change.text, change.tokens
+
+        lines = [f"- step {i}\n" for i in range(200)]
+        text = "".join(lines)
+        whole = (len(text) + 3) // 4
+        await a.put("long.md", text)
+        assert await shown("conditional") == ("full", text, whole)
+        assert await shown("conditional") == ("unchanged", "", 0)
+        kind, pointer, tokens = await shown("pointer")
+        assert (kind, tokens) == ("pointer", 8) and pointer.startswith("long.md@")
+        assert await shown("always_read") == ("full", text, whole)
+        before = b.stats()
+        lines[100] = "- step one hundred\n"
+        await a.put("long.md", "".join(lines))
+        await until(lambda: b.read_cached("long.md") is None)
+        for mode in ("pointer", "always_read"):
+            kind, change, tokens = await shown(mode)
+            assert (kind == "full") == (mode == "always_read")
+            assert "- step one hundred" in change and (tokens < whole / 4) == (kind == "change")
+        after = b.stats()
+        assert after.tokens_shown - before.tokens_shown < whole * 1.25
+        assert after.tokens_delta > before.tokens_delta
+        for wrong in ({"access": "sometimes"}, {"access": "pointer", "since": (await a.read("long.md")).version}):
+            with pytest.raises(homenode.InvalidArgument):
+                await b.read("long.md", **wrong)
 
 
 async def test_a_commit_ends_the_copies_of_others_and_they_fetch_a_patch(url: str) -> None:
@@ -317,6 +351,34 @@ async def test_steps_bound_how_long_a_copy_serves(url: str) -> None:
             async with a.step():
                 served += a.read_cached("k") is not None
         assert served <= 2
+        for _ in range(4):  # who asks knows: the copy serves for a step more
+            async with a.step():
+                misses = a.stats().misses
+                await a.read("k")
+            async with a.step():
+                assert a.read_cached("k") is not None and a.stats().misses <= misses + 1
+
+
+async def test_steps_fail_closed_where_the_directory_cannot_be_asked(short_tmp: Any) -> None:
+    server = ServerProcess(f"sqlite:///{short_tmp}/steps.sqlite3", short_tmp, max_age_ms=60_000)
+    await server.start()
+    try:
+        async with homenode.connect(server.url, agent="a") as a:
+            await a.put("k", "x")
+            await a.set_policy("k", max_steps=2)
+            async with a.step():
+                await a.read("k")
+            server.pause()
+            served = []
+            for _ in range(5):
+                async with a.step():
+                    served.append(a.read_cached("k") is not None)
+            assert served == [True, True, False, False, False]
+            async with a.step():
+                with pytest.raises(homenode.Stale):
+                    await a.read("k", timeout_ms=300)
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize(

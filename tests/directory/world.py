@@ -12,6 +12,7 @@ from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory, Opened, Settings
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.place import Place, Position
+from homenode_directory.prefixes import Prefixes
 from homenode_directory.protocol.effects import Denial, Done, Grant, Reason
 from homenode_directory.protocol.events import Base, Commit, Event, GetM, GetS, Put
 from homenode_directory.protocol.facts import Terms
@@ -24,6 +25,7 @@ from homenode_directory.store.base import Outcome, StoreError
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from homenode_directory.sweeper import Collect, Rounds, Sweeper
 from homenode_directory.tail import Pace
+from homenode_directory.together import Joint
 
 PLACE = Place("default", "main")
 START_MS = 1_700_000_000_000
@@ -179,7 +181,10 @@ class Process:
         )
         self.delivery.answered, self.delivery.unheard = self.directory.answered, self.directory.unheard
         self.tail.awaited = self.directory.awaited
-        self.sweeper = Sweeper(self.directory, rounds=rounds or Rounds(idle_every=1), collect=collect)
+        self.joint = Joint(self.directory)
+        self.prefixes = Prefixes(self.directory, self.joint)
+        rounds = rounds or Rounds(idle_every=1)
+        self.sweeper = Sweeper(self.directory, rounds=rounds, collect=collect, inherit=self.prefixes.sweep)
 
     @contextmanager
     def expecting(self, session: str, key: str) -> Iterator[None]:

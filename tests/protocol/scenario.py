@@ -11,6 +11,8 @@
     getm A L1 ttl=10000 [wait=5000] [create] [request=1] [digest=x]
     commit A base=absent|any|INC.N [content=h|delete] [lease=L1 fence=3] [keep] [request=2]
     put A [lease=L1]             also: ack A,B n=2 fence=3; renew A L1 ttl=; expire; end A [cause=]; policy A strict
+    inherit strict|none          what its prefix says, for an artifact that exists
+    prefix strict                what is known of its prefix, for one that gets content
 
 Each event is judged and applied to the scenario's one entry; stored results are kept and found again, as the store
 would. The text after `----` is the decision and the entry.
@@ -18,7 +20,7 @@ would. The text after `----` is the decision and the entry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from homenode_directory.protocol.effects import Decision, Denial, Result, Waiting
@@ -31,6 +33,7 @@ from homenode_directory.protocol.events import (
     GetM,
     GetS,
     Handoff,
+    Inherit,
     InvAck,
     Put,
     Renew,
@@ -53,6 +56,7 @@ class Scenario:
     incarnation: int = 1
     floor: int = 0
     default: Policy = Policy()
+    prefix: Policy | None = None
     dead: frozenset[str] = frozenset()
     quarantine: int = 0
     weak: str = ""
@@ -61,7 +65,7 @@ class Scenario:
     def run(self, line: str) -> str:
         """Carry out a command; returns what to expect of it."""
         name, *words = line.split()
-        settings = {"at", "default", "dead", "floor", "incarnation", "quarantine", "weak"}
+        settings = {"at", "default", "dead", "floor", "incarnation", "prefix", "quarantine", "weak"}
         if name in settings:
             self._set(name, " ".join(words))
             return "ok"
@@ -74,6 +78,8 @@ class Scenario:
             self.now_ms = int(value)
         elif name == "default":
             self.default = Policy(Level(value))
+        elif name == "prefix":
+            self.prefix = Policy(Level(value))
         elif name == "dead":
             self.dead = frozenset(value.split(","))
         elif name == "weak":
@@ -88,6 +94,8 @@ class Scenario:
             stored=stored, floor=self.floor, dead=self.dead, quarantine_ms=self.quarantine, weakness=self.weak,
             default=self.default, terms=TERMS,
         )  # fmt: skip
+        if self.entry.content is None:  # as the directory does before it judges
+            self.entry = replace(self.entry, inherited=self.prefix)
         decision = step(self.entry, event, facts)
         for result in decision.results:
             assert (result.session, result.request) not in self.stored, "a second answer to one request"
@@ -123,6 +131,8 @@ def _event(name: str, who: str, second: str, given: dict[str, str]) -> Event:
         return Handoff(who, second, int(given["fence"]), given["to"], int(given["ttl"]), given.get("agent", ""))
     if name == "policy":
         return SetPolicy(who, None if second == "none" else Policy(Level(second)))
+    if name == "inherit":
+        return Inherit(None if who == "none" else Policy(Level(who)))
     raise ValueError(f"no such command: {name}")
 
 
@@ -165,7 +175,7 @@ def _describe(entry: Entry | None) -> str:
         parts.append(f"waiters {queue}")
     if (pending := entry.pending) is not None:
         waits = ",".join(pending.waits) or "nobody"
-        policy = f" policy {_text(pending.policy)}" if pending.sets_policy else ""
+        policy = f" policy {_text(pending.policy)}" if pending.sets_policy or pending.inherits else ""
         parts.append(
             f"pending {_text(pending.version)}#{pending.fence}{policy} waits for {waits} until {pending.until_ms}"
         )

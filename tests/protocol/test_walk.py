@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from homenode_directory.protocol.model import Level, Policy, State
@@ -18,18 +20,20 @@ BOTH = Bounds(
     create=(True,),
     waiters_max=1,
 )
+INHERITED = replace(BOTH, policies=(None,), inherited=(None, Policy(Level.STRICT)), ttls_ms=(UNIT,), keep=(False,))
 
 
 @pytest.mark.parametrize(
     ("bounds", "states", "pairs", "judged"),
     [
-        pytest.param(LAZY, 710, 7_100, 123_150, id="lazy"),
+        pytest.param(INHERITED, 890, 9_790, 222_648, id="inherited policies"),
+        pytest.param(LAZY, 808, 8_888, 142_552, id="lazy"),
         pytest.param(STRICT, 1_881, 18_810, 449_630, id="strict"),
-        pytest.param(BOTH, 3_602, 36_020, 653_184, id="changing policies"),
+        pytest.param(BOTH, 3_627, 39_897, 671_796, id="changing policies"),
     ],
 )
 def test_every_reachable_judgement_keeps_the_promises(bounds: Bounds, states: int, pairs: int, judged: int) -> None:
     walk = Walk(bounds).run()
     assert (len(walk.states), len(walk.pairs), walk.judged) == (states, pairs, judged)
-    strict = bounds.default is Level.STRICT or Policy(Level.STRICT) in bounds.policies
+    strict = bounds.default is Level.STRICT or Policy(Level.STRICT) in (*bounds.policies, *bounds.inherited)
     assert walk.cells == {cell for cell in RULES if strict or cell[0] is not State.P}

@@ -16,7 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 
-from homenode_directory.protocol.effects import Decision, Denial, Done, Ended, Grant, Granted, Reason, Result, Waiting
+from homenode_directory.protocol.effects import (
+    Decision,
+    Denial,
+    Done,
+    Ended,
+    Grant,
+    Granted,
+    PolicySet,
+    Reason,
+    Result,
+    Waiting,
+)
 from homenode_directory.protocol.events import (
     Base,
     Commit,
@@ -26,6 +37,7 @@ from homenode_directory.protocol.events import (
     GetM,
     GetS,
     Handoff,
+    Inherit,
     InvAck,
     Put,
     Renew,
@@ -61,6 +73,7 @@ ANSWERS: dict[type, tuple[type, ...]] = {
     Put: (Done, Denial),
     Renew: (Done, Denial),
     SetPolicy: (Done, Waiting, Denial),
+    Inherit: (type(None),),
     Handoff: (Done, Denial),
     InvAck: (type(None),),
     Expire: (type(None),),
@@ -86,6 +99,7 @@ class Bounds:
     default: Level
     sessions: tuple[str, ...] = ("A", "B", "C")
     policies: tuple[Policy | None, ...] = (None,)
+    inherited: tuple[Policy | None, ...] = (None,)
     ttls_ms: tuple[int, ...] = (UNIT,)
     keep: tuple[bool, ...] = (False, True)
     create: tuple[bool, ...] = (False, True)
@@ -101,7 +115,7 @@ class Bounds:
     @property
     def quarantines(self) -> tuple[int, ...]:
         """Until when the slice may be in quarantine."""
-        strict = self.default is Level.STRICT or Policy(Level.STRICT) in self.policies
+        strict = self.default is Level.STRICT or Policy(Level.STRICT) in (*self.policies, *self.inherited)
         return (0, NOW + UNIT) if strict else (0,)
 
 
@@ -135,17 +149,26 @@ class Walk:
         yield self._canon.of(later(entry))
         for quarantine_ms in self.bounds.quarantines:
             self._quarantine_ms = quarantine_ms
-            lapsed = lapse(entry, self._facts(frozenset()))
-            for event, facts in self._events(entry):
-                decision = self.judge(entry, lapsed, event, facts)
-                if decision.entry is not entry:
-                    yield self._canon.of(decision.entry)
+            for known in self._as_known(entry):
+                lapsed = lapse(known, self._facts(frozenset()))
+                for event, facts in self._events(known):
+                    self.pairs.add((entry, type(event)))
+                    decision = self.judge(known, lapsed, event, facts)
+                    if decision.entry is not known:
+                        yield self._canon.of(decision.entry)
+
+    def _as_known(self, entry: Entry) -> Iterator[Entry]:
+        """What has no content is judged with whatever its prefix says at that time."""
+        if entry.content is not None:
+            yield entry
+            return
+        for policy in self.bounds.inherited:
+            yield entry if policy is None else replace(entry, inherited=policy)
 
     def judge(self, entry: Entry, lapsed: Entry, event: Event, facts: Facts) -> Decision:
         """One step, held against the promises. `lapsed`: see `lapse`."""
         decision = step(entry, event, facts)
         self.judged += 1
-        self.pairs.add((entry, type(event)))
         self.cells.add((lapsed.state, type(event)))
         try:
             Promises(entry, lapsed, event, facts, decision).hold()
@@ -159,6 +182,8 @@ class Walk:
         for dead in [frozenset(), *({session} for session in dict.fromkeys(waiting))]:
             facts = self._facts(dead)
             yield Expire(), facts
+            for policy in bounds.inherited:
+                yield Inherit(policy), facts
             for session in bounds.sessions:
                 yield EndSession(session), facts
                 if session not in dead:
@@ -181,10 +206,14 @@ class Walk:
                         yield Commit(session, CONTENT, Base.ANY), facts
                         for policy in self.bounds.policies:
                             yield SetPolicy(session, policy), facts
+                for policy in self.bounds.inherited:
+                    yield Inherit(policy), facts
 
     def _again(self, pending: Pending, facts: Facts) -> Iterator[tuple[Event, Facts]]:
         """The request that is prepared comes again, though its session may be over."""
         again = replace(facts, request=pending.request, digest=pending.digest)
+        if pending.inherits:
+            return  # nobody's request
         event: Event = Commit(pending.session, pending.content, Base.ANY)
         if pending.sets_policy:
             event = SetPolicy(pending.session, pending.policy)
@@ -262,7 +291,7 @@ class Walk:
 
 def strict(entry: Entry, facts: Facts) -> bool:
     """Whether commits to the entry are strict."""
-    level = entry.policy.level if entry.policy is not None else None
+    level = entry.nearest.level if entry.nearest is not None else None
     return (level or facts.default.level) is Level.STRICT
 
 
@@ -361,13 +390,16 @@ def _renamed(entry: Entry, names: dict[str, str]) -> Entry:
             for i, waiter in enumerate(entry.waiters)
         ),
         pending=replace(
-            pending, session=names[pending.session], request=200, version=Version(INCARNATION, N + 1),
+            pending, session=names.get(pending.session, ""), request=200, version=Version(INCARNATION, N + 1),
             fence=fence(pending.fence), waits=tuple(sorted(names[s] for s in pending.waits)),
             until_ms=_near(pending.until_ms),
         ) if pending else None,
         sharers=_sharers({names[s]: N - min(n - of, 1) for s, of in entry.sharers.items()}),
         tombstone_ms=_near(entry.tombstone_ms) if entry.tombstone_ms else 0,
         ended=(),
+        # Of what has no content: looked at only where there are copies that a creation may have to wait for.
+        inherited=entry.inherited if entry.content else None,
+        outlast_ms=entry.outlast_ms if entry.content is None and entry.sharers else 0,
     )  # fmt: skip
 
 
@@ -408,6 +440,7 @@ class Promises:
         self._commits(new)
         self._published(new)
         self._prepared(new)
+        self._inherits(new)
         self._reads(new)
         self._sharers(new)
         self._writers(new)
@@ -520,8 +553,8 @@ class Promises:
                 acked = isinstance(event, InvAck) and event.fence == pending.fence and session in event.sessions
                 left = isinstance(event, EndSession | Put) and event.session == session
                 assert pending.until_ms <= NOW or acked or left, f"published before {session} was done"
-        changed = isinstance(event, SetPolicy) and strict(self.lapsed, facts) != strict(new, facts)
-        done = isinstance(self.decision.answer, Done) and not self._repeated()
+        changed = isinstance(event, SetPolicy | Inherit) and strict(self.lapsed, facts) != strict(new, facts)
+        done = isinstance(self.decision.answer, Done | None) and not self._repeated()
         if done and (changed or (isinstance(event, Commit) and strict(entry, facts))):
             assert self._calm and self.decision.guards.calm, "published in quarantine, or without a look at it"
             committer = event.session if isinstance(event, Commit) else ""
@@ -539,19 +572,34 @@ class Promises:
             assert pending.until_ms >= least_ms, "a round that is over earlier than it was to be"
             assert set(pending.waits) <= set(entry.pending.waits)
             return
-        assert isinstance(event, Commit | SetPolicy) and isinstance(self.decision.answer, Waiting)
-        committer = event.session if isinstance(event, Commit) else ""
+        assert isinstance(event, Inherit) or isinstance(self.decision.answer, Waiting)
+        assert isinstance(event, Commit | SetPolicy | Inherit)
+        created = isinstance(event, Commit) and self.lapsed.content is None
+        committer = event.session if isinstance(event, Commit) and not created else ""
         waits = {session for session in self.lapsed.sharers if session != committer and session not in facts.dead}
         assert set(pending.waits) == waits, "a round that does not wait for every copy"
         assert waits or not self._calm, "nobody to wait for"
         assert pending.until_ms >= facts.quarantine_ms
         if waits:
-            age_ms = terms.max_age_ms * 102 // 100 + UNIT if isinstance(event, SetPolicy) else 0
+            lazy = isinstance(event, SetPolicy | Inherit) or created  # copies of the former level
+            age_ms = terms.max_age_ms * 102 // 100 + UNIT if lazy else 0
             quiet_ms = max(terms.quiet_ms, age_ms)
             assert 0 < guards.before_ms <= pending.until_ms - quiet_ms, "copies may have been granted later"
             assert guards.calm, "judged by a clock that may have been set anew"
         if isinstance(event, SetPolicy):
             assert pending.content == self.lapsed.content and pending.sets_policy and new.policy == self.lapsed.policy
+        if isinstance(event, Inherit):
+            assert pending.content == self.lapsed.content and pending.inherits and guards.policies
+
+    def _inherits(self, new: Entry) -> None:
+        """What comes to be, or takes something over, is compared with what the prefix says then; the log tells."""
+        comes = self.lapsed.content is None and new.content is not None
+        takes = self.lapsed.content is not None and new.content is not None and new.inherited != self.lapsed.inherited
+        if comes or (takes and self.entry.pending is None):
+            assert self.decision.guards.policies, "inherited what nobody compares"
+        told = [event.policy for event in self.decision.log if isinstance(event, PolicySet)]
+        if (comes and new.policy is None and new.inherited is not None) or new.nearest != self.lapsed.nearest:
+            assert new.content is None or new.nearest in told, "the log does not tell of the policy"
 
     def _reads(self, new: Entry) -> None:
         answer = self.decision.answer

@@ -144,6 +144,11 @@ class Agent:
         """One artifact goes from lazy to strict and back; the strict ones are made so again after memory was lost."""
         key = self.rng.choice([key for key in self.world.keys if key in (MIXED, *STRICT_KEYS)] or [SCRATCH])
         level = STRICT if key in STRICT_KEYS else self.rng.choice(("lazy", STRICT))
+        if self.rng.random() < 0.4:  # its own policy goes, that of its prefix comes
+            await self.client.hn.set_policy(prefix=key[:6], consistency=level)
+            await self.client.hn.set_policy(key)
+            self._did(f"prefix policy {level}")
+            return
         await self.client.hn.set_policy(key, consistency=level)
         self._did(f"policy {level}")
 

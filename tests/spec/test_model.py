@@ -92,7 +92,7 @@ def test_every_promise_has_a_mutant() -> None:
     broken = {mutant["breaks"] for mutant in MANIFEST["mutants"]}
     assert {
         "SWMR", "NoStaleCommit", "NoLostUpdate", "VersionsRise", "OneEffect", "OneAnswer", "LazyAge", "StrictCopies",
-        "OldCopiesDead", "MonotoneReads", "SharersCover", "FenceUnique", "AnswersTrue", "VersionIsContent",
+        "StepAge", "OldCopiesDead", "MonotoneReads", "SharersCover", "FenceUnique", "AnswersTrue", "VersionIsContent",
         "ResumeLosesNothing", "TrueReads", "NeverIsNever", "PendingPublished", "LeaseFreed", "CatchesUp",
     } == broken  # fmt: skip
 

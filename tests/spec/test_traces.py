@@ -19,7 +19,7 @@ from tests.spec.traces import ACTIONS, UNLOGGED, kinds, validate, with_corruptio
 pytestmark = pytest.mark.xdist_group("traces")  # which share their runs
 
 SEEDS = 60
-ENOUGH = {*SPOILS, "handed_off", "expired", "released", "session_lost", "PolicySet", "Refused"}
+ENOUGH = {*SPOILS, "handed_off", "expired", "released", "session_lost", "PolicySet", "Refused", "Inherit"}
 
 
 def _shows(run: Run) -> set[str]:
@@ -27,7 +27,8 @@ def _shows(run: Run) -> set[str]:
     events = [event for line in run.lines for event in line.events]
     causes = {event.what[1] for event in events if isinstance(event.what, tuple)}
     corruptible = {name for name, spoil in SPOILS.items() if any(True for _ in spoil(run))}
-    return corruptible | {event.kind for event in events} | causes
+    inherits = {"Inherit" for event in events if event.kind == "Prepared" and not event.session}
+    return corruptible | {event.kind for event in events} | causes | inherits
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ class _Maker:
     def __init__(self, log: Sequence[Logged], level: Level) -> None:
         self._level = level
         self.born: dict[str, int] = {}
-        self._sessions, self._keys = Names("s"), Names("k")
+        self._sessions, self._keys = Names("s", {"": ""}), Names("k")
         self._leases, self._contents = Names("l", {RESERVED: ""}), Names("c")
         self._requests: dict[tuple[str, int], int] = {}
         self._incarnations = sorted({logged.record.incarnation for logged in log})
@@ -164,7 +164,10 @@ class _Maker:
                     yield Event("Dropped", self._sessions(session))
             case effects.PolicySet(policy):
                 level = policy.level if policy is not None else None
-                yield Event("PolicySet", what=(level or self._level).value)
+                # Of what comes to be, it is the first that is said: TLA+ takes the beginning's fence from there.
+                first = record.events[1] if event is record.events[0] and len(record.events) > 1 else None
+                fence = first.fence if event.inherited and isinstance(first, effects.Inv) else 0
+                yield Event("PolicySet", fence=fence, what=(level or self._level).value)
 
     def _inv(self, event: effects.Inv, record: LogRecord, line: Line) -> Event:
         made = Event(

@@ -22,6 +22,7 @@ from homenode_directory.directory import Directory, Settings
 from homenode_directory.errors import DirectoryError
 from homenode_directory.incarnations import Incarnations
 from homenode_directory.place import Place
+from homenode_directory.prefixes import Prefixes
 from homenode_directory.protocol.effects import Done, Grant, Inv
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Handoff, InvAck, Put, Renew, SetPolicy
 from homenode_directory.protocol.facts import Terms
@@ -33,6 +34,7 @@ from homenode_directory.store.base import Put as PutField
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.memory_store import Memory, MemoryStore
 from homenode_directory.sweeper import Rounds, Sweeper
+from homenode_directory.together import Joint, Request
 from tests.sim.simulate import simulate
 from tests.spec.trace_module import Run, runs_of
 
@@ -90,7 +92,9 @@ class Server:
             ids=lambda: f"id{next(site.ids)}",
             settings=Settings(terms=site.terms, limits=Limits(retry_for_ms=2_000)),
         )
-        self.sweeper = Sweeper(self.directory, rounds=Rounds(idle_every=1, tidy_every=1_000_000))
+        self.prefixes = Prefixes(self.directory, Joint(self.directory))
+        rounds = Rounds(idle_every=1, tidy_every=1_000_000)
+        self.sweeper = Sweeper(self.directory, rounds=rounds, inherit=self.prefixes.sweep)
 
     async def close(self) -> None:
         """End it."""
@@ -127,7 +131,7 @@ class Driver:
             (self._read, 10), (self._write, 5), (self._delete, 1), (self._acquire, 3), (self._commit_held, 3),
             (self._release, 1), (self._give_up, 1), (self._renew, 1), (self._acknowledge, 6), (self._pass_time, 3),
             (self._sweep, 3), (self._end, 1), (self._policy, 1), (self._lose, 1), (self._keep, 4), (self._repeat, 1),
-            (self._hand_over, 2),
+            (self._hand_over, 2), (self._prefix, 1),
         ]  # fmt: skip
         for _ in range(steps):
             (act,) = self.rng.choices([act for act, _ in acts], [weight for _, weight in acts])
@@ -265,6 +269,16 @@ class Driver:
         level = Level.STRICT if self.strict and self.rng.random() < 0.7 else Level.LAZY
         policy = Policy(level, max_age_ms=self.rng.choice((None, 1_000)))
         self._ask(self._key(), SetPolicy(self._who(), policy))
+
+    async def _prefix(self) -> None:
+        """A prefix of all artifacts, or of one, gets a policy or loses it; sweepers see to what exists."""
+        level = self.rng.choice((Level.STRICT, Level.LAZY) if self.strict else (Level.LAZY,))
+        policy = self.rng.choice((None, Policy(level), Policy(level, max_age_ms=1_000)))
+        request = Request(self._who(), next(self.requests), "d")
+        prefixes, prefix = self.rng.choice(self.servers).prefixes, self.rng.choice(("", "a"))
+        with contextlib.suppress(DirectoryError):
+            await prefixes.set(PLACE, request, prefix, policy)
+            await prefixes.settle(PLACE, prefix, 0)
 
     async def _keep(self) -> None:
         with contextlib.suppress(DirectoryError):

@@ -26,7 +26,19 @@ from tests.spec.trace_runs import in_memory, in_store, simulated
 from tests.support.redis_process import RedisProcess
 
 TLA = Path(__file__).resolve().parents[2] / "tla"
-ACTIONS = {"GetS", "GetM", "Commit", "Put", "InvAck", "Expire", "EndSession", "SetPolicy", "Handoff", "Adopted"}
+ACTIONS = {
+    "GetS",
+    "GetM",
+    "Commit",
+    "Put",
+    "InvAck",
+    "Expire",
+    "EndSession",
+    "SetPolicy",
+    "Handoff",
+    "Inherit",
+    "Adopted",
+}
 UNLOGGED = {"Renew"}  # the only event that never writes a log entry
 BATCH = 24  # sound runs in one call of TLC
 REDIS_RUNS = 3

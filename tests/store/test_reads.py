@@ -210,3 +210,9 @@ async def test_an_older_state_is_a_new_incarnation(mortal_bed: Bed) -> None:
     with pytest.raises(LogTrimmed):
         await store.read_log(0, 2, 10, incarnation=after.token)
     assert (await store.read_log(0, 0, 10, incarnation=after.token))[0] == [(1, b"1")]
+
+
+async def test_of_a_record_only_the_named_fields_are_loaded(store: Store, token: str) -> None:
+    await store.commit(0, token, [Commit(writes=(Put("k", "a", "1"), Put("k", "b", "ü"), Put("k", "c", "3")))])
+    assert await store.load(0, ["k", "absent"], ("b", "none", "a")) == [{"a": "1", "b": "ü"}, {}]
+    assert await store.load(0, ["k"], ("none",)) == [{}]

@@ -91,11 +91,23 @@ def stat_fields(stat: Any) -> dict[str, object]:
         "metadata": dict(stat.metadata),
         "tags": list(stat.tags),
         "media_type": stat.media_type or None,
-        "policy": {name: getattr(stat.policy, name) for name in _POLICY},
+        "policy": policy_fields(stat.policy),
+        "inherited": policy_fields(stat.inherited) if stat.inherited is not None else None,
     }
 
 
 _POLICY = ("consistency", "push", "max_age_ms", "max_reads", "max_steps")
+
+
+def policy_fields(policy: Any) -> dict[str, Any]:
+    """A policy for programs."""
+    return {name: getattr(policy, name) for name in _POLICY}
+
+
+def policy_text(policy: Any) -> str:
+    """A policy for people: what it says."""
+    said = [f"{name}={value}" for name, value in policy_fields(policy).items() if value is not None]
+    return " ".join(said) or "default"
 
 
 async def run_stat(args: argparse.Namespace, out: Output) -> int:
@@ -130,7 +142,7 @@ async def run_stat(args: argparse.Namespace, out: Output) -> int:
 
 
 def _facts(stat: Any) -> list[tuple[str, str]]:
-    policy = [f"{name}={value}" for name in _POLICY if (value := getattr(stat.policy, name)) is not None]
+    of_prefix = " (of its prefix)" if stat.nearest is stat.inherited else ""
     facts = [
         ("key", stat.key),
         ("version", f"{stat.version.n} (in full {stat.version})"),
@@ -141,7 +153,7 @@ def _facts(stat: Any) -> list[tuple[str, str]]:
         ("sharers", str(stat.sharers)),
         ("writer", holder_text(stat)),
         ("fence", str(stat.fence)),
-        ("policy", " ".join(policy) or "default"),
+        ("policy", f"{policy_text(stat.nearest)}{of_prefix}"),
     ]
     if stat.media_type:
         facts.append(("media type", stat.media_type))

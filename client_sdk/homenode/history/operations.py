@@ -53,6 +53,7 @@ class Operation:
         refused: the error's name; the operation took no effect.
         asked: how a read was asked for: "strict", "fresh" (no copy would do), or "".
         hash: of the content, as hex, shortened; "" where not known.
+        prefix: of a change of policy, that `key` is a prefix, and all artifacts under it are meant.
     """
 
     kind: Kind
@@ -69,6 +70,7 @@ class Operation:
     asked: str = ""
     hash: str = ""
     lease: bool = False
+    prefix: bool = False
 
     @property
     def workspace(self) -> str:
@@ -186,6 +188,7 @@ def _operation(said: dict[str, Any]) -> Operation:
         asked=said.get("asked", ""),
         hash=said.get("hash", ""),
         lease=bool(said.get("lease")),
+        prefix=bool(said.get("prefix")),
     )
 
 
@@ -210,10 +213,19 @@ def _base(text: str) -> Version | Base:
 
 
 def by_artifact(operations: Iterable[Operation]) -> dict[tuple[str, str], list[Operation]]:
-    """The operations of each artifact, by workspace and key, in their order."""
+    """The operations of each artifact, by workspace and key, in their order; those on prefixes with all under them."""
     found: dict[tuple[str, str], list[Operation]] = {}
+    of_prefixes: list[Operation] = []
     for operation in operations:
-        found.setdefault((operation.workspace, operation.key), []).append(operation)
+        if operation.prefix:
+            of_prefixes.append(operation)
+        else:
+            found.setdefault((operation.workspace, operation.key), []).append(operation)
+    for (workspace, key), own in found.items():
+        more = [one for one in of_prefixes if one.workspace == workspace and key.startswith(one.key)]
+        if more:
+            own.extend(more)
+            own.sort(key=lambda operation: operation.start_ns)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 from homenode.artifact import Artifact
@@ -56,12 +56,27 @@ class RecordedCore:
 
     async def set_policy(self, key: str, *rest: Any) -> Any:
         """See `Core.set_policy`."""
+        name = self._begin_policy(key)
+        await self._policy(name, self._core.set_policy(key, *rest))
+
+    async def set_prefix_policy(self, prefix: str, *rest: Any) -> int:
+        """See `Core.set_prefix_policy`."""
+        name = self._begin_policy(prefix, prefix=True)
+        return int(await self._policy(name, self._core.set_prefix_policy(prefix, *rest)))
+
+    def _begin_policy(self, key: str, **more: Any) -> str:
         recorder, session = self._recorder, self._core.session.id
         said = {"kind": Kind.POLICY, "key": key, "agent": self._agent, "session": session}
-        name = recorder.begin(**said, start=recorder.clock())
+        return recorder.begin(**said, start=recorder.clock(), **more)
+
+    async def _policy(self, name: str, change: Coroutine[Any, Any, Any]) -> Any:
+        recorder = self._recorder
         ended: dict[str, Any] | None = {}
         try:
-            return await self._core.set_policy(key, *rest)
+            remaining = await change
+            if remaining:  # artifacts that take it over later
+                ended = None
+            return remaining
         except Unknown:
             ended = None
             raise
@@ -153,17 +168,18 @@ class RecordedHomenode(Homenode):
         version: Version | None = None,
         max_age_ms: int | None = None,
         consistency: str | None = None,
+        access: str | None = None,
         timeout_ms: int | None = None,
     ) -> Artifact:
         """See `Homenode.read`."""
         if version is not None:
-            return await super().read(key, since=since, version=version, timeout_ms=timeout_ms)
+            return await super().read(key, since=since, version=version, access=access, timeout_ms=timeout_ms)
         asked = "strict" if consistency == "strict" else "fresh" if max_age_ms == 0 else ""
         start = self._recorder.clock()
         copy, misses = self._plain_core.cache.copy(key), self._view.counters.misses
-        options: dict[str, Any] = {"since": since, "max_age_ms": max_age_ms, "consistency": consistency}
+        options: dict[str, Any] = {"max_age_ms": max_age_ms, "consistency": consistency, "access": access}
         try:
-            artifact = await super().read(key, timeout_ms=timeout_ms, **options)
+            artifact = await super().read(key, since=since, timeout_ms=timeout_ms, **options)
         except HomenodeError as failure:
             said = refused(failure)
             self._line(Kind.READ, key, start, {**said, **({"asked": asked} if asked else {})})

@@ -26,6 +26,7 @@ from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
 from homenode_directory.pins import Pins
 from homenode_directory.place import Place
+from homenode_directory.prefixes import Prefixes
 from homenode_directory.slice import Reply, Slice
 from homenode_directory.store.fields import artifact_of
 from homenode_directory.together import Joint
@@ -141,11 +142,16 @@ class Calls:
         bounds: validate.Bounds,
         observer: Observer,
         pins: Pins | None = None,
+        prefixes: Prefixes | None = None,
         tenant: str = "default",
     ) -> None:
         self.names = Names(directory, tenant)
         joint = Joint(directory)
         self._pins = pins or Pins(directory, joint)
+        tools = Tools(
+            directory, joint, self._pins, bodies, bounds, observer, delivery, prefixes or Prefixes(directory, joint)
+        )
+        self._set_prefix_policy = tools.set_prefix_policy
         self._directory = directory
         self._delivery = delivery
         self._bodies = bodies
@@ -163,7 +169,7 @@ class Calls:
             "list": self.list,
             "history": self.history,
             "handoff": self.handoff,
-            **Tools(directory, joint, self._pins, bodies, bounds, observer, delivery).by_name,
+            **tools.by_name,
         }
 
     def read(self, caller: Caller, request: int, m: pb.ReadRequest) -> Step:
@@ -293,7 +299,9 @@ class Calls:
         return Asked(key, event, finish, request, digest)
 
     def set_policy(self, caller: Caller, request: int, m: pb.SetPolicyRequest) -> Step:
-        """The artifact's own policy."""
+        """The artifact's own policy, or that of a prefix."""
+        if m.HasField("prefix"):
+            return self._set_prefix_policy(caller, request, m)
         key, request = validate.key(m.key), validate.request_id(request)
         event, digest = wire.policy_event(caller.session, m)
 

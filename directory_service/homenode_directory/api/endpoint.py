@@ -30,6 +30,7 @@ _OPERATIONS: dict[str, tuple[str, type[Any]]] = {
     "Renew": ("renew", pb.RenewRequest),
     "Release": ("release", pb.ReleaseRequest),
     "SetPolicy": ("set_policy", pb.SetPolicyRequest),
+    "ListPolicies": ("list_policies", pb.ListPoliciesRequest),
     "Stat": ("stat", pb.StatRequest),
     "List": ("list", pb.ListRequest),
     "History": ("history", pb.HistoryRequest),

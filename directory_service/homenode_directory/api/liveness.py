@@ -35,7 +35,7 @@ class Liveness:
         if ttl_ms is None:
             slice_ = self._directory.slice_of(place)
             try:
-                (record,) = await self._directory.store.load(slice_.number, [fields.session_key(session)])
+                (record,) = await self._directory.store.load(slice_.number, [fields.session_key(session)], (TTL,))
             except StoreError as error:
                 raise Unavailable(str(error)) from error
             if TTL not in record:

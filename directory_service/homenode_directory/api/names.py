@@ -55,7 +55,8 @@ class Names:
             return
         number = self._directory.slice_of(place).number
         try:
-            records = await self._directory.store.load(number, [fields.session_key(session) for session in unknown])
+            keys = [fields.session_key(session) for session in unknown]
+            records = await self._directory.store.load(number, keys, (NAME,))
         except (StoreError, DirectoryError):
             return  # ids alone will do
         for session, record in zip(unknown, records, strict=True):

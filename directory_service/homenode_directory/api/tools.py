@@ -8,12 +8,16 @@ from typing import Any
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_directory.api import validate, wire, wire_many
 from homenode_directory.api.bodies import Bodies
+from homenode_directory.api.errors import invalid
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
 from homenode_directory.pins import Pins
+from homenode_directory.prefixes import Prefixes
 from homenode_directory.store.fields import artifact_of
 from homenode_directory.together import Joint, Request
+
+SETTLE_MARGIN_MS = 1_000  # beyond the time in which the last copy dies
 
 
 class Tools:
@@ -28,6 +32,7 @@ class Tools:
         bounds: validate.Bounds,
         observer: Observer,
         delivery: Delivery,
+        prefixes: Prefixes,
     ) -> None:
         self._directory = directory
         self._joint = joint
@@ -36,11 +41,13 @@ class Tools:
         self._bounds = bounds
         self._observer = observer
         self._delivery = delivery
+        self._prefixes = prefixes
         self.by_name: dict[str, Callable[[Any, int, Any], Coroutine[Any, Any, Any]]] = {
             "snapshot": self.snapshot,
             "release_snapshot": self.release_snapshot,
             "commit_many": self.commit_many,
             "gate": self.gate,
+            "list_policies": self.list_policies,
         }
 
     async def snapshot(self, caller: Any, request: int, m: pb.SnapshotRequest) -> pb.SnapshotResponse:
@@ -86,6 +93,22 @@ class Tools:
         response = wire_many.commit_many_response(reply, events)
         self._observer.committed(len(response.items))
         return response
+
+    async def set_prefix_policy(self, caller: Any, request: int, m: pb.SetPolicyRequest) -> pb.SetPolicyResponse:
+        """The policy of all artifacts under a prefix. Waits until they have taken it over, within bounds."""
+        number, prefix = validate.request_id(request), validate.prefix(m.prefix)
+        if m.key:
+            raise invalid("either key or prefix, not both")
+        policy, digest = wire.prefix_policy(m)
+        reply = await self._prefixes.set(caller.place, Request(caller.session, number, digest), prefix, policy)
+        wire.done(reply)
+        within_s = (self._directory.settings.terms.quiet_ms + SETTLE_MARGIN_MS) / 1_000
+        remaining = await self._prefixes.settle(caller.place, prefix, within_s)
+        return pb.SetPolicyResponse(as_of=wire.position(reply.as_of), remaining=remaining)
+
+    async def list_policies(self, caller: Any, request: int, m: pb.ListPoliciesRequest) -> pb.ListPoliciesResponse:
+        """The policies of the workspace's prefixes."""
+        return wire.list_policies_response(wire.accept(await self._prefixes.of(caller.place, caller.session)))
 
     async def gate(self, caller: Any, request: int, m: pb.GateRequest) -> pb.GateResponse:
         """Whether what was read still holds."""

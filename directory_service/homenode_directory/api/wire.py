@@ -16,6 +16,7 @@ from homenode_directory.api import validate
 from homenode_directory.api.errors import Rejected, invalid
 from homenode_directory.directory import Gone, Reply, Stat, VersionRecord
 from homenode_directory.place import Position
+from homenode_directory.policies import Table
 from homenode_directory.protocol.effects import Denial, Done, DoneMany, Grant, Pinned, Reason, Stored
 from homenode_directory.protocol.events import Base, Commit, GetM, GetS, Put, Renew, SetPolicy
 from homenode_directory.protocol.model import Cause, Content, Level, Policy, Push, State, Version
@@ -133,6 +134,18 @@ def policy_event(session: str, m: pb.SetPolicyRequest) -> tuple[SetPolicy, str]:
         else None
     )
     return SetPolicy(session, policy), digest("set_policy", m.key, fields)
+
+
+def prefix_policy(m: pb.SetPolicyRequest) -> tuple[Policy | None, str]:
+    """A new policy of a prefix, or none, and the request's digest."""
+    event, said = policy_event("", m)
+    return event.policy, digest("set_prefix_policy", m.prefix, said)
+
+
+def list_policies_response(table: Table) -> pb.ListPoliciesResponse:
+    """The policies of a workspace's prefixes, by prefix."""
+    found = sorted(table.by_prefix.items())
+    return pb.ListPoliciesResponse(policies=[pb.PrefixPolicy(prefix=p, policy=policy(one)) for p, one in found])
 
 
 def _policy_in(m: t.Policy) -> Policy:
@@ -338,6 +351,7 @@ def stat_response(stat: Stat) -> pb.StatResponse:
         waiters=len(entry.waiters),
         fence=entry.fence,
         policy=policy(entry.policy) if entry.policy else None,
+        inherited=policy(entry.inherited) if entry.inherited else None,
         as_of=position(stat.as_of),
     )
     if entry.content is not None:

@@ -157,7 +157,7 @@ class Auditor:
         known.rev = record.rev
 
     def _acts(self, event: LogEvent, incarnation: int) -> None:
-        if isinstance(event, effects.Inv | effects.Granted | effects.Shared):
+        if isinstance(event, effects.Inv | effects.Granted | effects.Shared) and event.session:
             began = self._began.setdefault(event.session, incarnation)
             text = f"session {event.session} of incarnation {began} acts in {incarnation}"
             _require(began == incarnation, "incarnation", text)
@@ -304,6 +304,8 @@ def _nothing(known: Known, event: LogEvent, item: Logged) -> None:
 
 
 def _shares(known: Known, session: str, n: int | None) -> None:
+    if not session:  # the directory's own round: a change of policy
+        return
     if n is None:
         known.sharers.pop(session, None)
     else:

@@ -46,7 +46,7 @@ def _inv(event: LogEvent, known: Known, item: Logged) -> str:
     how = f"under the write lease {event.lease}" if event.lease else "without a lease"
     number = event.version.n
     done = "deleted it" if event.content is None else "committed"
-    text = f"v{number}: {event.session} {done} {how}"
+    text = f"v{number}: {event.session or 'the directory'} {done} {how}"
     if event.content is not None:
         text += f" ({_content(event.content)})"
     if event.prepared:
@@ -62,7 +62,7 @@ def _published(event: LogEvent, known: Known, item: Logged) -> str:
     now = [who for other in item.record.events if isinstance(other, effects.Dropped) for who in other.sessions]
     silent = [session for session in waits if session not in known.dropped and session not in now]
     why = f"; {_names(silent)} did not answer, and the copy is dead by now" if silent else ""
-    return f"v{event.version.n}: published for {event.session}{why}"
+    return f"v{event.version.n}: published for {event.session or 'the directory'}{why}"
 
 
 def _granted(event: LogEvent, known: Known, item: Logged) -> str:
@@ -101,11 +101,12 @@ def _policy(event: LogEvent, known: Known, item: Logged) -> str:
     assert isinstance(event, effects.PolicySet)
     policy = event.policy
     if policy is None:
-        return "its own policy was removed"
+        return "its own policy was removed; the default holds"
     bounds = {"max_age_ms": policy.max_age_ms, "max_reads": policy.max_reads, "max_steps": policy.max_steps}
     said = "".join(f", {name} {value}" for name, value in bounds.items() if value is not None)
     level = policy.level.value if policy.level is not None else "level by default"
-    return f"policy: {level}, push {policy.push.value}{said}"
+    whose = " of its prefix" if event.inherited else ""
+    return f"policy{whose}: {level}, push {policy.push.value}{said}"
 
 
 WORDS: dict[type[LogEvent], Callable[[LogEvent, Known, Logged], str]] = {

@@ -24,6 +24,7 @@ from homenode_directory.protocol.facts import Facts, level_of
 from homenode_directory.protocol.model import (
     RESERVED,
     Cause,
+    Content,
     Entry,
     Holder,
     Level,
@@ -45,8 +46,8 @@ class Draft:
 
     __slots__ = (
         "before_ms", "calm_guard", "changed", "committed_ms", "content", "content_guard", "ended", "facts", "fence",
-        "floor", "holder", "live", "log", "moved", "old", "outlast_ms", "pending", "policy", "results", "sharers",
-        "strict", "tombstone_ms", "version", "waiters",
+        "floor", "holder", "inherited", "live", "log", "moved", "old", "outlast_ms", "pending", "policies_guard",
+        "policy", "results", "sharers", "strict", "tombstone_ms", "version", "waiters",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, facts: Facts) -> None:
@@ -64,8 +65,9 @@ class Draft:
         self.pending: Pending | None = entry.pending
         self.sharers = entry.sharers
         self.policy = entry.policy
+        self.inherited = entry.inherited
         # Whether commits must wait for the copies of others. Most rules ask several times, and few change it.
-        self.strict = level_of(entry.policy, facts.default) is Level.STRICT
+        self.strict = level_of(entry.nearest, facts.default) is Level.STRICT
         self.outlast_ms = entry.outlast_ms
         self.tombstone_ms = entry.tombstone_ms
         self.ended = entry.ended
@@ -76,6 +78,12 @@ class Draft:
         self.before_ms = 0
         self.content_guard = ""
         self.calm_guard = False  # whether the commit compares the slice's quarantine with the one judged on
+        self.policies_guard = False  # and the policies of prefixes
+
+    @property
+    def nearest(self) -> Policy | None:
+        """See `Entry`."""
+        return self.policy or self.inherited
 
     def level_of(self, policy: Policy | None) -> Level:
         """The level that a policy asks for."""
@@ -173,7 +181,7 @@ class Draft:
             committed_ms=self.committed_ms,
             level=self.level,
             cacheable=self.cacheable,
-            policy=self.policy,
+            policy=self.nearest,
             fence=fence,
             ttl_ms=ttl_ms,
         )
@@ -196,7 +204,7 @@ class Draft:
     @property
     def pushes(self) -> tuple[Push | None, str]:
         """Whether a version's content follows by itself, and which content it replaces."""
-        push = (self.policy or self.facts.default).push
+        push = (self.nearest or self.facts.default).push
         if push is Push.NONE or self.content is None:
             return None, ""
         return push, self.old.content.hash if self.old.content is not None else ""
@@ -205,12 +213,15 @@ class Draft:
         """A prepared version becomes the committed one. Only its committer may hold a copy of it; none is older."""
         self.changed = self.calm_guard = True
         self.pending = None
+        self.come_to_be(pending.content)
         self.version, self.content = pending.version, pending.content
         self.committed_ms = max(self.committed_ms, self.facts.now_ms)
         self.unshare(lambda _, n: n < pending.version.n)
         self.outlast_ms = 0
         if pending.sets_policy:
-            self.set_policy(pending.policy)
+            self.set_policy(pending.policy, self.inherited)
+        elif pending.inherits:
+            self.set_policy(self.policy, pending.policy)
         if self.content is not None and pending.shares and pending.session not in self.facts.dead:
             self.share(pending.session)
         kept = 0
@@ -225,12 +236,23 @@ class Draft:
         self.store_result(pending.session, pending.request, pending.digest, done)
         self.log.append(Published(self.version, self.content, pending.session, pending.request, *self.pushes))
 
-    def set_policy(self, policy: Policy | None) -> None:
-        """Change the artifact's own policy."""
-        self.policy = policy
-        self.strict = self.level_of(policy) is Level.STRICT
+    def set_policy(self, policy: Policy | None, inherited: Policy | None) -> None:
+        """Change the artifact's own policy, or the one that it inherits."""
+        before = self.nearest
+        self.policy, self.inherited = policy, inherited
+        self.strict = self.level_of(self.nearest) is Level.STRICT
         self.changed = True
-        self.log.append(PolicySet(policy))
+        if self.nearest != before:
+            self.log.append(PolicySet(self.nearest, policy is None and inherited is not None))
+
+    def come_to_be(self, content: Content | None) -> None:
+        """The artifact is about to have `content`. If it had none, it inherits what the directory knew when it judged,
+        and the log says so."""
+        if self.content is not None or content is None:
+            return
+        self.policies_guard = True
+        if self.policy is None and self.inherited is not None:
+            self.log.append(PolicySet(self.inherited, inherited=True))
 
     def decide(self, answer: Answer | None) -> Decision:
         """Close the draft."""
@@ -240,6 +262,7 @@ class Draft:
             floor=self.floor if self.changed else None,
             content=self.content_guard,
             calm=self.calm_guard,
+            policies=self.policies_guard,
         )
         log, results = tuple(self.log), tuple(self.results)
         if not self.changed:
@@ -258,5 +281,6 @@ class Draft:
             outlast_ms=self.outlast_ms,
             tombstone_ms=self.tombstone_ms,
             ended=self.ended,
+            inherited=self.inherited,
         )
         return Decision(entry, answer, log, results, guards, moved=tuple(self.moved))

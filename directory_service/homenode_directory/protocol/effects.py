@@ -209,9 +209,10 @@ class Dropped:
 
 @value
 class PolicySet:
-    """The artifact's own policy changed."""
+    """Another policy holds for the artifact from now on; None: the default. `inherited`: it is a prefix's."""
 
     policy: Policy | None
+    inherited: bool = False
 
 
 LogEvent = Inv | Shared | Granted | Ended | Refused | Published | Dropped | PolicySet
@@ -236,6 +237,7 @@ class Guards:
     floor: int | None = None  # the slice's version floor must equal this (creation)
     content: str = ""  # this content must be stored; the commit adds a reference to it
     calm: bool = False  # the slice's quarantine must still be the one that was judged on
+    policies: bool = False  # the workspace's policies of prefixes must still be those that were judged on
 
 
 @value

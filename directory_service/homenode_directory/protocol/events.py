@@ -101,6 +101,14 @@ class SetPolicy:
 
 
 @value
+class Inherit:
+    """This is the policy of the longest prefix which has one. Nobody's request: the directory goes through artifacts
+    when a prefix's policy has changed."""
+
+    policy: Policy | None
+
+
+@value
 class Handoff:
     """The holder gives its write lease to the session `to`, past the queue.
 
@@ -116,4 +124,4 @@ class Handoff:
     agent: str = ""
 
 
-Event = GetS | GetM | Commit | Put | InvAck | Renew | Expire | EndSession | SetPolicy | Handoff
+Event = GetS | GetM | Commit | Put | InvAck | Renew | Expire | EndSession | SetPolicy | Inherit | Handoff

@@ -117,7 +117,7 @@ class Pending:
 
     `waits` names the sessions that may hold an older copy and have not said that it is gone. At `until_ms`, store time,
     all their copies are certainly dead. `shares`: the committer will hold the version. `sets_policy`: with the version
-    `policy` becomes the artifact's own.
+    `policy` becomes the artifact's own; `inherits`: the one that it inherits.
     """
 
     session: str
@@ -132,6 +132,7 @@ class Pending:
     shares: bool = True
     sets_policy: bool = False
     policy: Policy | None = None
+    inherits: bool = False
 
 
 @value
@@ -170,6 +171,9 @@ class Entry:
       - no sharer was given a version above the committed one
       - waiters only behind a holder or a pending commit; at most one waiter per (session, request)
       - `version` and `fence` never fall (between entries)
+
+    `policy` is the artifact's own, `inherited` that of the longest prefix which has one. What an artifact without
+    content inherits is not looked at: the commit that gives it content compares it with what holds then.
     """
 
     rev: int = 0
@@ -185,6 +189,12 @@ class Entry:
     tombstone_ms: int = 0  # when a deleted artifact's record may be dropped; 0: not deleted
     ended: tuple[Over, ...] = ()  # the last few leases that ended, so that a zombie learns why
     outlast_ms: int = 0  # the greatest age of copies that were given under an earlier policy
+    inherited: Policy | None = None
+
+    @property
+    def nearest(self) -> Policy | None:
+        """The policy that holds, if not the server's default: its own comes before any that is inherited."""
+        return self.policy or self.inherited
 
     @property
     def state(self) -> State:

@@ -31,6 +31,7 @@ from homenode_directory.protocol.events import (
     GetM,
     GetS,
     Handoff,
+    Inherit,
     InvAck,
     Put,
     Renew,
@@ -288,22 +289,27 @@ def _publish_or_prepare(draft: Draft, event: Commit) -> Answer:
     if event.content is not None:
         draft.content_guard = event.content.hash
     draft.tombstone_ms = 0
+    draft.come_to_be(event.content)
     if draft.strict:
-        waits = tuple(session for session in draft.copies() if session != event.session)
+        # What is created strict may have been deleted lazy: then the committer may have a copy that it still serves.
+        waits = tuple(session for session in draft.copies() if session != event.session or draft.content is None)
         if waits or not draft.calm:
             pending = Pending(
                 event.session, facts.request, facts.digest, event.content, version, fence, event.keep, waits
             )
-            return _prepare(draft, pending, facts.terms.quiet_ms, event.lease)
+            quiet_ms = _until_dead_ms(draft) if draft.content is None else facts.terms.quiet_ms
+            return _prepare(draft, pending, quiet_ms, event.lease)
         draft.calm_guard = True
         draft.unshare(lambda session, _: session != event.session)
+    elif event.content is None and draft.sharers:
+        draft.outlast_ms = max(draft.outlast_ms, _age_ms(draft, draft.nearest))
     draft.version, draft.content = version, event.content
     draft.committed_ms = max(draft.committed_ms, facts.now_ms)
     push, base = draft.pushes
     draft.log.append(Inv(version, fence, event.content, event.session, lease=event.lease, push=push, base=base))
     if event.content is not None:
         draft.share(event.session)
-    else:
+    elif draft.strict:  # else it serves its copy until it hears of the delete, and says when that is
         draft.unshare(lambda session, _: session == event.session)
     return _after_commit(draft, event, fence)
 
@@ -365,21 +371,42 @@ def _set_policy(draft: Draft, event: Event) -> Answer:
     assert isinstance(event, SetPolicy)
     if draft.content is None:
         return missing(draft)
-    old, new = draft.level_of(draft.policy), draft.level_of(event.policy)
-    if new is Level.STRICT and draft.facts.weakness:
+    nearest = event.policy or draft.inherited
+    if draft.level_of(nearest) is Level.STRICT and draft.facts.weakness:
         return _unsupported(draft)
     if draft.policy == event.policy:
         return draft.done()
-    if new is not old:
+    if _needs_round(draft, nearest):
+        return _held(draft) if draft.holder is not None else _prepare_policy(draft, event)
+    draft.set_policy(event.policy, draft.inherited)
+    return draft.done()
+
+
+def _inherit(draft: Draft, event: Event) -> None:
+    """As SetPolicy, of what is inherited. Where a round has to wait for a writer, the directory asks again."""
+    assert isinstance(event, Inherit)
+    if draft.content is None or draft.inherited == event.policy:
+        return
+    if _needs_round(draft, draft.policy or event.policy):
+        if draft.holder is None:
+            draft.policies_guard = True
+            _prepare_policy(draft, event)
+        return
+    draft.policies_guard = True
+    draft.set_policy(draft.policy, event.policy)
+
+
+def _needs_round(draft: Draft, nearest: Policy | None) -> bool:
+    """Whether copies have to go before that policy may hold."""
+    if draft.level_of(nearest) is not draft.level_of(draft.nearest):
         if draft.copies() or not draft.calm:
-            return _held(draft) if draft.holder is not None else _prepare_policy(draft, event)
+            return True
         draft.calm_guard = True
-    elif draft.copies() and _age_ms(draft, event.policy) < _age_ms(draft, draft.policy):
+    elif draft.copies() and _age_ms(draft, nearest) < _age_ms(draft, draft.nearest):
         # Copies that are out keep the age that they were given with, from each sign of life on: a change of level has
         # to outlast it, however much later it comes.
-        draft.outlast_ms = max(draft.outlast_ms, _age_ms(draft, draft.policy))
-    draft.set_policy(event.policy)
-    return draft.done()
+        draft.outlast_ms = max(draft.outlast_ms, _age_ms(draft, draft.nearest))
+    return False
 
 
 def _age_ms(draft: Draft, policy: Policy | None) -> int:
@@ -388,18 +415,24 @@ def _age_ms(draft: Draft, policy: Policy | None) -> int:
     return age_ms if age_ms is not None else draft.facts.terms.max_age_ms
 
 
-def _prepare_policy(draft: Draft, event: SetPolicy) -> Answer:
+def _until_dead_ms(draft: Draft) -> int:
+    """In this time every copy dies, on the store's clock: a strict one, and a lazy one of an earlier policy."""
+    quiet_ms = draft.facts.terms.quiet_ms
+    return max(quiet_ms, outlasting(draft.outlast_ms)) if draft.outlast_ms else quiet_ms
+
+
+def _prepare_policy(draft: Draft, event: SetPolicy | Inherit) -> Answer:
     """A change of level makes all copies obsolete, and only a version does that: one with the same content."""
-    facts, content = draft.facts, draft.content
+    facts, content, inherits = draft.facts, draft.content, isinstance(event, Inherit)
     assert content is not None
     version = Version(facts.incarnation, draft.version.n + 1)
     draft.content_guard = content.hash
-    quiet_ms = max(facts.terms.quiet_ms, outlasting(max(_age_ms(draft, draft.policy), draft.outlast_ms)))
+    draft.outlast_ms = max(draft.outlast_ms, _age_ms(draft, draft.nearest))
     pending = Pending(
-        event.session, facts.request, facts.digest, content, version, draft.raise_fence(), False, draft.copies(),
-        shares=False, sets_policy=True, policy=event.policy,
+        getattr(event, "session", ""), facts.request, facts.digest, content, version, draft.raise_fence(), False,
+        draft.copies(), shares=False, sets_policy=not inherits, policy=event.policy, inherits=inherits,
     )  # fmt: skip
-    return _prepare(draft, pending, quiet_ms)
+    return _prepare(draft, pending, _until_dead_ms(draft))
 
 
 def _set_policy_prepared(draft: Draft, event: Event) -> Answer:
@@ -433,6 +466,7 @@ _FREE: dict[type[Event], Rule] = {
     Expire: _LAPSE,
     EndSession: _END,
     SetPolicy: _POLICY,
+    Inherit: Rule("as SetPolicy, of what is inherited; nothing while somebody writes and a round is needed", _inherit),
     Handoff: _NOT_HANDED,
 }
 _WRITTEN: dict[type[Event], Rule] = {**_FREE, GetM: _QUEUE, Renew: _RENEW, Handoff: _HANDOFF}
@@ -442,6 +476,7 @@ _PREPARED: dict[type[Event], Rule] = {
     Commit: Rule("deny: stale token, other base, or HELD", _commit_prepared),
     InvAck: Rule("shrink the wait-set; publish when it is empty", _ack_prepared),
     SetPolicy: Rule("deny HELD", _set_policy_prepared),
+    Inherit: Rule("nothing: it is asked again", _nothing),
     Handoff: Rule("deny: stale token, or HELD", _handoff),
 }
 

@@ -51,7 +51,7 @@ def commit_many(items: Sequence[tuple[str, Entry, Commit]], facts: Facts) -> Tog
         answer = decision.answer
         if isinstance(answer, Denial) and answer.reason is Reason.SESSION_LOST:
             return Together((), answer)
-        strict = level_of(entry.policy, facts.default) is Level.STRICT
+        strict = level_of(entry.nearest, facts.default) is Level.STRICT
         if strict or entry.pending is not None or isinstance(answer, Waiting):
             text = "a strict artifact cannot be committed together with others"
             refusals.append(KeyRefusal(key, Reason.UNSUPPORTED, text, entry.version if entry.version.n else None))

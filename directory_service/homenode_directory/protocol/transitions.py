@@ -44,7 +44,7 @@ from homenode_directory.protocol.events import (
     Put,
     SetPolicy,
 )
-from homenode_directory.protocol.facts import Facts
+from homenode_directory.protocol.facts import Facts, outlasting
 from homenode_directory.protocol.model import Cause, Entry, state_of
 from homenode_directory.protocol.rules import RULES, missing, proceed
 
@@ -168,7 +168,8 @@ def _settle(draft: Draft, event: Event, answer: Answer | None) -> Decision:
     idle = draft.content is None and draft.holder is None and draft.pending is None
     if idle and (draft.changed or draft.old.rev):
         if draft.tombstone_ms == 0:
-            draft.tombstone_ms = facts.now_max_ms + facts.terms.tombstone_ms
+            # Longer than copies that were given before it was deleted: what is made again strict must know of them.
+            draft.tombstone_ms = facts.now_max_ms + max(facts.terms.tombstone_ms, outlasting(draft.outlast_ms))
             draft.changed = True
         elif isinstance(event, Expire) and draft.tombstone_ms <= facts.now_ms and not draft.log:
             return _drop(draft)

@@ -234,8 +234,8 @@ class Store(Protocol):
         Raises StoreChanged, StoreFull (nothing applied) or StoreError (outcome unknown).
         """
 
-    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
-        """Records, in order; an absent one is empty."""
+    async def load(self, slice_: int, keys: Sequence[str], names: Sequence[str] = ()) -> list[Mapping[str, str]]:
+        """Records, in order; an absent one is empty. `names`: of each no more than these fields."""
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
         """A whole ranked set."""

@@ -8,10 +8,12 @@ The one place that knows both protocol types and store keys. Per slice:
   v/<artifact>                  record: version number -> what was committed
   i/<tenant>/<workspace>        ranked set: keys that exist
   ir/<tenant>/<workspace>       record: n, how often that set has changed
+  p/<tenant>/<workspace>        record: rev, and `p/<prefix>`: the policy of that prefix
   x/<session>                   record: live (incarnation token, empty when over), deadline, ttl, name, settled (mark),
                                 and `r/<request id>` for each answer that is kept: digest and answer
   h/<session>                   ranked set: artifacts that its end must reach: copies, leases, places in queues
   due/artifacts, due/sessions   ranked sets: -> when to look again, on the store's clock
+  due/policies                  the same, for prefixes (as `<tenant>/<workspace>/<prefix>`) whose policy has changed
   due/histories                 the same, for artifacts with versions that will be too old (retention by age only)
   b/<hash>, br/<hash>, bi       content (`blobs.py`)
 
@@ -30,7 +32,7 @@ from types import MappingProxyType
 from homenode_directory.place import Place
 from homenode_directory.protocol import effects
 from homenode_directory.protocol.effects import Decision, LogEvent, Result
-from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Version
+from homenode_directory.protocol.model import ABSENT_ENTRY, Content, Entry, Policy, Version
 from homenode_directory.store.base import (
     META,
     Add,
@@ -51,12 +53,15 @@ from homenode_directory.store.codec import dumps, loads, packer, union_codec, un
 DUE_ARTIFACTS = "due/artifacts"
 DUE_SESSIONS = "due/sessions"
 DUE_HISTORIES = "due/histories"
+DUE_POLICIES = "due/policies"
 CONTENT_INDEX = "bi"
 FLOOR = "floor"
 LIVE = "live"
 DEADLINE = "deadline"
 SETTLED = "settled"
 SHARER = "s/"  # before a session
+POLICIES = "p/"  # before a workspace, in a key
+PREFIX = "p/"  # before a prefix that has a policy
 RESULT = "r/"  # before a request id
 CALM = "calm"
 TICK = "tick"
@@ -107,6 +112,7 @@ class LogRecord:
     trace: str = ""
 
 
+_pack_policy, _unpack_policy = packer(Policy), unpacker(Policy)
 _pack_version = packer(VersionRecord)
 _unpack_version = unpacker(VersionRecord)
 
@@ -167,6 +173,12 @@ def held_key(session: str) -> str:
     return "h/" + session
 
 
+def policies_key(artifact: str) -> str:
+    """Record of the policies of prefixes, of the workspace that an artifact is in."""
+    tenant, workspace, _ = artifact.split("/", 2)
+    return f"{POLICIES}{tenant}/{workspace}"
+
+
 def content_key(hash_: str) -> str:
     """Bytes of a content."""
     return "b/" + hash_
@@ -185,6 +197,17 @@ def decode_entry(record: Mapping[str, str | int] | None) -> Entry:
     held = MappingProxyType({name[at:]: int(n) for name, n in record.items() if name.startswith(SHARER)})
     entry: Entry = _unpack_body(loads(str(record["body"])), rev=int(record["rev"]), sharers=held)
     return entry
+
+
+def encode_policy(policy: Policy) -> str:
+    """The policy of a prefix as text."""
+    return dumps(_pack_policy(policy))
+
+
+def decode_policies(record: Mapping[str, str | int]) -> dict[str, Policy]:
+    """The policies that a record of them holds, by prefix."""
+    at = len(PREFIX)
+    return {name[at:]: _unpack_policy(loads(str(text))) for name, text in record.items() if name.startswith(PREFIX)}
 
 
 def encode_answer(result: Result) -> str:
@@ -244,6 +267,7 @@ def encode_decision(
     at_ms: int = 0,
     kept: bool = False,
     calm: str = "",
+    policies: str | None = None,
 ) -> Commit:
     """The generic commit that applies a decision.
 
@@ -258,13 +282,17 @@ def encode_decision(
         at_ms: the store's time that it was judged at, for the log.
         kept: the content comes with the call, so it need not be there already.
         calm: the slice's quarantine as it was judged on.
+        policies: the number of the workspace's policies of prefixes, likewise.
     """
     entry = entry_key(artifact)
     guards = _guards(entry, old, decision, token, request, settled_below, kept)
     if decision.guards.calm:
         guards.append(Equals(META, CALM, calm))
     writes = _writes(artifact, entry, old, decision)
-    show = (entry,)
+    show: tuple[str, ...] = (entry,)
+    if decision.guards.policies:
+        guards.append(Equals(policies_key(artifact), "rev", policies))
+        show = (entry, policies_key(artifact))
     if not decision.log:
         return Commit(guards, writes, (), after, show)
     rev = decision.entry.rev if decision.entry is not None else old.rev + 1
@@ -359,7 +387,7 @@ def _writers(entry: Entry) -> set[str]:
     writers = {waiter.session for waiter in entry.waiters}
     if entry.holder is not None:
         writers.add(entry.holder.session)
-    if entry.pending is not None:
+    if entry.pending is not None and entry.pending.session:
         writers.add(entry.pending.session)
     return writers
 

@@ -180,10 +180,11 @@ class MemoryStore:
             data.blobs.setdefault(key, bytes(data_))
         return list(apply(data, commits, self._now_ms(data)))
 
-    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+    async def load(self, slice_: int, keys: Sequence[str], names: Sequence[str] = ()) -> list[Mapping[str, str]]:
         """See `Store.load`."""
         records = self._slice(slice_).records
-        return [dict(records.get(key, ())) for key in keys]
+        found = [records.get(key, {}) for key in keys]
+        return [{name: one[name] for name in names or one if name in one} for one in found]
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
         """See `Store.ranked`."""

@@ -101,9 +101,9 @@ class ClusterStore:
             slice_, lambda node: node.commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
         )
 
-    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+    async def load(self, slice_: int, keys: Sequence[str], names: Sequence[str] = ()) -> list[Mapping[str, str]]:
         """See `Store.load`."""
-        return await self._on(slice_, lambda node: node.load(slice_, keys))
+        return await self._on(slice_, lambda node: node.load(slice_, keys, names))
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
         """See `Store.ranked`."""

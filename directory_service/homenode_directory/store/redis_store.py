@@ -164,15 +164,22 @@ class RedisStore:
         script = self._relief if relief else self._commit
         return call.outcomes(await self._eval(slice_, script, call.keys(), words, first, links))
 
-    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+    async def load(self, slice_: int, keys: Sequence[str], names: Sequence[str] = ()) -> list[Mapping[str, str]]:
         """See `Store.load`."""
         if not keys:
             return []
         link = await self._links.take()
-        reads: list[Command] = [("HGETALL", self._key(slice_, key)) for key in keys]
+        read = "HMGET" if names else "HGETALL"
+        reads: list[Command] = [(read, self._key(slice_, key), *names) for key in keys]
         replies = await self._links.run(link, [*reads, *self._replicated(slice_)])
         self._require_replicas(replies)  # it may be an answer that is given then
-        return [whole(b"hash", flat) for flat in raise_errors(replies[: len(reads)])]  # type: ignore[misc]
+        found = raise_errors(replies[: len(reads)])
+        if names:
+            return [
+                {name: value.decode() for name, value in zip(names, values, strict=True) if value is not None}
+                for values in found
+            ]
+        return [whole(b"hash", flat) for flat in found]  # type: ignore[misc]
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
         """See `Store.ranked`."""

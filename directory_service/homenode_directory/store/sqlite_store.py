@@ -138,11 +138,13 @@ class SqliteStore:
         outcomes: list[Outcome] = await self._submit(slice_, run, commits, relief=relief)
         return outcomes
 
-    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+    async def load(self, slice_: int, keys: Sequence[str], names: Sequence[str] = ()) -> list[Mapping[str, str]]:
         """See `Store.load`."""
         query = "SELECT field, value FROM records WHERE slice = ? AND key = ?"
+        if names:
+            query += f" AND field IN ({','.join('?' * len(names))})"
         return await self._read(
-            lambda: [dict(self._reader.execute(query, (slice_, key)).fetchall()) for key in keys], slice_
+            lambda: [dict(self._reader.execute(query, (slice_, key, *names)).fetchall()) for key in keys], slice_
         )
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:

@@ -93,9 +93,9 @@ class TimedStore:
         call = self._store.commit(slice_, incarnation, commits, relief=relief, blobs=blobs)
         return await self._timed("commit", call)
 
-    async def load(self, slice_: int, keys: Sequence[str]) -> list[Mapping[str, str]]:
+    async def load(self, slice_: int, keys: Sequence[str], names: Sequence[str] = ()) -> list[Mapping[str, str]]:
         """See `Store`."""
-        return await self._timed("load", self._store.load(slice_, keys))
+        return await self._timed("load", self._store.load(slice_, keys, names))
 
     async def ranked(self, slice_: int, key: str) -> Mapping[str, int]:
         """See `Store`."""

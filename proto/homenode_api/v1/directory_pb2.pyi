@@ -150,7 +150,7 @@ class SessionResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff", "traceparent")
+    __slots__ = ("session", "request_id", "attach", "detach", "ping", "ack", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "unwatch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff", "list_policies", "traceparent")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +173,7 @@ class Operation(_message.Message):
     COMMIT_MANY_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_FIELD_NUMBER: _ClassVar[int]
+    LIST_POLICIES_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     session: int
     request_id: int
@@ -196,8 +197,9 @@ class Operation(_message.Message):
     commit_many: CommitManyRequest
     gate: GateRequest
     handoff: HandoffRequest
+    list_policies: ListPoliciesRequest
     traceparent: str
-    def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotRequest, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyRequest, _Mapping]] = ..., gate: _Optional[_Union[GateRequest, _Mapping]] = ..., handoff: _Optional[_Union[HandoffRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    def __init__(self, session: _Optional[int] = ..., request_id: _Optional[int] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., read: _Optional[_Union[ReadRequest, _Mapping]] = ..., commit: _Optional[_Union[CommitRequest, _Mapping]] = ..., acquire: _Optional[_Union[AcquireRequest, _Mapping]] = ..., renew: _Optional[_Union[RenewRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyRequest, _Mapping]] = ..., stat: _Optional[_Union[StatRequest, _Mapping]] = ..., list: _Optional[_Union[ListRequest, _Mapping]] = ..., history: _Optional[_Union[HistoryRequest, _Mapping]] = ..., watch: _Optional[_Union[WatchRequest, _Mapping]] = ..., unwatch: _Optional[_Union[UnwatchRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotRequest, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyRequest, _Mapping]] = ..., gate: _Optional[_Union[GateRequest, _Mapping]] = ..., handoff: _Optional[_Union[HandoffRequest, _Mapping]] = ..., list_policies: _Optional[_Union[ListPoliciesRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("session_id", "resume", "holdings", "number")
@@ -320,7 +322,7 @@ class Item(_message.Message):
     def __init__(self, session: _Optional[int] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., invalidation: _Optional[_Union[Invalidation, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., lease_ended: _Optional[_Union[LeaseEnded, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., pushed: _Optional[_Union[Pushed, _Mapping]] = ..., lease_offered: _Optional[_Union[LeaseOffered, _Mapping]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("request_id", "error", "attach", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff")
+    __slots__ = ("request_id", "error", "attach", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff", "list_policies")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -339,6 +341,7 @@ class Answer(_message.Message):
     COMMIT_MANY_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_FIELD_NUMBER: _ClassVar[int]
+    LIST_POLICIES_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     error: _types_pb2.Error
     attach: AttachResponse
@@ -357,7 +360,8 @@ class Answer(_message.Message):
     commit_many: CommitManyResponse
     gate: GateResponse
     handoff: HandoffResponse
-    def __init__(self, request_id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., attach: _Optional[_Union[AttachResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., commit: _Optional[_Union[CommitResponse, _Mapping]] = ..., acquire: _Optional[_Union[AcquireResponse, _Mapping]] = ..., renew: _Optional[_Union[RenewResponse, _Mapping]] = ..., release: _Optional[_Union[ReleaseResponse, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyResponse, _Mapping]] = ..., stat: _Optional[_Union[StatResponse, _Mapping]] = ..., list: _Optional[_Union[ListResponse, _Mapping]] = ..., history: _Optional[_Union[HistoryResponse, _Mapping]] = ..., watch: _Optional[_Union[WatchAck, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotResponse, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotResponse, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyResponse, _Mapping]] = ..., gate: _Optional[_Union[GateResponse, _Mapping]] = ..., handoff: _Optional[_Union[HandoffResponse, _Mapping]] = ...) -> None: ...
+    list_policies: ListPoliciesResponse
+    def __init__(self, request_id: _Optional[int] = ..., error: _Optional[_Union[_types_pb2.Error, _Mapping]] = ..., attach: _Optional[_Union[AttachResponse, _Mapping]] = ..., read: _Optional[_Union[ReadResponse, _Mapping]] = ..., commit: _Optional[_Union[CommitResponse, _Mapping]] = ..., acquire: _Optional[_Union[AcquireResponse, _Mapping]] = ..., renew: _Optional[_Union[RenewResponse, _Mapping]] = ..., release: _Optional[_Union[ReleaseResponse, _Mapping]] = ..., set_policy: _Optional[_Union[SetPolicyResponse, _Mapping]] = ..., stat: _Optional[_Union[StatResponse, _Mapping]] = ..., list: _Optional[_Union[ListResponse, _Mapping]] = ..., history: _Optional[_Union[HistoryResponse, _Mapping]] = ..., watch: _Optional[_Union[WatchAck, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotResponse, _Mapping]] = ..., release_snapshot: _Optional[_Union[ReleaseSnapshotResponse, _Mapping]] = ..., commit_many: _Optional[_Union[CommitManyResponse, _Mapping]] = ..., gate: _Optional[_Union[GateResponse, _Mapping]] = ..., handoff: _Optional[_Union[HandoffResponse, _Mapping]] = ..., list_policies: _Optional[_Union[ListPoliciesResponse, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
     __slots__ = ("position", "resync")
@@ -638,22 +642,46 @@ class ReleaseResponse(_message.Message):
     def __init__(self, as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
 
 class SetPolicyRequest(_message.Message):
-    __slots__ = ("session_id", "request_id", "key", "policy")
+    __slots__ = ("session_id", "request_id", "key", "policy", "prefix")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_id: int
     key: str
     policy: _types_pb2.Policy
-    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., key: _Optional[str] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ...) -> None: ...
+    prefix: str
+    def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[int] = ..., key: _Optional[str] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ..., prefix: _Optional[str] = ...) -> None: ...
 
 class SetPolicyResponse(_message.Message):
-    __slots__ = ("as_of",)
+    __slots__ = ("as_of", "remaining")
     AS_OF_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
     as_of: _types_pb2.Position
-    def __init__(self, as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ...) -> None: ...
+    remaining: int
+    def __init__(self, as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., remaining: _Optional[int] = ...) -> None: ...
+
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class ListPoliciesResponse(_message.Message):
+    __slots__ = ("policies",)
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    policies: _containers.RepeatedCompositeFieldContainer[PrefixPolicy]
+    def __init__(self, policies: _Optional[_Iterable[_Union[PrefixPolicy, _Mapping]]] = ...) -> None: ...
+
+class PrefixPolicy(_message.Message):
+    __slots__ = ("prefix", "policy")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    policy: _types_pb2.Policy
+    def __init__(self, prefix: _Optional[str] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ...) -> None: ...
 
 class StatRequest(_message.Message):
     __slots__ = ("session_id", "key")
@@ -664,7 +692,7 @@ class StatRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
 
 class StatResponse(_message.Message):
-    __slots__ = ("key", "state", "version", "size", "hash", "committed_at_ms", "sharers", "holder", "holder_remaining_ms", "waiters", "fence", "policy", "metadata", "as_of", "holder_name")
+    __slots__ = ("key", "state", "version", "size", "hash", "committed_at_ms", "sharers", "holder", "holder_remaining_ms", "waiters", "fence", "policy", "metadata", "as_of", "holder_name", "inherited")
     KEY_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -680,6 +708,7 @@ class StatResponse(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     HOLDER_NAME_FIELD_NUMBER: _ClassVar[int]
+    INHERITED_FIELD_NUMBER: _ClassVar[int]
     key: str
     state: _types_pb2.State
     version: _types_pb2.Version
@@ -695,7 +724,8 @@ class StatResponse(_message.Message):
     metadata: _types_pb2.Metadata
     as_of: _types_pb2.Position
     holder_name: str
-    def __init__(self, key: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.State, str]] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., size: _Optional[int] = ..., hash: _Optional[bytes] = ..., committed_at_ms: _Optional[int] = ..., sharers: _Optional[int] = ..., holder: _Optional[str] = ..., holder_remaining_ms: _Optional[int] = ..., waiters: _Optional[int] = ..., fence: _Optional[int] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., holder_name: _Optional[str] = ...) -> None: ...
+    inherited: _types_pb2.Policy
+    def __init__(self, key: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.State, str]] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., size: _Optional[int] = ..., hash: _Optional[bytes] = ..., committed_at_ms: _Optional[int] = ..., sharers: _Optional[int] = ..., holder: _Optional[str] = ..., holder_remaining_ms: _Optional[int] = ..., waiters: _Optional[int] = ..., fence: _Optional[int] = ..., policy: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ..., metadata: _Optional[_Union[_types_pb2.Metadata, _Mapping]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., holder_name: _Optional[str] = ..., inherited: _Optional[_Union[_types_pb2.Policy, _Mapping]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ("session_id", "prefix", "after", "limit")

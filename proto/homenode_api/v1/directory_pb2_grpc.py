@@ -95,6 +95,11 @@ class DirectoryServiceStub(object):
                 request_serializer=homenode__api_dot_v1_dot_directory__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=homenode__api_dot_v1_dot_directory__pb2.SetPolicyResponse.FromString,
                 _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/homenode_api.v1.DirectoryService/ListPolicies',
+                request_serializer=homenode__api_dot_v1_dot_directory__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_directory__pb2.ListPoliciesResponse.FromString,
+                _registered_method=True)
         self.Stat = channel.unary_unary(
                 '/homenode_api.v1.DirectoryService/Stat',
                 request_serializer=homenode__api_dot_v1_dot_directory__pb2.StatRequest.SerializeToString,
@@ -233,6 +238,12 @@ class DirectoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetPolicy(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,6 +392,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=homenode__api_dot_v1_dot_directory__pb2.SetPolicyRequest.FromString,
                     response_serializer=homenode__api_dot_v1_dot_directory__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=homenode__api_dot_v1_dot_directory__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_directory__pb2.ListPoliciesResponse.SerializeToString,
             ),
             'Stat': grpc.unary_unary_rpc_method_handler(
                     servicer.Stat,
@@ -751,6 +767,33 @@ class DirectoryService(object):
             '/homenode_api.v1.DirectoryService/SetPolicy',
             homenode__api_dot_v1_dot_directory__pb2.SetPolicyRequest.SerializeToString,
             homenode__api_dot_v1_dot_directory__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.DirectoryService/ListPolicies',
+            homenode__api_dot_v1_dot_directory__pb2.ListPoliciesRequest.SerializeToString,
+            homenode__api_dot_v1_dot_directory__pb2.ListPoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

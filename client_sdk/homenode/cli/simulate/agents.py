@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import homenode
 from homenode.artifact import Artifact
-from homenode.change import Change, describe, estimate_tokens
+from homenode.change import POINTER_TOKENS, Change, describe, estimate_tokens
 from homenode.cli.simulate.corpus import load
 from homenode.cli.simulate.edits import EDITS, HISTORY
-from homenode.cli.simulate.paper import POINTER_TOKENS
 from homenode.cli.simulate.workload import ALWAYS_READ, CHANGE, OVERWRITE, POINTER, Workload
 from homenode.errors import VersionConflict
 from homenode.versions import Version

@@ -16,8 +16,6 @@ ACT_PROBABILITY = 0.75
 SEEDS = 10
 #: Tokens that an invalidation costs whoever gets it.
 SIGNAL_TOKENS = 12
-#: Tokens of a reference to an artifact in a prompt.
-POINTER_TOKENS = 8
 #: How far from "about 81 %" the last scenario may be.
 _ABOUT = 0.015
 

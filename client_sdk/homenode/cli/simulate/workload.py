@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from homenode.change import Access
 from homenode.cli.simulate import paper
 
 #: Of virtual time.
@@ -16,7 +17,8 @@ OVERWRITE, COMPARE = WRITES = ("overwrite", "compare")
 #: What an agent is shown of a new version: the document, or the change since the version that it has in its context.
 DOCUMENT, CHANGE = SHOWS = ("document", "change")
 #: What an access costs to an artifact that the context holds already: nothing, a reference to it, or all of it again.
-CONDITIONAL, POINTER, ALWAYS_READ = ACCESSES = ("conditional", "pointer", "always_read")
+ACCESSES = tuple(Access)
+CONDITIONAL, POINTER, ALWAYS_READ = ACCESSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,11 @@ class Workload:
     @property
     def policy(self) -> dict[str, Any]:
         """The strategy as arguments of `Homenode.set_policy`."""
-        presets: dict[str, dict[str, Any]] = {
-            BROADCAST: {"push": "all"},
-            EAGER: {"push": "sharers"},
-            LAZY: {},
+        bounds: dict[str, dict[str, Any]] = {
             LEASE: {"max_age_ms": self.lease_steps * STEP_MS},
             ACCESS_COUNT: {"max_reads": self.max_reads},
         }
-        bound = {} if self.max_steps is None else {"max_steps": self.max_steps}
-        return presets[self.strategy] | bound
+        return {"strategy": self.strategy, "max_steps": self.max_steps, **bounds.get(self.strategy, {})}
 
     @property
     def writes_expected(self) -> float:
