@@ -1,4 +1,4 @@
-"""Loading a model by what a user calls it: a folder, an id that transformers knows, or "demo"."""
+"""Loading a model by what a user calls it: a folder, an id that transformers knows, "demo" or "demo-isolated"."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from homenode_kv.engine import Engine
 from homenode_kv.errors import UnsupportedModel
 from homenode_kv.worker.text import Tokenizer
 
-DEMO = "demo"
+DEMOS = ("demo", "demo-isolated")
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
     """A model and its tokenizer.
 
     Args:
-        name: a folder, an id of a model that transformers can find, or "demo" for the one that comes with the package.
+        name: a folder, an id of a model that transformers can find, "demo" for the one that comes with the package, or
+            "demo-isolated" for that which was trained further with segments that do not see each other.
         device: such as "cpu" or "cuda".
         dtype: such as "bfloat16"; "": as the model's files say.
 
     Raises UnsupportedModel for what is not there, or cannot be served by this tier.
     """
-    tokenizer, model = _demo() if name == DEMO else _files(name, dtype)
+    tokenizer, model = _demo(name) if name in DEMOS else _files(name, dtype)
     engine = Engine(model.to(device).eval(), tokenizer=tokenizer.digest)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     isolated = getattr(model.config, "homenode_segments", "") == "isolated"
@@ -55,12 +56,14 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
     return Loaded(shown, engine, tokenizer, engine.fingerprint(), 2 * parameters, isolated)
 
 
-def _demo() -> tuple[Tokenizer, Any]:
+def _demo(name: str) -> tuple[Tokenizer, Any]:
     from homenode_kv.demo import tokenizer as words
-    from homenode_kv.demo.model import load_model
+    from homenode_kv.demo.model import ISOLATED, WEIGHTS, load_model
 
     digest = hashlib.sha256(json.dumps([words.VOCABULARY, words.decode(range(words.VOCABULARY))]).encode()).hexdigest()
-    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID})), load_model()
+    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID})), load_model(
+        WEIGHTS if name == DEMOS[0] else ISOLATED
+    )
 
 
 def _files(name: str, dtype: str) -> tuple[Tokenizer, Any]:

@@ -118,6 +118,8 @@ def test_a_users_data_are_measured_on_a_users_model(tmp_path: Path, capsys: pyte
     assert rows["eval/dense"]["value"] == 1.0
     assert (rows["eval/naive"]["n"], rows["eval/naive"]["model"]) == (6, "demo")
     assert rows["eval/scattered/layer=2/0.3"]["value"] >= rows["eval/naive"]["value"]
+    assert kv("eval", "--model", "demo-isolated", "--data", data, "--quick") == 0
+    assert rows_of(capsys)["eval/naive"]["value"] >= 5 / 6  # segments as they are, on a model that was trained for it
 
 
 @pytest.mark.parametrize(
