@@ -34,7 +34,7 @@ def _figure(rows: Sequence[Row], panel: Any, path: Path) -> Path:
         panel(one, [row for row in rows if row.id.split("/")[1] == task])
         one.set(title=task, ylim=(-0.03, 1.05))
         one.grid(alpha=0.3)
-    axes[0][-1].legend(fontsize=8, loc="lower right")
+    axes[0][-1].legend(fontsize=8, loc="center left")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path
@@ -62,10 +62,11 @@ def _frontier(axes: Any, rows: Sequence[Row]) -> None:
         (row for row in rows if row.id.split("/")[2].startswith("gamma=") and "/V=" not in row.id),
         key=lambda row: float(row.beside["gamma"]),
     )
-    gammas = [float(row.beside["gamma"]) for row in swept]
+    gammas = list(range(len(swept)))  # evenly spaced: what matters lies close together
     axes.plot(gammas, [row.value for row in swept], "o-", label="calls reused")
     axes.plot(gammas, [float(row.beside["tokens_reused"]) for row in swept], "x:", label="tokens reused")
     axes.plot(gammas, [float(row.beside["accuracy"]) for row in swept], "s-", label="right answers")
     if swept:
         axes.axhline(float(swept[0].beside["accuracy_dense"]), color="k", linestyle="--", label="right answers, dense")
+    axes.set_xticks(gammas, [f"{float(row.beside['gamma']):g}" for row in swept])
     axes.set(xlabel="γ")
