@@ -1,4 +1,4 @@
-"""A directory and a worker as real processes, shared by the tests of a module that only ask."""
+"""A directory and a worker as real processes, shared by all tests that only ask: a start takes seconds."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_tmp() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="hnkv-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def directory(own_tmp: Path) -> Iterator[str]:
     server = asyncio.run(ServerProcess(f"sqlite:///{own_tmp}/store.sqlite3", own_tmp).start())
     yield server.url
     server.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def worker(model_folder: Path, directory: str, own_tmp: Path) -> Iterator[WorkerProcess]:
     process = asyncio.run(WorkerProcess(model_folder, directory, own_tmp, "--waiting", "4").start())
     yield process

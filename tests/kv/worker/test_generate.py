@@ -15,6 +15,8 @@ from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from tests.kv.worker.parts import Caller, WorkerProcess, artifact, refusal, text
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kv worker")]  # one worker for all
+
 PLAN = "The plan: agents read, then write. " * 4
 
 

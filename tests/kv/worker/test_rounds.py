@@ -13,6 +13,8 @@ from homenode_api.v1 import types_pb2 as t
 from tests.kv.worker.parts import Caller, artifact, refusal, text
 from tests.support.ports import wait_until_async
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kv worker")]  # one worker for all
+
 MEMBERS = ["anna", "ben", "cleo"]
 
 
