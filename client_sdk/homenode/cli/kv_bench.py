@@ -31,7 +31,7 @@ def _bench(group: Commands[Any], common: argparse.ArgumentParser) -> None:
         "with what it is to be read beside. On CUDA: time and bytes alone.",
     )
     size = bench.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="fewer prompts, shorter segments: three minutes")
+    size.add_argument("--quick", action="store_true", help="fewer prompts, shorter segments: about a minute")
     size.add_argument("--full", action="store_true", help="rounds of 1, 2, 5, 10 and 20 agents: ten minutes more")
     bench.add_argument("--only", default="", metavar="G,…", help="groups of rows (default: all)")
     bench.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")

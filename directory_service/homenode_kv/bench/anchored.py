@@ -26,8 +26,8 @@ from homenode_kv.engine import Engine
 
 SEEDS_FROM = 1 << 42
 CALIBRATION_FROM = 1 << 43
-GAMMAS = (0.1, 0.3, 0.9, 0.98, 0.99, 0.995, 1.01)
-"""Unrelated segments have nearly the greatest entropy, so what matters lies near 1; above it the gate is open."""
+GAMMAS = (0.1, 0.3, 0.45, 0.6, 0.75, 0.9, 1.01)
+"""Above 1 the gate is open as soon as there are two anchors."""
 MANY_ANCHORS = 64
 PAPER_GAMMA = 0.3
 ERRORS_MAX = (0.1, 0.2)
