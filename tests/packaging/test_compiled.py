@@ -15,6 +15,7 @@ from typing import get_type_hints
 import pytest
 
 from deploy.dev import compiled
+from tests.support.interpreted import INTERPRETED
 
 MODULES = [
     ".".join(part for part in (compiled.PACKAGE, folder, name) if part)
@@ -23,6 +24,7 @@ MODULES = [
 ]
 
 
+@INTERPRETED
 @pytest.mark.parametrize("name", MODULES)
 def test_dataclasses_are_made_of_the_same_fields(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = import_module(name)
