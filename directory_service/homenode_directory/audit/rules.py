@@ -209,7 +209,8 @@ def _inv(known: Known, event: LogEvent, item: Logged) -> None:
         _prepare(known, event, item)
         return
     known.version, known.exists = event.version, event.content is not None
-    _shares(known, event.session, number if known.exists else None)
+    if known.exists:  # who deletes goes on serving its copy, if it has one, until it has heard of that
+        _shares(known, event.session, number)
 
 
 def _under_lease(known: Known, event: effects.Inv) -> None:
