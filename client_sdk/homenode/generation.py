@@ -27,6 +27,7 @@ from homenode.errors import (
     Unsupported,
     VersionConflict,
 )
+from homenode.generation_report import GenerationReport, provenance_of, use_of
 from homenode.versions import ABSENT, Base, Version
 from homenode_api.v1 import kv_tier_pb2 as kv
 
@@ -49,77 +50,6 @@ class Key(str):
 
 Part = str | Key | Artifact
 OnLoss = Literal["fail", "retry"]
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What KV is worth: "exact", "exact_by_mask" or "approximate"; `error` is a relative deviation, if one is known."""
-
-    kind: str
-    error: float | None = None
-    own_decode: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KvUse:
-    """Where the KV of a part's tokens came from. The counts add up to `tokens`.
-
-    Attributes:
-        key, version: of an artifact; "" and None: text.
-        exact, exact_by_mask, approximate: reused as they were.
-        refreshed: reused, and computed afresh where they had to be.
-        dense: computed.
-    """
-
-    tokens: int = 0
-    exact: int = 0
-    exact_by_mask: int = 0
-    approximate: int = 0
-    refreshed: int = 0
-    dense: int = 0
-    key: str = ""
-    version: Version | None = None
-
-    @property
-    def reused(self) -> int:
-        """Tokens that were not computed."""
-        return self.exact + self.exact_by_mask + self.approximate
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationReport:
-    """What a generation rested on.
-
-    Attributes:
-        worker, model, fingerprint: who wrote it, and with what.
-        prompt: of the whole prompt; parts: of each part of it.
-        provenance: of the prompt's KV as a whole.
-        predicted_ms: until the first token, as the directory expected; ttft_ms: as it was from the call of `generate`
-            on; worker_ttft_ms: as the worker saw it.
-        output_tokens: that it wrote; ended: "stop", "length" or "context".
-        flops_saved: of the prefill, by the worker's count.
-        lost: workers that failed before or while they wrote.
-        dead_parts: places of parts whose version was superseded already, as far as the directory knew.
-        adopted: after `commit_to`: whether the output's KV became the base of the version.
-    """
-
-    worker: str
-    model: str
-    fingerprint: str
-    prompt: KvUse
-    parts: tuple[KvUse, ...]
-    provenance: Provenance
-    predicted_ms: float = 0.0
-    ttft_ms: float = 0.0
-    worker_ttft_ms: float = 0.0
-    total_ms: float = 0.0
-    output_tokens: int = 0
-    ended: str = ""
-    flops_saved: int = 0
-    round_members: int = 1
-    lost: tuple[str, ...] = ()
-    dead_parts: tuple[int, ...] = ()
-    adopted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,14 +350,14 @@ class Generation:
 
     def _report(self, said: kv.GenerateReport) -> GenerationReport:
         model = self._candidate.model
-        uses = [_use(use, artifact) for use, artifact in zip(said.parts, self._prompt.artifacts, strict=False)]
+        uses = [use_of(use, artifact) for use, artifact in zip(said.parts, self._prompt.artifacts, strict=False)]
         return GenerationReport(
             worker=said.worker.worker or self._candidate.worker.worker,
             model=model.name,
             fingerprint=model.fingerprint,
-            prompt=_use(said.prompt, None),
+            prompt=use_of(said.prompt, None),
             parts=tuple(uses),
-            provenance=_provenance(said.provenance),
+            provenance=provenance_of(said.provenance),
             predicted_ms=self._candidate.predicted_ms,
             ttft_ms=((self._first_ns or self._now()) - self._begun_ns) / NS_PER_MS,
             worker_ttft_ms=said.ttft_ms,
@@ -446,24 +376,6 @@ def _text(artifact: Artifact) -> str:
         return artifact.text
     except UnicodeDecodeError:
         raise InvalidArgument(f"{artifact.key!r} is no text, so it cannot be in a prompt") from None
-
-
-def _use(said: kv.KvUse, artifact: Artifact | None) -> KvUse:
-    return KvUse(
-        said.tokens,
-        said.exact_tokens,
-        said.exact_by_mask_tokens,
-        said.approximate_tokens,
-        said.refreshed_tokens,
-        said.dense_tokens,
-        artifact.key if artifact is not None else "",
-        artifact.version if artifact is not None else None,
-    )
-
-
-def _provenance(said: kv.KvProvenance) -> Provenance:
-    kind = kv.KvKind.Name(said.kind).removeprefix("KV_KIND_").lower()
-    return Provenance(kind, said.error if said.HasField("error") else None, said.own_decode)
 
 
 class Generates:
