@@ -28,8 +28,8 @@ INHERITED = replace(BOTH, policies=(None,), inherited=(None, Policy(Level.STRICT
     [
         pytest.param(INHERITED, 890, 9_790, 222_648, id="inherited policies"),
         pytest.param(LAZY, 808, 8_888, 142_552, id="lazy"),
-        pytest.param(STRICT, 1_881, 18_810, 449_630, id="strict"),
-        pytest.param(BOTH, 3_627, 39_897, 671_796, id="changing policies"),
+        pytest.param(STRICT, 1_881, 20_691, 456_148, id="strict"),
+        pytest.param(BOTH, 3_630, 39_930, 672_192, id="changing policies"),
     ],
 )
 def test_every_reachable_judgement_keeps_the_promises(bounds: Bounds, states: int, pairs: int, judged: int) -> None:
