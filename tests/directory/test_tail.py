@@ -220,11 +220,11 @@ async def test_an_answer_is_fetched_again_where_the_store_failed(
     failures = [1, 1, 1]
     load = server.store.load
 
-    async def failing(slice_: int, keys: list[str]) -> object:
+    async def failing(slice_: int, keys: list[str], *names: list[str]) -> object:
         if failures:
             failures.pop()
             raise StoreError("cut")
-        return await load(slice_, keys)
+        return await load(slice_, keys, *names)
 
     server.store.load = failing  # type: ignore[assignment,method-assign]
     await server.poll()

@@ -27,12 +27,16 @@ class Worker:
 
     async def start(self, *held: kv.KvStored) -> Self:
         """Hello and a snapshot; returns when that is applied."""
-        model = kv.KvModel(name="m", fingerprint="f", tokens_max=4096, token_bytes=64)
-        await self.tell(hello=kv.WorkerHello(session_id=self._session, address=self.address, model=model))
+        await self.hello()
         with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # it was refused by now
             await self.tell(snapshot=kv.PlacementSnapshot(stored=held, first=True, last=True))
         await self.applied()
         return self
+
+    async def hello(self) -> None:
+        """Who it is, and nothing else."""
+        model = kv.KvModel(name="m", fingerprint="f", tokens_max=4096, token_bytes=64)
+        await self.tell(hello=kv.WorkerHello(session_id=self._session, address=self.address, model=model))
 
     async def tell(self, **what: Any) -> None:
         """One event."""

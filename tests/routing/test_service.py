@@ -96,9 +96,8 @@ async def test_an_earlier_process_is_refused_and_a_later_one_replaces(
     await Worker(stub, session, epoch=6).start()
     assert (await first.refused()).reason == t.ERROR_REASON_STALE_FENCE
     late = Worker(stub, session, epoch=5)
-    with pytest.raises(AssertionError, match="over"):
-        await late.start()
-    assert late.told[-1].refused.reason == t.ERROR_REASON_STALE_FENCE
+    await late.hello()  # grpc-python fails a call that writes while it is refused
+    assert (await late.refused()).reason == t.ERROR_REASON_STALE_FENCE
     answer = await stub.Route(kv.RouteRequest(session_id=session))
     assert answer.choice.worker.epoch == 6
 

@@ -25,8 +25,9 @@ SERVICE_KEYS = {
     "networks", "pids_limit", "ports", "profiles", "read_only", "restart", "secrets", "security_opt",
     "stop_grace_period", "tmpfs", "user", "volumes",
 }  # fmt: skip
-OWN_USER = {"directory-1", "directory-2", "demo"}  # the Dockerfile says which
+OWN_USER = {"directory-1", "directory-2", "demo", "kv-worker"}  # the Dockerfile says which
 EXPECTED = {
+    "kv-worker",
     "redis", "directory-1", "directory-2", "prometheus", "alertmanager", "grafana", "otel-collector", "traces", "demo",
 }  # fmt: skip
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -206,6 +207,7 @@ def listening(services: dict[str, Service], deploy: Path) -> set[str]:
     ports = {
         "directory-1": {7400, 7401}, "directory-2": {7400, 7401}, "redis": {6379}, "prometheus": {9090},
         "alertmanager": {9093}, "grafana": {3000}, "otel-collector": {4317, 4318}, "traces": {4317, 16686},
+        "kv-worker": {7410, 7411},
     }  # fmt: skip
     for name, config_file in (("otel-collector", "otel/collector.yaml"), ("traces", "otel/traces.yaml")):
         said = set(map(int, re.findall(r"0\.0\.0\.0:(\d+)", (deploy / config_file).read_text())))

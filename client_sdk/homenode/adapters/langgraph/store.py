@@ -190,7 +190,7 @@ class HomenodeStore(BaseStore):
         found = Found.of(ops[0].namespace, ops[0].key, artifact)
         if found.ttl_ms:
             return None
-        self._views.saw(node, artifact.key, artifact.version)
+        self._views.saw(node, artifact.key, artifact)
         return found.item
 
     async def _apply(self, hn: Homenode, ops: Sequence[Op], node: Node) -> list[Any]:
@@ -221,7 +221,7 @@ class HomenodeStore(BaseStore):
         except NotFound:
             self._views.saw(node, name, None)
             return None
-        self._views.saw(node, name, artifact.version)
+        self._views.saw(node, name, artifact)
         found = Found.of(namespace, key, artifact)
         if found.ttl_ms and not await self._alive(hn, found, refresh):
             return None
@@ -280,7 +280,7 @@ class HomenodeStore(BaseStore):
         except KeyError:
             since = None
         artifact = await hn.read(name, since=since) if since is not None else await hn.read(name)
-        self._views.saw(node, name, artifact.version)
+        self._views.saw(node, name, artifact)
         if artifact.change is not None:
             return artifact.change
         tokens = homenode.estimate_tokens(artifact.text)
@@ -302,7 +302,7 @@ class HomenodeStore(BaseStore):
             artifact = await self._put_over(hn, name, seen, value, op)
         else:
             artifact = await self._overwrite(hn, name, value, op)
-        self._views.saw(node, name, artifact.version)
+        self._views.saw(node, name, artifact)
 
     async def _put_over(
         self, hn: Homenode, name: str, seen: Version | None, mine: dict[str, Any], op: PutOp
@@ -320,9 +320,18 @@ class HomenodeStore(BaseStore):
             base = now.version if now is not None else None
             value = mine
             if now is not None:
-                before = await _at(hn, name, seen)
+                before = await self._before(hn, name, seen)
                 value = dict(await asyncio.to_thread(self._merge, before, Found.of((), name, now).value, mine))
         raise AssertionError("the last attempt returns or raises")
+
+    async def _before(self, hn: Homenode, name: str, version: Version | None) -> dict[str, Any] | None:
+        if version is None:
+            return None
+        kept = self._views.content(name, version)
+        try:
+            return Found.of((), name, kept or await hn.read(name, version=version)).value
+        except (NotFound, Stale):
+            return None
 
     async def _overwrite(self, hn: Homenode, name: str, value: dict[str, Any], op: PutOp) -> Artifact:
         for attempt in range(ATTEMPTS):
@@ -403,15 +412,6 @@ async def _present(hn: Homenode, name: str) -> Artifact | None:
     try:
         return await hn.read(name)
     except NotFound:
-        return None
-
-
-async def _at(hn: Homenode, name: str, version: Version | None) -> dict[str, Any] | None:
-    if version is None:
-        return None
-    try:
-        return Found.of((), name, await hn.read(name, version=version)).value
-    except (NotFound, Stale):
         return None
 
 
