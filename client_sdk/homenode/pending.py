@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from homenode.errors import DeadlineExceeded, HomenodeError, Unavailable, Unknown
 
 if TYPE_CHECKING:
-    from homenode.traces import Span
+    from homenode_api.traces import RecordedSpan
 
 #: Called in stream order with the answer's message, before whoever waits runs.
 OnAnswer = Callable[[Any, "Pending"], None]
@@ -64,7 +64,7 @@ class Pending:
         self.failure: HomenodeError | None = None
         self.tries = 0
         self.waited = future is not None
-        self.span: Span | None = None
+        self.span: RecordedSpan | None = None
 
     @property
     def abandoned(self) -> bool:

@@ -14,32 +14,12 @@ from importlib import metadata
 from typing import Any
 
 from homenode.errors import InvalidArgument
-from homenode_api.traces import LOG, Exported, TracesMissing, chosen, parse
+from homenode_api.traces import LOG, Exported, RecordedSpan, TracesMissing, chosen, parse
 
 SERVICE = "homenode-agent"
 RATIO = "0.01"
 
 _exported: dict[str, Exported | None] = {}  # by collector; it lives as long as the process
-
-
-class Span:
-    """One request under way."""
-
-    __slots__ = ("_span", "traceparent")
-
-    def __init__(self, span: Any) -> None:
-        context = span.get_span_context()
-        self._span = span
-        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
-
-    def end(self, outcome: str = "ok") -> None:
-        """It is answered; `outcome` is "ok" or the name of the error."""
-        from opentelemetry.trace import StatusCode
-
-        self._span.set_attribute("homenode.outcome", outcome)
-        if outcome != "ok":
-            self._span.set_status(StatusCode.ERROR, outcome)
-        self._span.end()
 
 
 class Spans:
@@ -49,7 +29,7 @@ class Spans:
         self._tracer = tracer
         self._ratio = ratio
 
-    def request(self, kind: str) -> Span | None:
+    def request(self, kind: str) -> RecordedSpan | None:
         """A request begins, in the caller's context. None: it is not recorded."""
         from opentelemetry.trace import SpanKind, get_current_span
 
@@ -57,7 +37,7 @@ class Spans:
         if not (parent.trace_flags.sampled if parent.is_valid else chosen(self._ratio)):
             return None
         span = self._tracer.start_span(f"homenode {kind}", kind=SpanKind.CLIENT)
-        return Span(span) if span.get_span_context().trace_flags.sampled else None
+        return RecordedSpan(span) if span.get_span_context().trace_flags.sampled else None
 
     def invalidated(self, traceparent: str, *, deleted: bool) -> None:
         """An invalidation of a commit that is recorded has been applied."""
@@ -81,12 +61,12 @@ def spans(endpoint: str = "") -> Spans | None:
 
         own = not _exported and not endpoint
         if own or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            return Spans(trace.get_tracer("homenode", metadata.version("homenode")))
+            return Spans(trace.get_tracer("homenode", _version()))
     if not endpoint:
         return None
     if endpoint not in _exported:
         try:
-            exported = _exported[endpoint] = Exported(endpoint, SERVICE, metadata.version("homenode"))
+            exported = _exported[endpoint] = Exported(endpoint, SERVICE, _version())
             atexit.register(exported.close)
         except TracesMissing as missing:
             LOG.warning("%s", missing)
@@ -95,6 +75,13 @@ def spans(endpoint: str = "") -> Spans | None:
             raise InvalidArgument(str(error)) from None
     known = _exported[endpoint]
     return None if known is None else Spans(known.tracer, _ratio())
+
+
+def _version() -> str:
+    try:
+        return metadata.version("homenode")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return ""
 
 
 def _ratio() -> float:

@@ -38,6 +38,27 @@ def parse(traceparent: str) -> Context | None:
     return Context(int(found[1], 16), int(found[2], 16), bool(int(found[3], 16) & 1)) if found is not None else None
 
 
+class RecordedSpan:
+    """A span under way that is recorded; `trace_id` and `traceparent` as W3C writes them."""
+
+    __slots__ = ("_span", "trace_id", "traceparent")
+
+    def __init__(self, span: Any) -> None:
+        context = span.get_span_context()
+        self._span = span
+        self.trace_id = f"{context.trace_id:032x}"
+        self.traceparent = f"00-{self.trace_id}-{context.span_id:016x}-01"
+
+    def end(self, outcome: str = "ok") -> None:
+        """It is over; `outcome` is "ok" or the name of the error."""
+        from opentelemetry.trace import StatusCode
+
+        self._span.set_attribute("homenode.outcome", outcome)
+        if outcome != "ok":
+            self._span.set_status(StatusCode.ERROR, outcome)
+        self._span.end()
+
+
 class TracesMissing(Exception):
     """The extra `otel` is not installed."""
 

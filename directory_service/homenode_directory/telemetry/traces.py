@@ -5,30 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from homenode_api.traces import Context, Exported, chosen, parse
+from homenode_api.traces import Context, Exported, RecordedSpan, chosen, parse
 
 SERVICE = "homenode-directory"
-
-
-class RecordedSpan:
-    """A `tracing.Span`."""
-
-    __slots__ = ("_span", "trace_id", "traceparent")
-
-    def __init__(self, span: Any) -> None:
-        context = span.get_span_context()
-        self._span = span
-        self.trace_id = f"{context.trace_id:032x}"
-        self.traceparent = f"00-{self.trace_id}-{context.span_id:016x}-01"
-
-    def end(self, outcome: str = "ok") -> None:
-        """See `Span`."""
-        from opentelemetry.trace import StatusCode
-
-        self._span.set_attribute("homenode.outcome", outcome)
-        if outcome != "ok":
-            self._span.set_status(StatusCode.ERROR, outcome)
-        self._span.end()
 
 
 class Spans:
