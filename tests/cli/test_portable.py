@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import json
@@ -96,6 +97,76 @@ def test_a_prefix_and_stdin(cli: Cli, url: str, tmp_path: Path) -> None:
     data = file.read_bytes()
     assert "1 created" in cli("import", "-", "--url", other(url), stdin=data).err
     assert list(asyncio.run(contents(other(url)))) == ["notes/ü €.md"]
+
+
+POLICIES = {
+    "": homenode.Policy(push="none", max_age_ms=700),
+    "agreed/": homenode.Policy(consistency="strict", push="none", max_steps=3),
+    "notes/": homenode.Policy(push="sharers", max_reads=4),
+    "notes/a/": homenode.Policy(push="all"),
+}
+
+
+async def set_policies(url: str, policies: dict[str, homenode.Policy]) -> None:
+    async with homenode.connect(url, agent="filler") as hn:
+        for prefix, policy in policies.items():
+            await hn.set_policy(prefix=prefix, **dataclasses.asdict(policy))
+
+
+async def policies_of(url: str) -> dict[str, homenode.Policy]:
+    async with homenode.connect(url, agent="judge") as hn:
+        return await hn.policies()
+
+
+async def put(url: str, *keys: str) -> None:
+    async with homenode.connect(url, agent="filler") as hn:
+        for key in keys:
+            await hn.put(key, "x")
+
+
+def test_policies_of_prefixes_travel(cli: Cli, url: str, tmp_path: Path) -> None:
+    asyncio.run(set_policies(url, POLICIES))
+    asyncio.run(put(url, "agreed/plan", "notes/a/1", "notes/2", "else"))
+    file, part = str(tmp_path / "all.hn"), str(tmp_path / "notes.hn")
+    assert cli("--json", "export", file).json["policies"] == 4
+    assert cli("--json", "export", part, "--prefix", "notes/").json["policies"] == 2
+    assert cli("--json", "import", file, "--dry-run", "--url", other(url)).json["policies"] == 4
+    assert asyncio.run(policies_of(other(url))) == {}
+    assert cli("--json", "import", file, "--url", other(url)).json["policies"] == 4
+    assert asyncio.run(policies_of(other(url))) == POLICIES == asyncio.run(policies_of(url))
+    stat = cli("--json", "stat", "agreed/plan", "--url", other(url)).json
+    assert stat["inherited"]["consistency"] == "strict" and stat["version"].endswith(".1")
+    again = cli("--json", "import", file, "--url", other(url)).json
+    assert (again["created"], again["unchanged"], again["policies"]) == (0, 4, 0)
+    assert "2 policies of prefixes set" in cli("import", part, "--url", f"{url}-third").err
+    assert asyncio.run(policies_of(f"{url}-third")) == {p: POLICIES[p] for p in ("notes/", "notes/a/")}
+
+
+def test_a_policy_that_differs_is_refused_replaced_or_left(cli: Cli, url: str, tmp_path: Path) -> None:
+    asyncio.run(set_policies(url, POLICIES))
+    asyncio.run(put(url, "notes/2"))
+    file = str(tmp_path / "all.hn")
+    cli("export", file)
+    mine = {"": homenode.Policy(push="none", max_age_ms=1), "mine/": homenode.Policy(push="none", max_reads=1)}
+    asyncio.run(set_policies(other(url), mine))
+    refused = cli("--json", "import", file, "--url", other(url))
+    assert refused.code == 4 and refused.error["prefixes"] == [""] and refused.error["keys"] == []
+    assert "the whole workspace" in refused.error["message"]
+    assert asyncio.run(policies_of(other(url))) == mine
+    assert cli("--json", "import", file, "--skip-existing", "--url", other(url)).json["policies"] == 3
+    assert asyncio.run(policies_of(other(url))) == POLICIES | mine
+    assert cli("--json", "import", file, "--force", "--url", other(url)).json["policies"] == 1
+    assert asyncio.run(policies_of(other(url))) == mine | POLICIES
+
+
+def test_a_file_without_policies_of_prefixes_is_read(cli: Cli, url: str, tmp_path: Path) -> None:
+    """What earlier releases wrote; the policies that are there stay."""
+    asyncio.run(set_policies(url, POLICIES))
+    (tmp_path / "old.hn").write_bytes(_packed(GOOD))
+    assert b"policies" not in GOOD
+    imported = cli("--json", "import", str(tmp_path / "old.hn")).json
+    assert (imported["created"], imported["policies"]) == (2, 0)
+    assert asyncio.run(policies_of(url)) == POLICIES
 
 
 def test_what_exists_is_refused_replaced_or_left(cli: Cli, url: str, tmp_path: Path) -> None:
@@ -236,6 +307,16 @@ CASES = {
     "a name that is too long": (_packed(GOOD.replace(b'"key":"a"', b'"key":"' + b"a" * 600 + b'"')), "no name"),
     "a name that is none": (_packed(GOOD.replace(b'"key":"a"', b'"key":["a"]')), "no name"),
     "a policy that is none": (_packed(GOOD.replace(b'"policy":{}', b'"policy":{"consistency":"none"}')), "policy"),
+    "policies that are none": (_packed(GOOD.replace(b'"prefix":""', b'"policies":[]')), "policies make no sense"),
+    "a prefix's policy that is none": (
+        _packed(GOOD.replace(b'"prefix":""', b'"policies":{"a":{"max_steps":-1}}')),
+        "policy of 'a'",
+    ),
+    "a prefix's policy that says nothing": (
+        _packed(GOOD.replace(b'"prefix":""', b'"policies":{"":{}}')),
+        "policy of ''",
+    ),
+    "a prefix that is none": (_packed(GOOD.replace(b'"prefix":""', b'"policies":{"\\u0000":{}}')), "no prefix"),
     "metadata that are none": (_packed(GOOD.replace(b'"metadata":{}', b'"metadata":{"a":1}')), "metadata"),
     "more behind the end": (_packed(GOOD) + _packed(b"more"), "follows the end"),
     "a window beyond reason": (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, size_text
-from homenode.cli.portable import POLICY, Entry, Writer
+from homenode.cli.portable import Entry, Writer, policy_parts
 from homenode.cli.session import Commands, connected, installed_version
 from homenode.errors import Contended, NotFound, QuotaExceeded, TooLarge
 from homenode.values import VersionInfo
@@ -48,8 +48,9 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="write the workspace's artifacts to one file",
         description="Writes contents, metadata, tags and policies of a workspace's artifacts to a compressed file that "
-        "`homenode import` reads. The file appears at once and whole, or not at all. All artifacts are as of one "
-        "moment, unless the workspace changes all the time; the summary, and the file, say which.",
+        "`homenode import` reads, and the policies of its prefixes: with --prefix, those of P and of longer ones. "
+        "The file appears at once and whole, or not at all. All artifacts are as of one moment, unless the workspace "
+        "changes all the time; the summary, and the file, say which.",
     )
     export.add_argument("file", metavar="FILE", help="where to; - for stdout")
     export.add_argument("--prefix", default="", metavar="P", help="only artifacts whose name begins with it")
@@ -71,23 +72,27 @@ async def run_export(args: argparse.Namespace, out: Output) -> int:
         cut = _Cut(hn, args.prefix)
         async with cut:
             with _replacing(target) as file, out.progress("export") as progress:
-                writer = Writer(file, _head(hn, args, cut))
+                writer = Writer(file, await _head(hn, args, cut))
                 await _write_all(hn, cut, writer, args.history, progress)
                 writer.close()
-    told = {"file": args.file, "cut": cut.kind, "moved": cut.moved, **_totals(writer)}
+    told = {"file": args.file, "cut": cut.kind, "moved": cut.moved, **_totals(writer), "policies": writer.policies}
     if out.json:
         out.value(told)
     else:
         moved = f"; {cut.moved} of them newer than that: what was there is no longer kept" if cut.moved else ""
         said = f"{told['artifacts']} artifacts, {told['versions']} versions, {size_text(writer.totals.bytes)} bytes"
+        said += f", {writer.policies} policies of prefixes" if writer.policies else ""
         out.note(f"{said} -> {args.file}, {MEANING[cut.kind]}{moved}")
     return Exit.OK
 
 
-def _head(hn: Homenode, args: argparse.Namespace, cut: _Cut) -> dict[str, Any]:
+async def _head(hn: Homenode, args: argparse.Namespace, cut: _Cut) -> dict[str, Any]:
     workspace = hn.session_id.partition("~")[0]
     made = {"taken_at_ms": int(time.time() * 1000), "by": f"homenode {installed_version()}"}
-    return {"workspace": workspace, "prefix": args.prefix, "cut": cut.kind, **made}
+    # A shorter prefix than the exported one has artifacts that are not exported: its policy is not this file's.
+    policies = {prefix: policy_parts(one) for prefix, one in (await hn.policies()).items()}
+    kept = {prefix: parts for prefix, parts in policies.items() if parts and prefix.startswith(args.prefix)}
+    return {"workspace": workspace, "prefix": args.prefix, "cut": cut.kind, **made, "policies": kept}
 
 
 def _totals(writer: Writer) -> dict[str, int]:
@@ -242,10 +247,9 @@ async def _copy(writer: Writer, entry: Entry, pieces: AsyncIterable[bytes]) -> N
 
 
 def _entry(stat: Stat, info: VersionInfo, *, current: bool = True) -> Entry:
-    policy = {name: value for name in POLICY if (value := getattr(stat.policy, name)) is not None}
     return Entry(
         stat.key, info.size, info.hash.hex(), str(info.version), current, info.committed_at_ms, dict(info.metadata),
-        tuple(info.tags), info.media_type, policy,
+        tuple(info.tags), info.media_type, policy_parts(stat.policy),
     )  # fmt: skip
 
 

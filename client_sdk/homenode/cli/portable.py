@@ -2,12 +2,16 @@
 
 One zstd frame (with its checksum), so `zstd -dc FILE` shows what is in it:
 
-  {"homenode_export": 1, "workspace": …, "prefix": …, "cut": "snapshot" | "listing" | "each", "taken_at_ms": …}
+  {"homenode_export": 1, "workspace": …, "prefix": …, "cut": "snapshot" | "listing" | "each", "taken_at_ms": …,
+   "policies": {PREFIX: {…}, …}}
   {"key": …, "size": …, "sha256": …, "version": …, "current": true, "committed_at_ms": …,
    "metadata": {…}, "tags": […], "media_type": …, "policy": {…}}
   SIZE bytes of content, and a line feed
   … and so on, each artifact's versions together, the current one last, artifacts by name …
   {"end": true, "artifacts": …, "versions": …, "bytes": …}
+
+`policies` are those of prefixes, and under "" the workspace's; files of earlier releases have none. An artifact's line
+has its own policy.
 
 Whoever reads it believes nothing: lines have a bound, sizes too, contents are compared with their hash, names follow
 the directory's rules and rise, and the end must say what came. Memory stays at a window of 8 MiB and a piece.
@@ -35,6 +39,7 @@ KEY_BYTES_MAX = 512
 POLICY = ("consistency", "push", "max_age_ms", "max_reads", "max_steps")
 
 Piece = Callable[[bytes], object]
+PolicyParts = dict[str, str | int]
 
 
 class BadFile(Exception):
@@ -54,7 +59,7 @@ class Entry:
     metadata: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     media_type: str = ""
-    policy: dict[str, str | int] = field(default_factory=dict)
+    policy: PolicyParts = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class Writer:
         made = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
         self._out = made.stream_writer(file, closefd=False)
         self.totals = Totals()
+        self.policies = len(head.get("policies", {}))
         self._line({"homenode_export": FORMAT, **head})
 
     def begin(self, entry: Entry) -> None:
@@ -109,6 +115,7 @@ class Reader:
 
     Attributes:
         head: the first line.
+        policies: those of prefixes, by prefix.
         totals: what has been read so far.
 
     Every method raises BadFile.
@@ -123,6 +130,7 @@ class Reader:
             raise BadFile("this is no file of `homenode export`")
         if self.head["homenode_export"] != FORMAT:
             raise BadFile(f"its format is {self.head['homenode_export']!r}, and this program knows {FORMAT}")
+        self.policies: dict[str, PolicyParts] = _policies(self.head.get("policies", {}))
 
     def entries(self) -> Iterator[Entry]:
         """Every version, to the end of the file."""
@@ -213,17 +221,37 @@ def _wrong(entry: Entry) -> str:
         texts += [*entry.metadata, *entry.metadata.values()]
     if not isinstance(entry.metadata, dict) or not all(isinstance(text, str) for text in texts):
         return f"{entry.key!r}: its metadata makes no sense"
-    policy = entry.policy
-    if not isinstance(policy, dict) or set(policy) - set(POLICY) or not all(map(_is_policy, policy.items())):
+    if not _is_policy(entry.policy):
         return f"{entry.key!r}: its policy makes no sense"
     return ""
 
 
-def _is_policy(part: tuple[str, Any]) -> bool:
+def _policies(found: Any) -> dict[str, PolicyParts]:
+    """Those of prefixes, as the first line has them. Raises BadFile."""
+    if not isinstance(found, dict):
+        raise BadFile("the first line: its policies make no sense")
+    for prefix, policy in found.items():
+        if prefix and not _is_key(prefix):
+            raise BadFile(f"the first line: {prefix[:64]!r} is no prefix of names")
+        if not policy or not _is_policy(policy):
+            raise BadFile(f"the first line: the policy of {prefix!r} makes no sense")
+    return found
+
+
+def _is_policy(policy: Any) -> bool:
+    return isinstance(policy, dict) and not set(policy) - set(POLICY) and all(map(_is_part, policy.items()))
+
+
+def _is_part(part: tuple[str, Any]) -> bool:
     name, value = part
     if name in ("consistency", "push"):
         return value in (("lazy", "strict") if name == "consistency" else ("none", "sharers", "all"))
     return type(value) is int and 0 <= value < 2**32
+
+
+def policy_parts(policy: Any) -> PolicyParts:
+    """What a policy says, without what it leaves to its defaults."""
+    return {name: value for name in POLICY if (value := getattr(policy, name)) is not None}
 
 
 def _is_key(key: str) -> bool:

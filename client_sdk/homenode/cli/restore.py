@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from homenode.cli.exits import CliError, Exit, exit_of, fields_of
 from homenode.cli.output import Output, size_text
-from homenode.cli.portable import POLICY, BadFile, Entry, Reader, Totals
+from homenode.cli.portable import BadFile, Entry, PolicyParts, Reader, Totals, policy_parts
 from homenode.cli.session import Commands, connected, open_input
 from homenode.errors import HomenodeError, VersionConflict
 
@@ -34,14 +34,15 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="put what export wrote into the workspace",
         description="Reads the whole file first: a damaged, cut off or foreign one changes nothing, and neither does "
-        "one with artifacts that exist and differ, unless --force or --skip-existing says what to do with them. What "
-        "is there already as it is in the file stays; so a run that was cut off is finished by running it again. "
-        "Versions are numbered anew. While it runs, others see artifacts come one by one.",
+        "one with artifacts, or policies of prefixes, that exist and differ, unless --force or --skip-existing says "
+        "what to do with them. What is there already as it is in the file stays; so a run that was cut off is finished "
+        "by running it again. Versions are numbered anew. While it runs, others see artifacts come one by one. "
+        "Policies of prefixes come first, and hold for artifacts under them that were there before, too.",
     )
     made.add_argument("file", metavar="FILE", help="what export wrote; - for stdin")
     how = made.add_mutually_exclusive_group()
-    how.add_argument("--force", action="store_true", help="replace artifacts that exist and differ")
-    how.add_argument("--skip-existing", action="store_true", help="leave them as they are")
+    how.add_argument("--force", action="store_true", help="replace what exists and differs")
+    how.add_argument("--skip-existing", action="store_true", help="leave it as it is")
     made.add_argument("--history", action="store_true", help="also commit the earlier versions that the file has")
     made.add_argument("--dry-run", action="store_true", help="check the file, and say what would be done")
     made.add_argument(
@@ -64,12 +65,13 @@ def run_import(args: argparse.Namespace, out: Output) -> int:
 
 @dataclass(slots=True)
 class Done:
-    """What became of the artifacts of a file."""
+    """What became of the artifacts of a file, and how many policies of prefixes were set."""
 
     created: int = 0
     replaced: int = 0
     unchanged: int = 0
     skipped: int = 0
+    policies: int = 0
     conflicts: list[str] = field(default_factory=list)
 
     def count(self, action: str) -> None:
@@ -78,12 +80,13 @@ class Done:
 
     def words(self) -> str:
         """For people."""
-        parts = ((self.created, "created"), (self.replaced, "replaced"), (self.skipped, "left as they are"))
-        return ", ".join(f"{n} {word}" for n, word in (*parts, (self.unchanged, "there already")) if n) or "nothing"
+        parts = [(self.created, "created"), (self.replaced, "replaced"), (self.skipped, "left as they are")]
+        parts += [(self.unchanged, "there already"), (self.policies, "policies of prefixes set")]
+        return ", ".join(f"{n} {word}" for n, word in parts if n) or "nothing"
 
     def numbers(self) -> dict[str, int]:
         """For programs."""
-        return {name: getattr(self, name) for name in ("created", "replaced", "unchanged", "skipped")}
+        return {name: getattr(self, name) for name in ("created", "replaced", "unchanged", "skipped", "policies")}
 
 
 async def _import(args: argparse.Namespace, file: BinaryIO, out: Output) -> int:
@@ -92,15 +95,7 @@ async def _import(args: argparse.Namespace, file: BinaryIO, out: Output) -> int:
         with out.progress("check") as progress:
             plan = await _Plan.make(hn, args, file, progress)
         will = plan.foreseen
-        if will.conflicts and not (args.force or args.skip_existing):
-            names = ", ".join(will.conflicts[:NAMED]) + (" …" if len(will.conflicts) > NAMED else "")
-            raise CliError(
-                f"nothing was done: {len(will.conflicts)} artifacts exist and differ ({names}); --force replaces them, "
-                "--skip-existing leaves them as they are",
-                Exit.CONFLICT,
-                kind="AlreadyExists",
-                keys=will.conflicts[:100],
-            )
+        _refuse(args, plan)
         if args.dry_run:
             return _tell(args, out, plan, will)
         done = Done()
@@ -124,6 +119,26 @@ async def _import(args: argparse.Namespace, file: BinaryIO, out: Output) -> int:
     return _tell(args, out, plan, done)
 
 
+def _refuse(args: argparse.Namespace, plan: _Plan) -> None:
+    """Raises CliError where something exists and differs, and nothing says what to do with it."""
+    keys, prefixes = plan.foreseen.conflicts, plan.prefixes_differ
+    if args.force or args.skip_existing or not (keys or prefixes):
+        return
+    parts = ((keys, "artifacts"), ([prefix or "the whole workspace" for prefix in prefixes], "policies of prefixes"))
+    said = " and ".join(f"{len(names)} {what} ({_some(names)})" for names, what in parts if names)
+    raise CliError(
+        f"nothing was done: {said} exist and differ; --force replaces them, --skip-existing leaves them as they are",
+        Exit.CONFLICT,
+        kind="AlreadyExists",
+        keys=keys[:100],
+        prefixes=prefixes,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
+
+
 def _tell(args: argparse.Namespace, out: Output, plan: _Plan, done: Done) -> int:
     if out.json:
         totals = {"artifacts": plan.totals.artifacts, "versions": plan.totals.versions, "bytes": plan.totals.bytes}
@@ -135,12 +150,17 @@ def _tell(args: argparse.Namespace, out: Output, plan: _Plan, done: Done) -> int
 
 
 class _Plan:
-    """What is in the file, and what to do with each of its artifacts: one of `Done`'s words."""
+    """What is in the file, and what to do with each of its artifacts: one of `Done`'s words.
+
+    `policies` are those of prefixes to set; `prefixes_differ` have another one.
+    """
 
     def __init__(self) -> None:
         self.totals = Totals()
         self.existing: dict[str, Stat] = {}
         self.actions: dict[str, str] = {}
+        self.policies: dict[str, PolicyParts] = {}
+        self.prefixes_differ: list[str] = []
         self.foreseen = Done()
 
     @classmethod
@@ -151,6 +171,8 @@ class _Plan:
             reader = Reader(file)
             made.totals = reader.totals
             made.existing = await _existing(hn)
+            there = {prefix: policy_parts(one) for prefix, one in (await hn.policies()).items()}
+            made._decide_policies(reader.policies, there, args.skip_existing)
             for entry in reader.entries():
                 if reader.totals.bytes > args.max_bytes:
                     raise CliError(
@@ -166,6 +188,14 @@ class _Plan:
         except BadFile as bad:
             raise CliError(f"nothing was done: {bad}", kind="BadFile") from None
         return made
+
+    def _decide_policies(self, found: dict[str, PolicyParts], there: dict[str, PolicyParts], skip: bool) -> None:
+        self.prefixes_differ = [prefix for prefix, parts in found.items() if there.get(prefix, parts) != parts]
+        left = self.prefixes_differ if skip else ()
+        self.policies = {
+            prefix: parts for prefix, parts in found.items() if there.get(prefix) != parts and prefix not in left
+        }
+        self.foreseen.policies = len(self.policies)
 
     def _decide(self, entry: Entry, skip: bool) -> None:
         stat = self.existing.get(entry.key)
@@ -184,16 +214,11 @@ def _same(entry: Entry, stat: Stat) -> bool:
     """Whether the artifact is as the file has it; its policy may still be missing."""
     meant = (entry.sha256, entry.size, entry.metadata, entry.tags, entry.media_type)
     there = (stat.hash.hex(), stat.size, dict(stat.metadata), tuple(stat.tags), stat.media_type)
-    return meant == there and policy_of(stat) in ({}, entry.policy)
+    return meant == there and policy_parts(stat.policy) in ({}, entry.policy)
 
 
 def _size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
-
-
-def policy_of(stat: Stat) -> dict[str, Any]:
-    """What of an artifact's policy is not default."""
-    return {name: value for name in POLICY if (value := getattr(stat.policy, name)) is not None}
 
 
 async def _existing(hn: Homenode) -> dict[str, Stat]:
@@ -221,6 +246,10 @@ class _Import:
     async def run(self, file: BinaryIO, progress: Any) -> None:
         """To the end of the file. Raises BadFile, HomenodeError: what was done by then is counted."""
         reader = Reader(file)
+        for prefix, parts in self._plan.policies.items():
+            said: dict[str, Any] = parts
+            await self._hn.set_policy(prefix=prefix, **said)
+            self._done.policies += 1
         for entry in reader.entries():
             await self._entry(reader, entry)
             if progress is not None:
@@ -287,6 +316,6 @@ class _Import:
 
     async def _policy(self, entry: Entry) -> None:
         stat = self._plan.existing.get(entry.key)
-        if entry.policy != (policy_of(stat) if stat is not None else {}):
+        if entry.policy != (policy_parts(stat.policy) if stat is not None else {}):
             policy: dict[str, Any] = entry.policy
             await self._hn.set_policy(entry.key, **policy)
