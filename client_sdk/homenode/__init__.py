@@ -51,7 +51,7 @@ from homenode.lease_handle import Lease, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
 from homenode.streams import ContentStream
 from homenode.sync import SyncHomenode, connect_sync
-from homenode.values import STRATEGIES, Policy, Stat, VersionInfo
+from homenode.values import STRATEGIES, Policy, Saving, Savings, Stat, VersionInfo
 from homenode.versions import ABSENT, ANY, Version
 from homenode.view import Counters
 from homenode.watch import Event, Watch
@@ -93,6 +93,8 @@ __all__ = [
     "Policy",
     "QuotaExceeded",
     "ReadLease",
+    "Saving",
+    "Savings",
     "SessionLost",
     "Snapshot",
     "Stale",

@@ -30,6 +30,7 @@ from homenode.usage import Meter
 from homenode.values import (
     Meta,
     Policy,
+    Savings,
     Stat,
     Value,
     VersionInfo,
@@ -343,6 +344,14 @@ class Homenode(Reads, Tools, Generates):
         """The policies of the workspace's prefixes, by prefix; those of artifacts are in `stat`."""
         answer = await self._core.ask("list_policies", pb.ListPoliciesRequest(), timeout_ms=timeout_ms)
         return {one.prefix: Policy.of(one.policy) for one in answer.policies}
+
+    async def savings(self, *, timeout_ms: int | None = None) -> Savings:
+        """What the workspace's agents have saved, in the last hour and day, by agent and artifact.
+
+        Of the sessions that this connection's server carries, as their SDKs have told it with their pings, and since it
+        started; it asks that server alone. Look at stale reads beside it. Raises HomenodeError.
+        """
+        return Savings.of(await self._core.savings(timeout_ms))
 
     def watch(self, prefix: str = "") -> Watch:
         """Changes under a prefix: `async for event in hn.watch("notes/")`.

@@ -690,6 +690,15 @@ class Core:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
+    async def savings(self, timeout_ms: int | None) -> pb.SavingsResponse:
+        """What the server has been told of the workspace. Raises HomenodeError."""
+        link = self.session.link
+
+        def load(left_s: float) -> Awaitable[pb.SavingsResponse]:
+            return link.transport.call("Savings", pb.SavingsRequest(session_id=self.session.id), left_s)
+
+        return await link.again(load, self.timeout_s(timeout_ms))
+
     async def ask(self, kind: str, message: Any, *, effect: bool = False, timeout_ms: int | None = None) -> Any:
         """Any other request: its answer's message. Raises HomenodeError."""
         response, _ = await self.session.request(kind, message, effect=effect, timeout_ms=timeout_ms)

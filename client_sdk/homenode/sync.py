@@ -26,7 +26,7 @@ from homenode.joint import Gate
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
 from homenode.snapshot import Snapshot
 from homenode.streams import ContentStream, Streamable
-from homenode.values import Policy, Stat, Value, VersionInfo
+from homenode.values import Policy, Savings, Stat, Value, VersionInfo
 from homenode.versions import Version
 from homenode.view import Counters
 from homenode.watch import Event
@@ -208,6 +208,10 @@ class SyncHomenode:
     def policies(self, **options: Any) -> dict[str, Policy]:
         """See `Homenode.policies`."""
         return self._run(self._homenode.policies(**options))
+
+    def savings(self, **options: Any) -> Savings:
+        """See `Homenode.savings`."""
+        return self._run(self._homenode.savings(**options))
 
     def snapshot(self, keys: Sequence[str] | None = None, **options: Any) -> SyncSnapshot:
         """See `Homenode.snapshot`: usable at once, and in `with`."""

@@ -252,6 +252,48 @@ class VersionInfo:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What an agent was not shown again, and not sent again, of an artifact that was kept by a strategy.
+
+    Tokens are of hits of the cache, of changes shown instead of whole texts, and of versions that had not changed;
+    bytes are those of hits. Where a server had no room to tell more apart, `agent` and `key` are "".
+    """
+
+    agent: str
+    key: str
+    strategy: str
+    tokens_hit: int
+    tokens_delta: int
+    tokens_unchanged: int
+    bytes_hit: int
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.tokens_hit + self.tokens_delta + self.tokens_unchanged
+
+    @classmethod
+    def of(cls, m: pb.Saving) -> Saving:
+        """From an answer."""
+        return cls(m.agent, m.key, m.strategy, m.tokens_hit, m.tokens_delta, m.tokens_unchanged, m.bytes_hit)
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """Those of the last hour and the last day, in steps of a quarter of an hour, the largest first; the server has
+    counted for `counted_ms`."""
+
+    hour: tuple[Saving, ...]
+    day: tuple[Saving, ...]
+    counted_ms: int
+
+    @classmethod
+    def of(cls, m: pb.SavingsResponse) -> Savings:
+        """From an answer."""
+        return cls(tuple(map(Saving.of, m.hour)), tuple(map(Saving.of, m.day)), m.counted_ms)
+
+
 def strategy_of(level: t.Consistency, policy: t.Policy) -> str:
     """What a policy is called where savings are told apart: "strict", or the preset that it is nearest to."""
     if level == t.CONSISTENCY_STRICT:

@@ -97,6 +97,24 @@ def test_a_running_directory_tells_them(serve: Serve, capsys: pytest.CaptureFixt
     assert not json.loads(capsys.readouterr().out)["day"], "each workspace sees its own"
 
 
+def test_programs_ask_as_people_do(serve: Serve) -> None:
+    served = serve()
+    counters = asyncio.run(work(served.url))
+
+    async def ask() -> homenode.Savings:
+        async with homenode.connect(served.url, agent="judge") as hn:
+            return await hn.savings()
+
+    told = asyncio.run(ask())
+    assert told.hour == told.day and told.counted_ms > 0
+    assert sum(one.tokens for one in told.hour) == counters.tokens_saved > 0
+    assert {(one.key, one.agent, one.strategy) for one in told.hour} == {
+        ("plan", "reader", "eager"), ("notes", "reader", "lazy"),
+    }  # fmt: skip
+    with homenode.connect_sync(served.url, agent="judge") as hn:
+        assert hn.savings().hour == told.hour
+
+
 def test_no_server_no_savings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["savings", "--url", "homenode://127.0.0.1:1/main", "--timeout", "1"]) == 5
     assert capsys.readouterr().err

@@ -13,7 +13,7 @@ from homenode.cli.output import Output, console, size_text, table
 from homenode.cli.session import Commands, connected
 from homenode.errors import HomenodeError
 from homenode.transport import parse
-from homenode_api.v1 import directory_pb2 as pb
+from homenode.values import Saving, Savings
 
 BY = ("artifact", "agent", "strategy", "both")
 TOP = 20
@@ -47,7 +47,7 @@ async def run_savings(args: Namespace, out: Output) -> int:
     target = parse(args.url)
     hosts = [""] if target.embedded else list(target.hosts)
     answers = await asyncio.gather(*(_ask(args, host) for host in hosts))
-    told = [answer for answer in answers if isinstance(answer, pb.SavingsResponse)]
+    told = [answer for answer in answers if isinstance(answer, Savings)]
     if not told:
         raise next(answer for answer in answers if isinstance(answer, HomenodeError))
     spans = {name: summed((getattr(one, name) for one in told), args.by) for name in ("hour", "day")}
@@ -66,20 +66,18 @@ async def run_savings(args: Namespace, out: Output) -> int:
     return Exit.OK
 
 
-async def _ask(args: Namespace, host: str) -> pb.SavingsResponse | HomenodeError:
+async def _ask(args: Namespace, host: str) -> Savings | HomenodeError:
     one = Namespace(**vars(args))
     if host:
         one.url = f"homenode://{host}/{parse(args.url).workspace}"
     try:
         async with connected(one, "savings") as hn:
-            request = pb.SavingsRequest(session_id=hn.session_id)
-            answer: pb.SavingsResponse = await hn._core.session.link.transport.call("Savings", request, args.timeout)
-            return answer
+            return await hn.savings()
     except HomenodeError as failure:
         return failure
 
 
-def summed(tables: Iterable[Sequence[pb.Saving]], by: str) -> list[dict[str, Any]]:
+def summed(tables: Iterable[Sequence[Saving]], by: str) -> list[dict[str, Any]]:
     """All servers' lines, added up, the largest first."""
     sums: dict[tuple[str, ...], dict[str, Any]] = {}
     names = {"artifact": ("key",), "agent": ("agent",), "strategy": ("strategy",)}.get(by, ("key", "agent", "strategy"))
