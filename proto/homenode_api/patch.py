@@ -43,6 +43,7 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 _CHUNK = 1 << 16
 _RAW_MIDDLE_MAX_BYTES = 128  # below this, indexing the base costs more time than compression saves bytes
 _LARGE_MIDDLE_BYTES = 256 << 10
+_LARGE_TABLES_BYTES = 6 << 20
 _SAMPLES = 8
 _SAMPLE_BYTES = 24
 _VARINT_MAX_BYTES = 5
@@ -167,8 +168,10 @@ def _akin(base: bytes, middle: bytes) -> bool:
 
 def _compress_middle(base: bytes, middle: bytes) -> bytes:
     # The presets look back 2 MiB at most and index with tables far too small for a dictionary of megabytes: a move
-    # inside 4 MiB then costs 1.2 MB instead of 0.4 KB. Tables grow with the input here, up to 2 x 4 MiB.
-    table_log = min(max((len(base) + len(middle)).bit_length() - 2, 12), 20)
+    # inside 4 MiB then costs 1.2 MB instead of 0.4 KB. Tables grow with the input here, up to 2 x 4 MiB; beyond 6 MiB
+    # half of that: 4 MiB of lines in another order then take two thirds of the time, and a quarter more bytes.
+    total = len(base) + len(middle)
+    table_log = min(max(total.bit_length() - 2, 12), 20 if total <= _LARGE_TABLES_BYTES else 19)
     parameters = zstandard.ZstdCompressionParameters(
         window_log=23,
         hash_log=table_log,
