@@ -24,7 +24,7 @@ from homenode_kv.engine import Engine, Forward
 from homenode_kv.entries import Held
 from homenode_kv.errors import OutOfMemory
 from homenode_kv.ident import SegmentKey, Version
-from homenode_kv.parts import Composed, Part
+from homenode_kv.parts import Composed, Part, Use
 from homenode_kv.planner import Demand, Settings
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind, Provenance
@@ -207,10 +207,24 @@ class Keeper:
         keys = [self.key_of(piece) if piece.artifact else None for piece in prompt.pieces]
         parts = [Part(piece.tokens, key) for piece, key in zip(prompt.pieces, keys, strict=True)]
         if not prompt.lead:
-            return self.composer.compose(parts, self._salt, demand, consumer=consumer)
+            computed = self._succeed(prompt)
+            composed = self.composer.compose(parts, self._salt, demand, consumer=consumer)
+            return _counted(composed, computed) if computed else composed
         composed = self.composer.compose([Part(prompt.lead), *parts], self._salt, demand, consumer=consumer)
         missing = tuple(at - 1 for at in composed.missing)
         return replace(composed, uses=composed.uses[1:], ways=composed.ways[1:], missing=missing)
+
+    def _succeed(self, prompt: Prompt) -> int:
+        """Makes the base of what the prompt begins with, where an earlier version of it is there to go on from.
+
+        Returns the tokens that were computed. At position 0 a base is a beginning, so nothing is computed twice.
+        """
+        first = prompt.pieces[0] if prompt.pieces else None
+        if first is None or not first.artifact or not first.tokens or self.find(first) is not None:
+            return 0
+        if first.artifact not in self._aside and first.artifact not in self._versions:
+            return 0
+        return self.base(first).computed
 
     def keep_prompt(self, prompt: Prompt, tokens: list[int], forward: Forward) -> None:
         """Keeps exact KV of a whole prompt (and what was written after it), and the base of what it begins with."""
@@ -345,3 +359,11 @@ class Keeper:
 def _version(known: _Known) -> Version:
     assert known.key.version is not None
     return known.key.version
+
+
+def _counted(composed: Composed, computed: int) -> Composed:
+    """Tokens of the first part that were computed for its base just now are dense, though they are found as exact."""
+    first = composed.uses[0]
+    fresh = min(computed, first.exact)
+    uses = (replace(first, exact=first.exact - fresh, dense=first.dense + fresh), *composed.uses[1:])
+    return replace(composed, uses=uses, whole=Use.sum(uses))

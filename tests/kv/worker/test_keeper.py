@@ -78,6 +78,19 @@ def test_a_base_is_computed_from_the_first_edit_and_is_exact() -> None:
     held(keeper)
 
 
+def test_a_prompt_with_the_next_version_goes_on_from_the_one_before() -> None:
+    keeper, _ = made()
+    old, question = tokens(96), tuple(tokens(5, seed=3))
+    keeper.base(Piece(tuple(old), "plan.md", version(1)))
+    keeper.supersede("plan.md", version(2))
+    new = (*old[:80], *tokens(16, seed=9))
+    composed = keeper.compose(prompt(Piece(new, "plan.md", version(2)), Piece(question)), EXACTLY)
+    assert (composed.uses[0].exact, composed.uses[0].dense) == (80, 16)
+    assert composed.whole.tokens == 101 and composed.provenance == EXACT
+    assert deviation(composed.forward.kv, dense(keeper.engine, [*new, *question])) < 1e-5
+    held(keeper)
+
+
 def test_what_was_superseded_while_it_was_computed_is_not_kept() -> None:
     keeper, told = made()
     piece = Piece(tuple(tokens(40)), "a", version(1))
