@@ -26,13 +26,12 @@ from homenode_kv.composing import Canonical, Composed, Request, compose, load
 from homenode_kv.engine import Engine, Forward, GroupForward
 from homenode_kv.ident import SegmentKey
 from homenode_kv.layout import KEYS
+from homenode_kv.planner import CHECK_LAYER
 from homenode_kv.provenance import EXACT, Provenance, approximate
 from homenode_kv.rope import Rotation
 from homenode_kv.segments import Segments
 
 ChosenBy = Literal["master", "union"]
-#: The third: on the second a token does not see yet what its neighbours took from theirs.
-CHECK_LAYER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,8 @@ def decide(
 ) -> Decision:
     """Loads, moves, checks and selects for a group, of whose shared blocks `share` are refreshed, at least one.
 
-    Segments that are not kept are computed once, alone, and kept. Raises ValueError, WrongShape, InvalidTokens,
+    Segments that are not kept are computed once, alone, and kept. Of a model without the check layer `layer` the last
+    one is. Raises ValueError, WrongShape, InvalidTokens,
     PromptTooLong, OutOfMemory.
     """
     if not group or len({request.member for request in group}) < len(group) or not 0 < share <= 1:
@@ -161,7 +161,7 @@ def decide(
         engine.check(request.tokens)
     canonical = load(engine, segments, group)
     composed = compose(engine, canonical, group)
-    off, checked = _check(engine, group, composed, chosen_by, layer)
+    off, checked = _check(engine, group, composed, chosen_by, _within(engine, layer))
     chosen = _select(composed, off, share)
     return Decision(canonical, composed, off, checked, chosen, _positions(composed, chosen))
 
@@ -176,6 +176,7 @@ def collect(
     layer: int = CHECK_LAYER,
 ) -> Collected:
     """Computes the prompts of a group together; the arguments and what is raised are those of `decide`."""
+    layer = _within(engine, layer)
     decision = decide(engine, segments, group, share=share, chosen_by=chosen_by, layer=layer)
     canonical, composed, chosen = decision.canonical, decision.composed, decision.chosen
     names = [request.member for request in group]
@@ -198,6 +199,10 @@ def collect(
     provenance = approximate(known) if stale else EXACT
     kept = canonical if canonical.keys else None
     return Collected(plan, forwards, provenance, engine.rotation, kept, composed, forward, chosen)
+
+
+def _within(engine: Engine, layer: int) -> int:
+    return min(layer, engine.geometry.layers - 1)
 
 
 def _counts(decision: Decision) -> Counts:

@@ -20,6 +20,9 @@ from enum import StrEnum
 from homenode_kv.costs import WEIGHT, Costs, Rate
 from homenode_kv.ledger import BLOCK_TOKENS
 
+#: The third, where a model has so many: on the second a token does not see yet what its neighbours took from theirs.
+CHECK_LAYER = 2
+
 
 class Way(StrEnum):
     """Where a part's KV comes from."""
@@ -58,14 +61,14 @@ class Settings:
     Attributes:
         error_max: relative deviation of a token's keys on the check layer above which its block is refreshed.
         refresh_max: share of the reused tokens above which refreshing them is given up for a plain prefill.
-        check_layer: whose fresh keys are compared with those kept; at least 1, for layer 0 knows no context. On layer 1
-            one sees what a token takes from its neighbours, from layer 2 on also what those had taken from theirs.
+        check_layer: whose fresh keys are compared with those kept, the last one of shallower models; at least 1, for
+            layer 0 knows no context.
         again: a place where reuse did not pay is tried again after so many plans.
     """
 
     error_max: float = 0.5
     refresh_max: float = 0.6
-    check_layer: int = 2
+    check_layer: int = CHECK_LAYER
     again: int = 32
 
     def __post_init__(self) -> None:

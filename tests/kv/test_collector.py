@@ -13,6 +13,7 @@ import torch
 from homenode_kv.collector import Collected, collect
 from homenode_kv.composing import Private, Request, Shared
 from homenode_kv.diffs import Family, Mirror
+from homenode_kv.engine import Engine
 from homenode_kv.errors import InvalidTokens, PromptTooLong, WrongShape
 from homenode_kv.ident import SegmentKey
 from homenode_kv.layout import KEYS
@@ -20,7 +21,7 @@ from homenode_kv.pages import Pages
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind
 from homenode_kv.segments import Segments
-from tests.kv.models import deviation, engine, tokens
+from tests.kv.models import deviation, engine, model, tokens
 
 CLOSE = 1e-5
 FINGERPRINT, SALT = "f" * 16, b"tenant"
@@ -69,6 +70,16 @@ def test_refreshing_all_is_each_ones_own_prefill() -> None:
         dense = engine().prefill(request.tokens)
         assert deviation(done.forwards[request.member].kv, dense.kv) < CLOSE
         assert deviation(done.forwards[request.member].logits, dense.logits) < CLOSE
+
+
+def test_a_model_of_two_layers_is_checked_on_its_last() -> None:
+    """As a prompt that is composed alone is: the check layer is the third where there is one."""
+    shallow = Engine(model(num_hidden_layers=2))
+    segments = Segments(Pool(Pages(shallow.geometry, 64)))
+    done = [collect(shallow, segments, group(2), share=0.25, **more) for more in ({}, {"layer": 1})]
+    assert done[0].plan.refreshed == done[1].plan.refreshed
+    assert done[0].plan.left == done[1].plan.left
+    assert all(0 < off < 2 for off in done[0].plan.left.values())
 
 
 @pytest.mark.parametrize("chosen_by", ["union", "master"])

@@ -16,12 +16,14 @@ from homenode_kv.bench.rows import Bench, Row, group
 from homenode_kv.demo.examples import Shape
 from homenode_kv.demo.tasks import TASKS
 from homenode_kv.engine import Engine
+from homenode_kv.planner import Settings
 
 SEEDS_FROM = 1 << 41
 """Prompts of the bench: neither training nor the model's card has seen them."""
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 FEW_SHARES = (0.15, 0.3)
-ERRORS = (0.8, 0.6, 0.4, 0.2)
+ERRORS = (0.8, 0.6, Settings().error_max, 0.4, 0.2)
+"""Among them what a worker allows unless it is told otherwise."""
 FEW_ERRORS = (0.6, 0.2)
 DENSE, NAIVE = "dense", "naive"
 

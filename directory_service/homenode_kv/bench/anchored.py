@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from homenode_kv import planner
 from homenode_kv.anchors import Anchors, Settings, Slot
 from homenode_kv.bench.cases import Bases, Case, Score
 from homenode_kv.bench.choosing import disagreeing
@@ -29,10 +30,13 @@ CALIBRATION_FROM = 1 << 43
 GAMMAS = (0.1, 0.3, 0.45, 0.6, 0.75, 0.9, 1.01)
 """Above 1 the gate is open as soon as there are two anchors."""
 MANY_ANCHORS = 64
+"""More than a slot ever gets here, one a round: no bound."""
+FEW_ANCHORS = (2, 5, 10)
+OPEN_GAMMA = 0.9
+"""Where most calls are reused, so that the number of anchors matters."""
 PAPER_GAMMA = 0.3
 ERRORS_MAX = (0.1, 0.2)
-REPAIR_ERRORS = (0.6, 0.3)
-REPAIR_LAYER = 2
+REPAIR_ERRORS = (0.6, planner.Settings().error_max, 0.3)
 CORPUS = 7
 BYTES_MAX = 2 << 30
 SEGMENT_TOKENS = 64
@@ -76,7 +80,7 @@ class Reuse:
             self.anchors.used(gate)
         chosen = torch.zeros_like(case.blocks, dtype=torch.bool)
         if self.repair:
-            chosen = disagreeing(case.deviation(REPAIR_LAYER, kept), case.blocks, self.repair)
+            chosen = disagreeing(case.deviation(planner.CHECK_LAYER, kept), case.blocks, self.repair)
         answered = case.answer(chosen, kept)
         self.reused_tokens += round(sum(len(segment) for _, segment, _ in parts) * (1 - answered.refreshed))
         self.score.add(case.prompt, answered)
@@ -159,6 +163,8 @@ def gammas(bench: Bench) -> Iterator[Row]:
             for gamma in ((PAPER_GAMMA, GAMMAS[-1]) if bench.quick else GAMMAS)
         }
         found[f"gamma={PAPER_GAMMA:g}/V={MANY_ANCHORS}"] = new(bench.demo, PAPER_GAMMA, anchors_max=MANY_ANCHORS)
+        for most in () if bench.quick else (*FEW_ANCHORS, MANY_ANCHORS):
+            found[f"gamma={OPEN_GAMMA:g}/V={most}"] = new(bench.demo, OPEN_GAMMA, anchors_max=most)
         calibration = range(CALIBRATION_FROM, CALIBRATION_FROM + (3 if bench.quick else 12))
         for error in ERRORS_MAX:
             gamma = gamma_of(bench.demo, task, calibration, shape, error)

@@ -18,7 +18,6 @@ from homenode_kv.diffs import Family, Ratios
 
 SEEDS_FROM = 1 << 45
 SHARES = (0.05, 0.1, 0.15, 0.3)
-LAYER = 2
 
 
 @group("compression")
@@ -43,7 +42,7 @@ def _round(bench: Bench, cases: list[Case], share: float) -> tuple[Ratios, Score
     """One call for all members: their composites as a family, and what they then answer."""
     segments, shared = kept(bench.demo, cases[0].prompt.segments)
     requests = [Request(f"{at}", (Private(case.prompt.own), *shared)) for at, case in enumerate(cases)]
-    done = collect(bench.demo, segments, requests, share=share, chosen_by="union", layer=LAYER)
+    done = collect(bench.demo, segments, requests, share=share, chosen_by="union")
     score = Score.new()
     for request, case in zip(requests, cases, strict=True):
         nothing = torch.zeros_like(case.blocks, dtype=torch.bool)
