@@ -25,6 +25,7 @@ _MODULES = {
     "agents": "anchored",
     "matching": "matching",
     "collective": "collective",
+    "slo": "slo",
     "first-token": "first_token",
     "restore": "restoring",
 }

@@ -22,6 +22,16 @@ SHAPES: dict[str, dict[str, int | float]] = {
         "head_dim": 16,
         "max_position_embeddings": 16_384,
     },
+    "random-16m": {
+        "vocab_size": 8192,
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 16_384,
+    },
     "random-100m": {
         "vocab_size": 32_000,
         "hidden_size": 768,

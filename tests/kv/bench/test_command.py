@@ -11,6 +11,7 @@ import torch
 
 from homenode.cli.main import main
 from homenode_kv.bench import command
+from homenode_kv.bench.slo import Way
 from homenode_kv.demo.examples import Shape
 from homenode_kv.demo.tasks import make_example
 
@@ -59,6 +60,24 @@ def test_time_is_taken_of_the_shape_that_was_asked_for(capsys: pytest.CaptureFix
     assert {"first-token/agent=1", "first-token/agent=2"} <= rows.keys()
     match = rows["matching/1024"]["beside"]
     assert match["anchors"] == 20 and match["gate_ms"] < match["gate_of_all_tokens_ms"] + match["dense_ms"]
+
+
+def test_agents_in_time_are_those_of_the_rounds_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kv("bench", "--only", "slo", *TINY) == 0
+    rows = rows_of(capsys)
+    assert list(rows) == ["slo/prefix-cache", "slo/per-request", "slo/rounds"]
+    assert {row["value"] for row in rows.values()} == {4}  # all that there are: this model takes no time
+    assert rows["slo/rounds"]["beside"]["by_time"] == "4 and more"
+    each = {name: row["beside"]["bytes_each"] for name, row in rows.items()}
+    assert each["slo/rounds"] < each["slo/per-request"] == each["slo/prefix-cache"]
+    assert all({"ms_at_1", "ms_at_2", "ms_at_4"} <= row["beside"].keys() for row in rows.values())
+
+
+def test_agents_are_interpolated_up_to_the_slo_and_bounded_by_memory() -> None:
+    way = Way({}, fixed=100.0, each=10.0, ms={1: 500.0, 2: 1_000.0, 4: 2_000.0})
+    assert (way.by_time(), way.by_memory(155), way.over()) == (3.0, 5.5, True)
+    assert Way({}, 0.0, 1.0, {1: 2_000.0}).by_time() == 0
+    assert (way.by_memory(50), Way({}, 0.0, 1.0, {1: 1.0, 2: 2.0}).by_time()) == (0.0, 2)
 
 
 def test_compression_comes_with_the_accuracy_of_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
