@@ -1,18 +1,11 @@
 """Members of rounds, kept under the pool's budget: of each group a master dense, the others as what differs.
 
-A master is an entry of the pool, pinned once by each of its mirrors: so "a master with live mirrors is never dropped"
-is the pool's own rule. The blocks of a mirror are an entry of a second pool, whose KV has one layer. Under pressure the
-pools may move a master to a slower tier, and evict mirrors: a mirror that went takes its pin along, and is computed
-again when it is wanted.
+A master is an entry of the pool, pinned once by each of its mirrors, so that it is never dropped before them. The
+blocks of a mirror are an entry of a second pool, whose KV has one layer. Under pressure the pools may move a master to
+a slower tier, and evict mirrors, which take their pins along. Masters take at most a share of the pool, and before it
+refuses anybody it asks for the family that was used longest ago: rounds come and go, bases serve again.
 
-Rounds come and go, bases serve again: so masters take at most a share of the pool, and before the pool refuses anybody
-it asks the families to give up the one that was used longest ago.
-
-When a master must go, as its agent has ended or its version is superseded, `leave` elects the mirror of lowest
-deviation first. `materialize` makes a member dense and independent of its master.
-
-Families live as long as the process: what an earlier run left on disk is found by nobody, its names being keyed with a
-salt of that run. Not thread-safe: one owner.
+What an earlier process left on disk is found by nobody: names are keyed with a salt. Not thread-safe: one owner.
 """
 
 from __future__ import annotations
@@ -206,7 +199,10 @@ class Families:
         """Forgets a family: its mirrors, then its master. False for a miss."""
         if (kin := self._kin.get(round_id)) is None:
             return False
-        self._clear(kin)
+        for member in list(kin.sheets):
+            self._drop_sheet(kin, member)
+        for key in list(kin.dense.values()):
+            self._drop_dense(key)
         self._kin.pop(round_id, None)
         return True
 
@@ -311,12 +307,6 @@ class Families:
         if (kin := self._kin.pop(round_id, None)) is not None:
             self._kin[round_id] = kin
         return kin
-
-    def _clear(self, kin: _Kin) -> None:
-        for member in list(kin.sheets):
-            self._drop_sheet(kin, member)
-        for key in list(kin.dense.values()):
-            self._drop_dense(key)
 
     def _drop_sheet(self, kin: _Kin, member: str) -> None:
         sheet = kin.sheets[member]
