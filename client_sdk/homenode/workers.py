@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 CHANNELS_MAX = 64
 MESSAGE_BYTES_MAX = 16 << 20
-_BOUNDS = Bounds(stream_window=1 << 20, window=16 << 20, message_bytes=MESSAGE_BYTES_MAX, calm=1_000_000)
+BOUNDS = Bounds(stream_window=1 << 20, window=16 << 20, message_bytes=MESSAGE_BYTES_MAX, calm=1_000_000)
 #: Another worker could do it, so one that stands still is left soon.
-_PATIENCE = Patience(2.0, 3.0)
+PATIENCE = Patience(2.0, 3.0)
 _SERVICE = kv.DESCRIPTOR.services_by_name["KvTierService"].full_name
+
+
+def path_of(name: str) -> str:
+    """The path of a worker's method."""
+    return f"/{_SERVICE}/{name}"
 
 
 class Workers:
@@ -56,14 +61,14 @@ class Workers:
 
     async def unary(self, address: str, method: str, request: Any, answer: Any, timeout_s: float) -> Any:
         """One request, one answer. Raises HomenodeError."""
-        data = await self._channel(address).unary(f"/{_SERVICE}/{method}", request.SerializeToString(), timeout_s)
+        data = await self._channel(address).unary(path_of(method), request.SerializeToString(), timeout_s)
         return _decoded(answer, data)
 
     async def generate(
         self, address: str, request: kv.GenerateRequest, stall_s: float
     ) -> AsyncGenerator[kv.GenerateResponse, None]:
         """What a worker writes; each message within `stall_s`. Raises HomenodeError."""
-        call: Call = self._channel(address).open(f"/{_SERVICE}/Generate", request=request.SerializeToString())
+        call: Call = self._channel(address).open(path_of("Generate"), request=request.SerializeToString())
         try:
             while True:
                 try:
@@ -82,7 +87,7 @@ class Workers:
         if channel is None:
             if not address.rpartition(":")[2].isdecimal():
                 raise InvalidArgument(f"a worker says that it is at {address!r}, which is no address")
-            channel = self._channels[address] = Channel(address, self._credentials, _BOUNDS, _PATIENCE)
+            channel = self._channels[address] = Channel(address, self._credentials, BOUNDS, PATIENCE)
         self._channels.move_to_end(address)
         if len(self._channels) > CHANNELS_MAX:
             _, oldest = self._channels.popitem(last=False)

@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from rich.console import Console
 
 import homenode
 from homenode.cli.metrics import Metrics
 from homenode.cli.top_figures import FIGURES, Fleet, figures
+from homenode.cli.top_picture import Sample, picture
 from tests.cli.conftest import COMMAND, Cli, Served, start_server, stop
 from tests.support.redis_process import RedisProcess
 
@@ -204,3 +206,32 @@ def test_rates_are_of_the_servers_that_were_there_before() -> None:
     now = figures(fleet(11.0, b=later.replace("} 100", "} 200")), before)
     assert now["hit_rate_now"] == 1.0
     assert now["invalidation_p99_s"] == 0.01, "what was slow is over"
+
+
+# --- KV workers -------------------------------------------------------------------------------------------------------
+
+KV = """homenode_kv_workers 2
+homenode_kv_holdings 7
+homenode_kv_routes_total{how="held"} 10
+homenode_kv_routes_total{how="cold"} 2
+homenode_kv_routed_tokens_total{how="cached"} 300
+homenode_kv_routed_tokens_total{how="computed"} 100
+"""
+
+
+def shown(fleet: Fleet, before: Fleet | None = None) -> str:
+    console = Console(width=120)
+    earlier = None if before is None else Sample(before.at, [], before)
+    with console.capture() as captured:
+        console.print(picture("homenode://h/main", Sample(fleet.at, [], fleet), earlier, width=120, rows=None))
+    return captured.get()
+
+
+def test_kv_workers_have_a_line_where_there_are_any() -> None:
+    """Each server of a directory knows all workers; prompts are sent by one of them."""
+    now = fleet(2.0, a=OLD + KV, b=OLD + KV.replace("workers 2", "workers 3"))
+    assert re.search(r"^kv +workers 3  hold 7  prompts 24  tokens cached 75.0 %$", shown(now), re.MULTILINE)
+    later = fleet(4.0, a=OLD + KV.replace('"held"} 10', '"held"} 16'), b=OLD + KV)
+    assert "prompts 30 (3/s)" in shown(later, now)
+    assert "\nkv " not in shown(fleet(1.0, a=OLD))
+    assert "\nkv " not in shown(fleet(1.0, a=OLD + "homenode_kv_workers 0\n"))

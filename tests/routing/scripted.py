@@ -58,6 +58,11 @@ class Script(rpc.KvTierServiceServicer):
         )  # fmt: skip
         yield kv.GenerateResponse(report=report)
 
+    async def Stat(self, request: kv.KvTierServiceStatRequest, context: Any) -> kv.KvTierServiceStatResponse:
+        me = kv.KvWorkerId(worker=self.name, epoch=1)
+        load = kv.WorkerLoad(running=1, queued=2)
+        return kv.KvTierServiceStatResponse(worker=me, model=kv.KvModel(name="m", device="cpu"), load=load, entries=3)
+
     async def BeginRound(self, request: kv.BeginRoundRequest, context: Any) -> kv.BeginRoundResponse:
         self.rounds.append(request)
         return kv.BeginRoundResponse(deadline_ms=request.deadline_ms)

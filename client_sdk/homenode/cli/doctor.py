@@ -30,8 +30,9 @@ LAG_S = 1.0
 
 _DESCRIPTION = """\
 Reaches each server of the address by itself: versions, settings that must be alike, latency, certificates. Writes,
-reads and invalidates a scratch artifact, which it removes, with two sessions at different servers. Looks at metrics, at
-the store itself with --store, and at this machine where a server or the store runs on it.
+reads and invalidates a scratch artifact, which it removes, with two sessions at different servers. Calls the KV workers
+that the servers know, where there are any. Looks at metrics, at the store itself with --store, and at this machine
+where a server or the store runs on it.
 """
 _EPILOG = """\
 Each finding is ok, a note, a warning, or a FAULT, and says what to do. Exit codes: 0 without a fault, 1 with one, 2
@@ -114,17 +115,20 @@ async def examine(args: argparse.Namespace) -> AsyncIterator[Finding]:
 
 async def _directory(args: argparse.Namespace, target: Target) -> AsyncIterator[Finding]:
     """The servers, and what two sessions see of each other; that is left out where no server is well."""
-    from homenode.cli import doctor_servers
+    from homenode.cli import doctor_servers, doctor_workers
 
-    well = target.embedded
+    well: list[str] = []
     if target.embedded:
         yield Finding("directory", NOTE, f"embedded in this process: {target.path or 'memory'}")
     else:
         async for finding in doctor_servers.examine(args, target.hosts, target.workspace):
             yield finding
-            well = well or (finding.check == "directory" and finding.level == OK)
-    if not well:
-        return
+            if finding.check == "directory" and finding.level == OK:
+                well.append(finding.host)
+        async for finding in doctor_workers.examine(args, well, target.workspace):
+            yield finding
+        if not well:
+            return
     try:
         async for finding in _probe(args, target):
             yield finding

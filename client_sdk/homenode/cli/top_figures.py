@@ -48,7 +48,7 @@ FIGURES = {
     "event_loop_lag_p99_s": "how late a server came to a timer",
     "kv_workers": "KV workers, as the server says that knows most",
     "kv_holdings": "artifact versions of which they hold KV, once for each worker",
-    "kv_routes": "prompts sent to them",
+    "kv_routes": "prompts for which one was sought",
     "kv_cached": "part of those prompts' tokens that need not be computed, as predicted",
 }
 #: Those that rise, and the counter of each; from the second look on there is a `…_per_s` of each too.

@@ -189,7 +189,7 @@ def _server_lines(told: Mapping[str, float | None], fleet: Fleet) -> list[tuple[
             f"calls p99 {time_of('store_p99_s')}", f"failures {number('store_failures')}", f"memory {used}",
             f"writes {kept}", f"incarnations {number('incarnations')}", f"loop p99 {time_of('event_loop_lag_p99_s')}",
         ], "red" if kept == "FAILING" else ""),
-        *([("kv", workers, "")] if told.get("kv_workers") or told.get("kv_routes") else []),
+        *([("kv", workers, "")] if told.get("kv_workers") or told.get("kv_cached") is not None else []),
     ]  # fmt: skip
 
 
