@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import homenode
+from tests.api.conftest import tls_files as tls_files
 from tests.client.server_process import ServerProcess
 from tests.kv.worker.parts import Caller, WorkerProcess, save_model
 

@@ -45,6 +45,22 @@ async def test_text_is_what_transformers_writes_and_comes_in_pieces(
     assert again.report.flops_saved > 0 and again.report.ttft_ms > 0
 
 
+async def test_what_is_drawn_follows_the_seed_and_without_temperature_nothing_is_drawn(
+    caller: Caller, hn: homenode.Homenode, model_folder: Path
+) -> None:
+    likeliest = await caller.generate(text("Write."), tokens_max=24, temperature=0.0, seed=7)
+    assert likeliest.tokens == expected(model_folder, "Write.", 24)
+    drawn = [await caller.generate(text("Write."), tokens_max=24, temperature=1.0, seed=seed) for seed in range(4)]
+    assert len({tuple(one.tokens) for one in drawn}) == 4  # of random weights: they are all but even
+    assert likeliest.tokens not in [one.tokens for one in drawn]
+    again = [await caller.generate(text("Write."), tokens_max=24, temperature=1.0, seed=seed) for seed in range(4)]
+    assert [one.tokens for one in again] == [one.tokens for one in drawn]
+    generation = await hn.generate("", ["Write."], max_tokens=24, temperature=1.0, seed=3)
+    assert (await generation.done()).text == drawn[3].text
+    cold = await caller.generate(text("Write."), tokens_max=24, temperature=0.001, seed=3)
+    assert cold.tokens == likeliest.tokens
+
+
 async def test_the_worker_reads_versions_that_come_without_text(caller: Caller, hn: homenode.Homenode) -> None:
     note = await hn.put("note.md", "Numbers: one, two, three. " * 3)
     told = await caller.generate(artifact(note), text("Sum?"))
