@@ -19,6 +19,8 @@ from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage, 
 
 import homenode
 from homenode.adapters.autogen import HomenodeMemory, artifact_tools
+from tests.adapters.elsewhere import elsewhere
+from tests.support.examples import check_plan, run_example
 
 
 class Scripted(ChatCompletionClient):
@@ -103,6 +105,43 @@ async def test_concurrent_additions_all_stay(server_url: str) -> None:
     )
     for memory in [*memories, fresh]:
         await memory.close()
+
+
+async def test_what_another_process_adds_is_there_at_the_next_turn(server_url: str) -> None:
+    mine = HomenodeMemory(server_url)
+    await mine.add(MemoryContent(content="one", mime_type="text/plain"))
+    hn = await mine._connected()
+
+    async def said() -> list[Any]:
+        return [one.content for one in (await mine.query()).results]
+
+    for number, known in enumerate(["one two", "one two three"]):
+        await asyncio.to_thread(elsewhere, _ADDS, server_url, known.split()[-1])
+        asked = hn.stats().misses
+        model = Scripted()
+        await AssistantAgent("a", model, memory=[mine]).run(task="go")
+        assert known.split()[-1] in shown(model.heard[0])
+        for _ in range(10):
+            assert await said() == known.split()
+        assert hn.stats().misses == asked + 1, number
+    await mine.close()
+
+
+_ADDS = """
+async def main(url, text):
+    memory = HomenodeMemory(url)
+    await memory.add(MemoryContent(content=text, mime_type="text/plain"))
+    await memory.close()
+
+import asyncio, sys
+from autogen_core.memory import MemoryContent
+from homenode.adapters.autogen import HomenodeMemory
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_the_example() -> None:
+    check_plan(run_example("autogen_plan.py", timeout=240))
 
 
 async def test_it_answers_as_the_list_memory_does(server_url: str) -> None:

@@ -16,6 +16,8 @@ from crewai.memory.types import MemoryRecord
 
 import homenode
 from homenode.adapters.crewai import HomenodeStorage, artifact_tools
+from tests.adapters.elsewhere import elsewhere
+from tests.support.examples import check_plan, run_example
 
 
 def embed(texts: list[str]) -> list[list[float]]:
@@ -60,6 +62,33 @@ def test_records_are_found_by_likeness_scope_category_and_metadata(server_url: s
     store.reset("/a")
     assert [one.content for one in store.list_records()] == ["both cat dog"]
     store.close()
+
+
+def test_what_another_process_updates_is_there_at_the_next_turn(server_url: str) -> None:
+    store = HomenodeStorage(server_url)
+    store.save([record("one", id="it")])
+    for content in ("two", "three"):
+        elsewhere(_UPDATES, server_url, content)
+        asked = store.connection.stats().misses
+        for _ in range(10):
+            found = store.get_record("it")
+            assert found is not None and found.content == content
+            assert [one.content for one in store.list_records()] == [content]
+        assert store.connection.stats().misses == asked + 1
+    store.close()
+
+
+_UPDATES = """
+import sys
+from homenode.adapters.crewai import HomenodeStorage
+store = HomenodeStorage(sys.argv[1])
+store.update(store.get_record("it").model_copy(update={"content": sys.argv[2]}))
+store.close()
+"""
+
+
+def test_the_example() -> None:
+    check_plan(run_example("crewai_plan.py", timeout=240))
 
 
 def test_an_update_over_anothers_is_refused(server_url: str) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from langgraph.graph import START, StateGraph
 from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
 
 import homenode
 from homenode.adapters.langgraph import HomenodeStore, changes_tool
 from homenode.adapters.langgraph.paths import item_of, name_of
+from tests.adapters.elsewhere import elsewhere
 
 NS = ("team", "ann")
 
@@ -204,6 +206,37 @@ def test_deleting_what_has_changed_is_refused(server_url: str) -> None:
         a.delete(NS, "plan")
         a.delete(NS, "plan")
         assert b.get(NS, "plan") is None
+
+
+# --- across processes -------------------------------------------------------------------------------------------------
+
+
+def test_what_another_process_puts_is_there_at_the_next_turn(server_url: str) -> None:
+    def look(state: dict[str, Any]) -> dict[str, Any]:
+        item = mine.get(NS, "plan")
+        assert item is not None
+        return {"n": item.value["n"]}
+
+    with HomenodeStore(server_url) as mine:
+        mine.put(NS, "plan", {"n": 0})
+        graph = StateGraph(dict)
+        graph.add_node("look", look)
+        graph.add_edge(START, "look")
+        agent = graph.compile(store=mine)
+        for number in (1, 2):
+            elsewhere(_PUTS, server_url, str(number))
+            asked = mine.connection.stats().misses
+            for _ in range(10):
+                assert agent.invoke({})["n"] == number
+            assert mine.connection.stats().misses == asked + 1
+
+
+_PUTS = """
+import sys
+from homenode.adapters.langgraph import HomenodeStore
+with HomenodeStore(sys.argv[1]) as store:
+    store.put(("team", "ann"), "plan", {"n": int(sys.argv[2])})
+"""
 
 
 # --- what changed -----------------------------------------------------------------------------------------------------

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.client.conftest import ServerFactory
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "client_sdk" / "examples"
-
-
-def run(name: str, *arguments: str, timeout: float = 60) -> str:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+from tests.support.examples import EXAMPLES, check_plan
+from tests.support.examples import run_example as run
 
 
 def test_there_is_a_test_for_every_example() -> None:
-    run_here = {"five_lines.py", "generate.py", "langgraph_plan.py", "mcp_agents.py", "two_agents.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*run_here, "directory_process.py"}
+    plans = {f"{name}_plan.py" for name in ("autogen", "crewai", "langgraph", "mount", "openai_agents")}
+    others = {"five_lines.py", "generate.py", "mcp_agents.py", "two_agents.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*plans, *others, "directory_process.py", "team.py"}
 
 
 def test_five_lines(short_tmp: Path) -> None:
@@ -49,6 +39,11 @@ def test_langgraph_plan(short_tmp: Path) -> None:
     out = run("langgraph_plan.py")
     assert "in LangGraph's own store: 16 added, " in out and "in Homenode: 24 added, 24 there" in out
     assert "tokens saved" in out
+
+
+@pytest.mark.parametrize("name", ["mount_plan.py", "openai_agents_plan.py"])
+def test_agents_keep_all_of_their_plan(name: str) -> None:
+    check_plan(run(name, timeout=240))
 
 
 def test_mcp_agents() -> None:
