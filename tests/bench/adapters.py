@@ -47,7 +47,7 @@ def main() -> None:
 def show(name: str, ours: list[float], theirs: list[float]) -> None:
     """One row."""
     us, beside = statistics.median(ours) * 1e6, statistics.median(theirs) * 1e6
-    print(f"{name:60} {us:8.1f} {beside:8.1f} {us / beside:7.2f}", flush=True)
+    print(f"{name:60} {us:8.1f} {beside:8.1f} {us / beside:7.2g}", flush=True)
 
 
 def called(call: Call, calls: int) -> float:
