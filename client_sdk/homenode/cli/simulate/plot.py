@@ -95,20 +95,23 @@ def _costs(axes: Any, lazy: Sequence[Result], eager: Sequence[Result]) -> None:
 
 
 def _staleness(axes: Any, lossy: Sequence[Result], bounded: Sequence[Result]) -> None:
-    for found, label, marker, side in (
-        (lossy, "lazy", "o", "left"),
-        (bounded, f"lazy, K = {BOUND_STEPS}", "s", "right"),
-    ):
+    """Points may lie on each other, so what belongs to them is told by colour and in the legend, not beside them."""
+    from matplotlib import colormaps
+
+    shades = colormaps["viridis_r"]
+    for found, label, marker in ((lossy, "lazy", "o"), (bounded, f"lazy, K = {BOUND_STEPS}", "s")):
         savings, stale = _percent(found, "saving_mean"), [100 * result.stale_part for result in found]
-        axes.plot(savings, stale, marker=marker, label=label)
-        for result, x, y in zip(found, savings, stale, strict=True):
-            text = f"{100 * result.row.lost_rate:.0f} %, {result.row.max_age_steps}"
-            away = (7 if side == "left" else -7, -3)
-            axes.annotate(text, (x, y), textcoords="offset points", xytext=away, ha=side, fontsize=8)
+        axes.plot(savings, stale, "-", marker=marker, color="grey", label=label)
+        for index, (x, y) in enumerate(zip(savings, stale, strict=True)):
+            axes.plot(x, y, marker, color=shades(index / (len(found) - 1)), markersize=8, zorder=3 + index)
+    for index, (one, other) in enumerate(zip(lossy, bounded, strict=True)):
+        ages = f"{one.row.max_age_steps} and {other.row.max_age_steps}"
+        shade = shades(index / (len(lossy) - 1))
+        axes.plot([], [], "D", color=shade, label=f"{100 * one.row.lost_rate:.0f} % lost: {ages}")
     axes.set(title="Lost news look like savings, V = 0.25", xlabel="saved, %", ylabel="stale reads, %")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.25)
-    axes.legend(title="beside each point: part lost,\noldest read in steps")
+    axes.margins(x=0.1)
+    axes.set_ylim(0, 115 * max(result.stale_part for result in (*lossy, *bounded)) or 1)
+    axes.legend(title=f"oldest read in steps,\nlazy and with K = {BOUND_STEPS}")
 
 
 def _percent(results: Sequence[Result], name: str) -> list[float]:
