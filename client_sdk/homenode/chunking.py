@@ -3,19 +3,20 @@
 A new version is cut so that it shares chunks with the one that it replaces: as long as chunks of the old list match
 from the front they are taken over with their sizes, and so from the back; what lies between is cut every 1 MiB. So a
 change costs the chunks that it touches, and text that was put in or taken out anywhere, at the start too, costs about
-as much as it is long. What moved in several places between the first change and the last is sent again.
+as much as it is long. Where the bytes of the earlier version are at hand, a chunk that changed is sent as a patch from
+the one in its place (`patched_from`). What moved in several places between the first change and the last is sent again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from homenode.errors import InvalidArgument
-from homenode_api.chunks import CHUNK_BYTES, Chunk, chunks_max
+from homenode_api.chunks import CHUNK_BYTES, Chunk, chunks_max, replaced
 
 
 class Source(Protocol):
@@ -59,17 +60,33 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class LargeBody:
-    """A large content ready to be sent: where its bytes are, their SHA-256, and its chunks with where they begin."""
+    """A large content ready to be sent: where its bytes are, their SHA-256, and its chunks with where they begin.
+
+    `bases` are chunks of an earlier content that the directory has, by places of those here which may be like them:
+    hash and bytes.
+    """
 
     source: Source
     hash: bytes
     chunks: tuple[Chunk, ...]
     starts: tuple[int, ...] = field(repr=False)
+    bases: Mapping[int, tuple[bytes, memoryview]] = field(repr=False, default_factory=dict)
 
     @property
     def size(self) -> int:
         """Bytes of the content."""
         return self.source.size
+
+    def patched_from(self, chunks: Sequence[Chunk], data: bytes) -> LargeBody:
+        """The same, with the content `data`, cut into `chunks`, as the base of what changed."""
+        if sum(chunk.size for chunk in chunks) != len(data):
+            return self
+        starts, view = starts_of(chunks), memoryview(data)
+        places = replaced(chunks, self.chunks)
+        bases = {
+            place: (chunks[at].hash, view[starts[at] : starts[at] + chunks[at].size]) for place, at in places.items()
+        }
+        return replace(self, bases=bases)
 
     @property
     def data(self) -> bytes | None:

@@ -394,7 +394,10 @@ class Core:
         if source.size <= PIECE_MAX_BYTES:
             return await asyncio.to_thread(source.read, 0, source.size)
         replaced = await self.large.list_at(key, base, self.timeout_s(timeout_ms)) if isinstance(base, Version) else ()
-        return await asyncio.to_thread(prepare, source, replaced)
+        body = await asyncio.to_thread(prepare, source, replaced)
+        hash = self.cache.hash_at(key, base) if isinstance(base, Version) and replaced else None
+        old = self.cache.content(hash) if hash is not None else None
+        return body if old is None else body.patched_from(replaced, old)
 
     async def _commit(
         self,

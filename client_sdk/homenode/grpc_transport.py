@@ -17,7 +17,7 @@ from homenode.clock import Clock, boot_clock
 from homenode.errors import DeadlineExceeded, HomenodeError, InternalError, SessionLost, Unavailable
 from homenode.servers import Servers
 from homenode.transport import Incoming, Outgoing
-from homenode_api.chunks import CHUNK_BYTES, ChunkMessage, chunk_message
+from homenode_api.chunks import CHUNK_BYTES, ChunkMessage, chunk_in, chunk_message
 from homenode_api.http2.connection import Bounds
 from homenode_api.v1 import directory_pb2 as pb
 
@@ -62,8 +62,7 @@ def _incoming(data: bytes) -> Incoming:
         other = pb.ReadContentResponse.FromString(data)
     except DecodeError:
         raise InternalError("the server sent something that is no message") from None
-    form = other.chunk.WhichOneof("form")
-    return other if form is None else ChunkMessage(other.chunk.index, getattr(other.chunk, form), form == "zstd")
+    return chunk_in(other.chunk) or other
 
 
 def _encoded(message: Outgoing) -> bytes:

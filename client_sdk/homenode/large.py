@@ -21,6 +21,7 @@ from homenode.errors import (
     DeadlineExceeded,
     HomenodeError,
     InternalError,
+    InvalidArgument,
     NotFound,
     Overloaded,
     Unavailable,
@@ -30,13 +31,23 @@ from homenode.requests import Phase
 from homenode.session import Session
 from homenode.transport import Outgoing
 from homenode.versions import Version
-from homenode_api.chunks import Chunk, ChunkError, ChunkMessage, checked_chunks, pack_chunk, unpack_chunk
+from homenode_api.chunks import (
+    Chunk,
+    ChunkError,
+    ChunkMessage,
+    checked_chunks,
+    pack_chunk,
+    patched_chunk,
+    unpack_chunk,
+)
+from homenode_api.patch import make_patch
 from homenode_api.v1 import directory_pb2 as pb
 
 #: Called with the bytes of the content that are done, and all of them.
 Progress = Callable[[int, int], None]
 
 LISTS_MAX = 64
+_PATCH_GOOD_BYTES = 4_096  # a patch as small as this is sent without trying to compress the chunk
 HAVE_CHUNKS_MAX = 1_024
 BACKOFF_S = (0.05, 1.0)
 _TRANSIENT = (Unavailable, DeadlineExceeded, Overloaded, Unknown)
@@ -92,30 +103,36 @@ class Large:
         Raises HomenodeError.
         """
         patience, sent, least = Patience(self._session, timeout_s), [0], len(body.chunks) + 1
+        patches = bool(body.bases)
         while True:
             try:
-                missing = await self._missing(body, timeout_s)
+                missing, takes_patches = await self._missing(body, timeout_s)
                 if len(missing) < least:
                     least = len(missing)
                     patience.moved()
-                messages = self._messages(body, missing, sent, progress)
+                messages = self._messages(body, missing, sent, progress, patches and takes_patches)
                 async with contextlib.aclosing(messages):
                     await self._session.link.transport.write_content(messages, timeout_s)
                 self.learn(body.hash, body.chunks)
                 return sent[0]
             except (*_TRANSIENT, ContentMissing) as failure:
+                patches = patches and not isinstance(failure, ContentMissing)  # a base may be gone
                 await patience.wait(failure)
+            except InvalidArgument:
+                if not patches:
+                    raise
+                patches = False  # an older server may have taken over
 
-    async def _missing(self, body: LargeBody, timeout_s: float) -> list[int]:
-        """Places of the chunks to send, each once."""
+    async def _missing(self, body: LargeBody, timeout_s: float) -> tuple[list[int], bool]:
+        """Places of the chunks to send, each once, and whether they may be patches."""
         places = {chunk.hash: index for index, chunk in reversed(list(enumerate(body.chunks)))}
         request = pb.MissingChunksRequest(session_id=self._session.id, hashes=places)
         answer = await self._session.link.transport.call("MissingChunks", request, timeout_s)
         hashes = list(places)
-        return sorted(places[hashes[index]] for index in answer.missing)
+        return sorted(places[hashes[index]] for index in answer.missing), answer.patches
 
     async def _messages(
-        self, body: LargeBody, missing: Sequence[int], sent: list[int], progress: Progress | None
+        self, body: LargeBody, missing: Sequence[int], sent: list[int], progress: Progress | None, patches: bool
     ) -> AsyncGenerator[Outgoing, None]:
         header = pb.ContentHeader(hash=body.hash, size=body.size, encoding=pb.CONTENT_ENCODING_CHUNKS)
         header.chunks.extend(pb.Chunk(hash=chunk.hash, size=chunk.size) for chunk in body.chunks)
@@ -123,7 +140,7 @@ class Large:
         left = sum(body.chunks[index].size for index in missing)
 
         def packed(index: int) -> ChunkMessage:
-            return ChunkMessage(index, *pack_chunk(body.read(index)))
+            return _packed(index, body.read(index), body.bases.get(index) if patches else None)
 
         if progress is not None:
             progress(body.size - left, body.size)
@@ -166,6 +183,7 @@ class Large:
         Raises BodyMissing, BodyGone, HomenodeError.
         """
         local: dict[bytes, memoryview] = {}
+        newest = next((held_hash for held_hash in held if self.list_of(held_hash)), b"")
         for held_hash, data in held.items():
             chunks = self.list_of(held_hash)
             local |= {
@@ -178,8 +196,9 @@ class Large:
         buffer.seek(0)
         came, whole = [0], hashlib.sha256()
         pieces = self.pieces(
-            key, version, hash, size, local.get, list(local), timeout_s, came, verify=False, snapshot=snapshot
-        )
+            key, version, hash, size, local.get, list(local), timeout_s, came, verify=False, snapshot=snapshot,
+            have=newest,
+        )  # fmt: skip
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 whole.update(piece)  # half a millisecond, in which gRPC takes in the next
@@ -201,8 +220,11 @@ class Large:
         *,
         verify: bool = True,
         snapshot: str = "",
+        have: bytes = b"",
     ) -> AsyncGenerator[bytes | memoryview, None]:
         """The chunks of a version's content in order, those at hand from `local`. Goes on where it was after a cut.
+
+        `have` is a content of which `local` has chunks: others may come as patches from them.
 
         With `verify`, each that comes is compared with its hash; the whole is not compared here. `came[0]` counts the
         bytes that came. Raises BodyMissing, BodyGone, HomenodeError.
@@ -212,6 +234,8 @@ class Large:
             request = self._request(key, version, snapshot)
             request.have_chunks.extend(have_chunks)
             request.first_chunk = place
+            if have:
+                request.have.append(have)
             try:
                 messages = self._session.link.transport.read_content(request, timeout_s)
                 async with contextlib.aclosing(messages):
@@ -223,7 +247,7 @@ class Large:
                         piece = local(chunk.hash) if chunk.hash in held else None
                         if piece is None:
                             message = await anext(messages, None)
-                            piece, length = _received(message, place, chunk, verify)
+                            piece, length = _received(message, place, chunk, verify, local if have else None)
                             came[0] += length
                         place += 1
                         patience.moved()
@@ -253,13 +277,31 @@ class Large:
         return chunks
 
 
-def _received(message: Any, place: int, chunk: Chunk, verify: bool) -> tuple[bytes | memoryview, int]:
+def _packed(index: int, data: bytes, base: tuple[bytes, memoryview] | None) -> ChunkMessage:
+    """A chunk as it is sent: as a patch from `base`, (hash, bytes), where that is smaller."""
+    patch = make_patch(bytes(base[1]), data) if base is not None else None
+    if base is not None and patch is not None and len(patch) <= min(_PATCH_GOOD_BYTES, len(data) // 2):
+        return ChunkMessage(index, patch, False, base[0])
+    message = ChunkMessage(index, *pack_chunk(data))
+    if base is None or patch is None or 2 * len(patch) > len(message.data):
+        return message
+    return ChunkMessage(index, patch, False, base[0])
+
+
+def _received(
+    message: Any, place: int, chunk: Chunk, verify: bool, local: Callable[[bytes], bytes | memoryview | None] | None
+) -> tuple[bytes | memoryview, int]:
     """A chunk that came, and how many bytes it took."""
     if message is None:
         raise Unavailable("the content ended before its last chunk")
     if not isinstance(message, ChunkMessage) or message.place != place:
         raise InternalError("the server sent something else than the next chunk")
     try:
+        if message.base:
+            base = local(message.base) if local is not None else None
+            if base is None:
+                raise BodyMissing
+            return patched_chunk(chunk, message.data, base), len(message.data)
         return unpack_chunk(chunk, message.data, message.compressed, verify=verify), len(message.data)
     except ChunkError as failure:
         raise BodyMissing from failure

@@ -4,6 +4,8 @@ A content above `PIECE_MAX_BYTES` is a list of chunks, each named by the SHA-256
 `CHUNK_BYTES`; shorter ones are allowed anywhere, so that a writer whose text grew or shrank in one place can cut
 around it and leave every other chunk of the earlier version as it was. Their number is bounded (`chunks_max`).
 
+A chunk also travels as a patch, from a chunk that the receiver is known to have: the one that it replaces (`replaced`).
+
 The list proves nothing: whoever puts chunks together still compares the whole with the content's hash.
 
 Messages with a chunk are written and read here and not by protobuf, which copies their bytes three times on each side.
@@ -13,10 +15,10 @@ They are the same on the wire.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from homenode_api.patch import PatchError, compress, decompress
+from homenode_api.patch import PatchError, apply_patch, compress, decompress
 
 #: Largest content that is stored and sent in one piece.
 PIECE_MAX_BYTES = 4 << 20
@@ -28,7 +30,7 @@ HASH_BYTES = 32
 
 _EXTRA_CHUNKS = 16
 _CHUNK = b"\x1a"  # tags: field number and kind of value
-_INDEX, _RAW, _ZSTD = 0x08, 0x12, 0x1A
+_INDEX, _RAW, _ZSTD, _PATCH, _BASE = 0x08, 0x12, 0x1A, 0x22, 0x2A
 _PROBE_BYTES = 16 << 10
 
 
@@ -44,16 +46,21 @@ class Chunk(NamedTuple):
 
 
 class ChunkMessage(NamedTuple):
-    """A `ReadContentResponse` or `WriteContentRequest` that has a chunk: its place in the list and its bytes."""
+    """A `ReadContentResponse` or `WriteContentRequest` that has a chunk: its place in the list and its bytes.
+
+    With `base`, the SHA-256 of another chunk, `data` is a patch from that.
+    """
 
     place: int
     data: bytes | memoryview
     compressed: bool
+    base: bytes = b""
 
     def encode(self) -> bytes:
         """The message on the wire."""
-        form = _ZSTD if self.compressed else _RAW
-        head = b"%c%s%c%s" % (_INDEX, _varint(self.place), form, _varint(len(self.data)))
+        form = _PATCH if self.base else _ZSTD if self.compressed else _RAW
+        base = b"%c%s%s" % (_BASE, _varint(len(self.base)), self.base) if self.base else b""
+        head = b"%c%s%s%c%s" % (_INDEX, _varint(self.place), base, form, _varint(len(self.data)))
         return b"".join((_CHUNK, _varint(len(head) + len(self.data)), head, self.data))
 
 
@@ -64,17 +71,29 @@ def chunk_message(message: bytes) -> ChunkMessage | None:
     size, at = _varint_at(message, 1)
     if at + size != len(message):
         return None
-    place, data, compressed = 0, None, False
+    place, data, form, base = 0, None, _RAW, b""
     while at < len(message):
         tag, at = message[at], at + 1
         value, at = _varint_at(message, at)
         if tag == _INDEX:
             place = value
-        elif tag in (_RAW, _ZSTD):
-            data, compressed, at = memoryview(message)[at : at + value], tag == _ZSTD, at + value
+        elif tag in (_RAW, _ZSTD, _PATCH):
+            data, form, at = memoryview(message)[at : at + value], tag, at + value
+        elif tag == _BASE:
+            base, at = message[at : at + value], at + value
         else:
             return None
-    return ChunkMessage(place, data, compressed) if data is not None and at == len(message) else None
+    if data is None or at != len(message) or (form == _PATCH) != bool(base):
+        return None
+    return ChunkMessage(place, data, form == _ZSTD, base)
+
+
+def chunk_in(body: Any) -> ChunkMessage | None:
+    """The same from a `ChunkBody` that protobuf has read."""
+    form = body.WhichOneof("form")
+    if form is None or (form == "patch") != bool(body.base):
+        return None
+    return ChunkMessage(body.index, getattr(body, form), form == "zstd", body.base)
 
 
 def chunks_max(size: int) -> int:
@@ -125,6 +144,29 @@ def unpack_chunk(
     if len(data) != chunk.size or (verify and hashlib.sha256(data).digest() != chunk.hash):
         raise ChunkError("a chunk does not match its hash and size")
     return data
+
+
+def patched_chunk(chunk: Chunk, patch: bytes | memoryview, base: bytes | memoryview) -> bytes:
+    """The bytes of `chunk`, which came as a patch. Raises ChunkError where it does not lead there."""
+    try:
+        data = apply_patch(bytes(base), bytes(patch), size=chunk.size, max_size=CHUNK_BYTES)
+    except PatchError as failure:
+        raise ChunkError(f"the patch of a chunk is malformed: {failure}") from None
+    if hashlib.sha256(data).digest() != chunk.hash:
+        raise ChunkError("the patch of a chunk does not lead to its hash")
+    return data
+
+
+def replaced(old: Sequence[Chunk], new: Sequence[Chunk]) -> dict[int, int]:
+    """Which chunk of an earlier list one of `new` is likely to be like: place -> place in `old`.
+
+    Those between what both lists have in common at their start and at their end, in order.
+    """
+    least = min(len(old), len(new))
+    front = next((at for at in range(least) if old[at].hash != new[at].hash), least)
+    rest = least - front
+    back = next((at for at in range(rest) if old[-1 - at].hash != new[-1 - at].hash), rest)
+    return {place: place for place in range(front, least - back) if old[place].hash != new[place].hash}
 
 
 def _varint(value: int) -> bytes:

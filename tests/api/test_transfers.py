@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from homenode_api.chunks import CHUNK_BYTES
-from homenode_api.patch import compress
+from homenode_api.patch import compress, make_patch
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import directory_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
@@ -100,6 +100,34 @@ async def test_chunks_may_be_compressed_left_out_and_doubled(served: Served) -> 
     assert (await again).hash == fields["hash"]
 
 
+async def test_chunks_may_be_patches(served: Served) -> None:
+    session = await served.open()
+    assert (await served.stub.MissingChunks(pb.MissingChunksRequest(session_id=session))).patches
+    await (await upload(served, *ALL))
+    first = await commit(served, session)
+    piece = PIECES[2][:500] + b"!" + PIECES[2][501:]
+    data = b"".join([*PIECES[:2], piece, *PIECES[3:]])
+    chunks = [*CHUNKS[:2], pb.Chunk(hash=hashlib.sha256(piece).digest(), size=len(piece)), *CHUNKS[3:]]
+    hash_ = hashlib.sha256(data).digest()
+    patch = chunk(2, patch=make_patch(PIECES[2], piece), base=CHUNKS[2].hash)
+    fields = {"hash": hash_, "size": len(data), "chunks": chunks}
+    assert (await (await upload(served, patch, **fields))).hash == hash_
+    content = t.Content(hash=hash_, size=len(data))
+    request = pb.CommitRequest(session_id=session, request_id=2, key="big", version=first.version, content=content)
+    version = (await served.stub.Commit(request)).version
+    names = [one.hash for one in CHUNKS]
+    whole = [m.chunk for m in [m async for m in reading(served, session, version)][1:]]
+    assert b"".join(one.raw for one in whole) == data
+    sent = [m.chunk async for m in reading(served, session, version, have=[HASH], have_chunks=names)][1:]
+    assert [(one.index, one.base, len(one.patch) < 20) for one in sent] == [(2, CHUNKS[2].hash, True)]
+    for more in ({}, {"have": [hash_]}, {"have": [b"?" * 32]}):
+        sent = [m.chunk async for m in reading(served, session, version, have_chunks=names, **more)][1:]
+        assert [(one.index, one.raw) for one in sent] == [(2, piece)], more
+    others = [one.hash for one in CHUNKS if one is not CHUNKS[2]]
+    sent = [m.chunk async for m in reading(served, session, version, have=[HASH], have_chunks=others)][1:]
+    assert [(one.index, one.raw) for one in sent] == [(2, piece)], "only from what the reader says it has"
+
+
 SHORT = pb.Chunk(hash=CHUNKS[0].hash, size=5)
 
 
@@ -131,6 +159,13 @@ SHORT = pb.Chunk(hash=CHUNKS[0].hash, size=5)
         ({}, [pb.WriteContentRequest()], INVALID),
         ({}, ALL[:5], MISSING),
         ({}, [ALL[1], ALL[0]], MISSING),
+        ({}, [ALL[0], chunk(1, patch=b"junk", base=CHUNKS[0].hash)], MISSING),
+        ({}, [ALL[0], chunk(1, patch=make_patch(PIECES[0], PIECES[2]), base=CHUNKS[0].hash)], MISSING),
+        ({}, [ALL[0], chunk(1, patch=make_patch(PIECES[0], PIECES[0][:5]), base=CHUNKS[0].hash)], MISSING),
+        ({}, [ALL[0], chunk(1, patch=make_patch(b"", PIECES[1][:9]), base=HASH)], MISSING),
+        ({}, [ALL[0], chunk(1, patch=b"x", base=b"no hash")], INVALID),
+        ({}, [ALL[0], chunk(1, patch=b"x")], INVALID),
+        ({}, [ALL[0], chunk(1, raw=PIECES[1], base=CHUNKS[0].hash)], INVALID),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_refused_and_no_content_kept(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 from collections.abc import AsyncIterator
@@ -73,6 +74,82 @@ async def test_only_chunks_that_changed_travel(url: str, big: bytes, change: obj
         assert a.stats().sent_bytes - sent <= cost * CHUNK_BYTES + 100
         assert b.stats().fetched_bytes - fetched <= cost * CHUNK_BYTES + 100
         assert (await b.read("big", version=first.version)).bytes == big
+
+
+async def test_a_patch_that_cannot_be_applied_costs_a_try(url: str, big: bytes) -> None:
+    """Whatever is wrong with its base, at the directory or here, the chunk comes whole and the content is right."""
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        new = big[: 3 * MIB] + b"!" + big[3 * MIB + 1 :]
+        await a.put("big", big)
+        await b.read("big")
+        core, sent = a._core, a.stats().sent_bytes
+        body = core.body
+
+        async def unfounded(*args: object) -> object:
+            made = await body(*args)  # type: ignore[arg-type]
+            bases = {place: (bytes(32), data) for place, (_, data) in made.bases.items()}  # type: ignore[union-attr]
+            assert len(bases) == 1
+            return dataclasses.replace(made, bases=bases)  # type: ignore[type-var]
+
+        core.body = unfounded  # type: ignore[assignment, method-assign]
+        await a.put("big", new)
+        assert CHUNK_BYTES <= a.stats().sent_bytes - sent <= CHUNK_BYTES + 100
+        transport, bases = b._core.session.link.transport, []
+        read_content = transport.read_content
+
+        async def damaging(request: object, timeout_s: float) -> AsyncIterator[object]:
+            async for message in read_content(request, timeout_s):  # type: ignore[arg-type]
+                if isinstance(message, ChunkMessage) and message.base:
+                    bases.append(message.base)
+                    message = message._replace(data=message.data[:-1])
+                yield message
+
+        transport.read_content = damaging  # type: ignore[assignment, method-assign]
+        assert (await b.read("big", max_age_ms=0)).bytes == new and len(bases) == 1
+
+
+async def test_patches_go_on_after_a_cut(url: str, big: bytes) -> None:
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        await a.put("big", big)
+        await b.read("big")
+        new = bytearray(big)
+        new[MIB + 5] ^= 1
+        new[4 * MIB + 5] ^= 1
+        transport, seen = a._core.session.link.transport, list[tuple[int, bool]]()
+        write_content, read_content = transport.write_content, b._core.session.link.transport.read_content
+
+        async def cutting(messages: AsyncIterator[object], timeout_s: float) -> object:
+            async def some() -> AsyncIterator[object]:
+                async for message in messages:
+                    if isinstance(message, ChunkMessage):
+                        seen.append((message.place, bool(message.base)))
+                        if len(seen) == 2:
+                            return
+                    yield message
+
+            try:
+                return await write_content(some(), timeout_s)  # type: ignore[arg-type]
+            except homenode.ContentMissing:  # it ended too soon
+                raise homenode.Unavailable("cut") from None
+
+        came: list[tuple[int, bool]] = []
+
+        async def cut_once(request: object, timeout_s: float) -> AsyncIterator[object]:
+            async for message in read_content(request, timeout_s):  # type: ignore[arg-type]
+                if isinstance(message, ChunkMessage):
+                    came.append((message.place, bool(message.base)))
+                yield message
+                if isinstance(message, ChunkMessage) and len(came) == 1:
+                    raise homenode.Unavailable("cut")
+
+        transport.write_content = cutting  # type: ignore[assignment, method-assign]
+        b._core.session.link.transport.read_content = cut_once  # type: ignore[assignment, method-assign]
+        sent, fetched = a.stats().sent_bytes, b.stats().fetched_bytes
+        await a.put("big", bytes(new))
+        assert seen[:2] == [(1, True), (4, True)] and seen[2:] == [(4, True)]
+        assert (await b.read("big", max_age_ms=0)).bytes == new
+        assert came == [(1, True), (4, True)]
+        assert a.stats().sent_bytes - sent < 100 and b.stats().fetched_bytes - fetched < 100
 
 
 async def test_chunks_of_any_earlier_content_are_found(url: str, big: bytes) -> None:

@@ -17,12 +17,15 @@ from homenode_api.chunks import (
     ChunkError,
     ChunkMessage,
     checked_chunks,
+    chunk_in,
     chunk_message,
     chunks_max,
     pack_chunk,
+    patched_chunk,
+    replaced,
     unpack_chunk,
 )
-from homenode_api.patch import compress
+from homenode_api.patch import compress, make_patch
 from homenode_api.v1 import directory_pb2 as pb
 
 
@@ -125,6 +128,43 @@ def test_messages_are_those_of_protobuf(kind: type, place: int, data: bytes, com
     assert kind.FromString(encoded) == kind(chunk=pb.ChunkBody(index=place, **form))
     for message in (encoded, kind(chunk=pb.ChunkBody(index=place, **form)).SerializeToString()):
         assert chunk_message(message) == ChunkMessage(place, data, compressed)
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+@given(st.integers(0, 2**32 - 1), st.binary(max_size=300), st.binary(min_size=1, max_size=40))
+def test_messages_with_patches_are_too(kind: type, place: int, data: bytes, base: bytes) -> None:
+    message = ChunkMessage(place, data, False, base)
+    parsed = kind.FromString(message.encode())
+    assert parsed == kind(chunk=pb.ChunkBody(index=place, patch=data, base=base))
+    assert chunk_message(message.encode()) == chunk_message(parsed.SerializeToString()) == message
+    assert chunk_in(parsed.chunk) == message
+    for odd in (pb.ChunkBody(index=place, patch=data), pb.ChunkBody(index=place, raw=data, base=base)):
+        assert chunk_message(kind(chunk=odd).SerializeToString()) is None and chunk_in(odd) is None
+
+
+def test_a_chunk_comes_back_from_its_patch() -> None:
+    old = random.Random(4).randbytes(CHUNK_BYTES)
+    new = old[:1000] + b"!" + old[1001:]
+    chunk = Chunk(hashlib.sha256(new).digest(), len(new))
+    patch = make_patch(old, new)
+    assert len(patch) < 20 and patched_chunk(chunk, memoryview(patch), memoryview(old)) == new
+    for wrong, body, base in (
+        (chunk, patch, old[::-1]), (chunk, patch[:-1], old), (chunk, b"", old), (chunk, patch, b""),
+        (Chunk(name(0), len(new)), patch, old), (Chunk(chunk.hash, len(new) - 1), patch, old),
+        (Chunk(name(0), 64 << 20), make_patch(old, bytes(64 << 20)), old),
+    ):  # fmt: skip
+        with pytest.raises(ChunkError):
+            patched_chunk(wrong, body, base)
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.lists(st.integers(0, 9), max_size=12))
+def test_a_chunk_is_compared_with_the_one_that_it_replaces(old: list[int], new: list[int]) -> None:
+    before, after = ([Chunk(name(n), 1) for n in numbers] for numbers in (old, new))
+    found = replaced(before, after)
+    assert all(before[there].hash != after[here].hash for here, there in found.items())
+    changed = [*range(8)]
+    changed[3] = 9
+    assert replaced([Chunk(name(n), 1) for n in range(8)], [Chunk(name(n), 1) for n in changed]) == {3: 3}
 
 
 @given(st.binary(max_size=60))

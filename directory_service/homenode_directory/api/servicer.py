@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from homenode_api.chunks import ChunkMessage, chunk_message
+from homenode_api.chunks import ChunkMessage, chunk_in, chunk_message
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2 as kv
 from homenode_directory.api import transfers
@@ -87,8 +87,7 @@ def _incoming(data: bytes) -> transfers.Incoming:
     if message is not None:
         return message
     other = _decoded(pb.WriteContentRequest, data)
-    form = other.chunk.WhichOneof("form")
-    return other if form is None else ChunkMessage(other.chunk.index, getattr(other.chunk, form), form == "zstd")
+    return chunk_in(other.chunk) or other
 
 
 def _write_content(endpoint: Endpoint) -> grpc.RpcMethodHandler:

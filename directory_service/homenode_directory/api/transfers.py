@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from homenode_api.chunks import CHUNK_BYTES, PIECE_MAX_BYTES, Chunk, ChunkError, ChunkMessage, checked_chunks
+from homenode_api.chunks import (
+    CHUNK_BYTES,
+    HASH_BYTES,
+    PIECE_MAX_BYTES,
+    Chunk,
+    ChunkError,
+    ChunkMessage,
+    checked_chunks,
+    replaced,
+)
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate
@@ -80,7 +89,7 @@ class Transfers:
             if content.size <= PIECE_MAX_BYTES:
                 messages = self._read_piece(place, content, have, m.header_only)
             else:
-                messages = self._read_large(place, content, have_chunks, m)
+                messages = self._read_large(place, content, have, have_chunks, m)
             async with contextlib.aclosing(messages):
                 async for message in messages:
                     yield message
@@ -111,7 +120,12 @@ class Transfers:
         return header, data
 
     async def _read_large(
-        self, place: Place, content: Named, have_chunks: Iterable[bytes], m: pb.ReadContentRequest
+        self,
+        place: Place,
+        content: Named,
+        have: Sequence[str],
+        have_chunks: Iterable[bytes],
+        m: pb.ReadContentRequest,
     ) -> Messages:
         slice_ = place.slice_of(self._store.slices)
         async with self._turn(WINDOW_BYTES):
@@ -119,22 +133,34 @@ class Transfers:
             yield pb.ReadContentResponse(header=_header(content, chunks))
             if m.header_only:
                 return
-            sent, held = 0, frozenset(have_chunks)
+            sent, spared, held = 0, 0, frozenset(have_chunks)
             places = [place for place in range(m.first_chunk, len(chunks)) if chunks[place].hash not in held]
-            bodies = self._large.send(slice_, chunks, places)
+            bodies = self._large.send(slice_, chunks, places, await self._bases(slice_, chunks, have[:1], held))
             async with contextlib.aclosing(bodies):
                 async for index, body in bodies:
                     sent += len(body.data)
+                    spared += chunks[index].size - len(body.data) if body.base else 0
                     yield ChunkMessage(index, *body)
-            left_out = content.size - sum(chunks[place].size for place in places)
-            self._observer.content("chunks", sent, sent + left_out)
+            spared += content.size - sum(chunks[place].size for place in places)
+            self._observer.content("chunks", sent, sent + spared)
+
+    async def _bases(
+        self, slice_: int, chunks: Sequence[Chunk], have: Sequence[str], held: frozenset[bytes]
+    ) -> Mapping[int, Chunk]:
+        """What chunks may be patched from, by their places: chunks of the content that the reader holds."""
+        try:
+            old = await self._large.chunks(slice_, have[0]) if have else ()
+        except ContentError:
+            return {}
+        return {place: old[at] for place, at in replaced(old, chunks).items() if old[at].hash in held}
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
     async def missing(self, place: Place, m: pb.MissingChunksRequest) -> pb.MissingChunksResponse:
         """Which chunks have to be sent."""
         hashes = [hash_.hex() for hash_ in validate.have_chunks(m.hashes)]
-        return pb.MissingChunksResponse(missing=await self._large.missing(place.slice_of(self._store.slices), hashes))
+        missing = await self._large.missing(place.slice_of(self._store.slices), hashes)
+        return pb.MissingChunksResponse(missing=missing, patches=True)
 
     async def write(
         self, place: Place, header: pb.ContentHeader, messages: AsyncIterator[Incoming]
@@ -190,7 +216,9 @@ class Transfers:
                     raise invalid("after a list of chunks only chunks may follow")
                 if len(message.data) > CHUNK_BYTES + EXTRA_BYTES:
                     raise invalid(f"a chunk has at most {CHUNK_BYTES} bytes")
-                await upload.take(message.place, Body(message.data, message.compressed))
+                if len(message.base) not in (0, HASH_BYTES):
+                    raise invalid("the base of a patch is named by its SHA-256")
+                await upload.take(message.place, Body(message.data, message.compressed, message.base))
             await upload.finish()
 
     # --- bounds -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,9 @@ An upload goes through the list in order. Chunks that come are verified and kept
 cut they need not come again, and if nobody goes on they are collected. Those that do not come are read from the store.
 All pass through one hash, and the list is kept only when that is the content's. A handful of chunks is in memory at
 a time, however large the content is.
+
+A chunk may come, and be sent, as a patch from one that both ends have. It is stored whole all the same: chunks have no
+chains. What a patch does not lead to, or from what is not here, has to be sent whole; so a patch costs a try at worst.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ import asyncio
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from homenode_api.chunks import Chunk, ChunkError, unpack_chunk
+from homenode_api.chunks import CHUNK_BYTES, Chunk, ChunkError, pack_chunk, patched_chunk, unpack_chunk
+from homenode_api.patch import make_patch
 from homenode_directory.content.bounds import ByteCache, KeyLocks
 from homenode_directory.content.encoding import Kind, chunk_blob, list_blob
 from homenode_directory.content.service import BaseGone, Blobs, ContentError, ContentReason, ContentStore
+from homenode_directory.errors import Overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,10 +38,11 @@ KEEPING_MAX = 3
 
 
 class Body(NamedTuple):
-    """A chunk as it is stored and sent."""
+    """A chunk as it is stored and sent; with `base`, which is never stored, a patch from that chunk."""
 
     data: bytes | memoryview
     compressed: bool
+    base: bytes = b""
 
 
 class LargeContents:
@@ -72,14 +78,18 @@ class LargeContents:
         return chunks
 
     async def send(
-        self, slice_: int, chunks: Sequence[Chunk], places: Iterable[int]
+        self, slice_: int, chunks: Sequence[Chunk], places: Iterable[int], bases: Mapping[int, Chunk]
     ) -> AsyncGenerator[tuple[int, Body], None]:
         """The chunks at these places, each with its place, in this order. Raises ContentError (CONTENT_MISSING).
 
-        What is stored is sent as it is: the reader compares it with its hash.
+        As patches from `bases`, by place, where that is much smaller. What is stored is sent as it is: the reader
+        compares it with its hash.
         """
 
         async def load(place: int) -> tuple[int, Body]:
+            base = bases.get(place)
+            if base is not None:
+                return place, await self._patch(slice_, base, chunks[place])
             return place, await self._body(slice_, chunks[place])
 
         async with contextlib.aclosing(_ahead(places, load)) as bodies:
@@ -104,6 +114,49 @@ class LargeContents:
             self._bodies.put(key, body, len(body.data))
             return body
 
+    async def _patch(self, slice_: int, base: Chunk, chunk: Chunk) -> Body:
+        """A chunk for who has `base`: the patch, or the chunk itself."""
+        key = (slice_, base.hash, chunk.hash)
+        body = self._bodies.get(key)
+        if body is not None:
+            return body
+        async with self._locks.hold(key):
+            body, new = self._bodies.get(key), await self._body(slice_, chunk)
+            if body is None:
+                try:
+                    body = await self._make_patch(slice_, base, chunk, new)
+                except (ContentError, ChunkError, Overloaded):
+                    return new
+                self._bodies.put(key, body, len(body.data))
+            return body
+
+    async def _make_patch(self, slice_: int, base: Chunk, chunk: Chunk, new: Body) -> Body:
+        before = await self._body(slice_, base)
+
+        def work() -> Body:
+            old = unpack_chunk(base, before.data, before.compressed)
+            patch = make_patch(bytes(old), bytes(unpack_chunk(chunk, new.data, new.compressed)))
+            return Body(patch, False, base.hash) if 2 * len(patch) <= len(new.data) else new
+
+        return await self._pieces.workers.run(2 * (base.size + chunk.size), work)
+
+    async def _from_patch(self, slice_: int, chunk: Chunk, body: Body) -> Body:
+        """A chunk that came as a patch. Raises ContentError (CONTENT_MISSING), upon which it is to be sent whole."""
+        blob = await self._blobs.get_blob(slice_, body.base.hex())
+        refusal = ContentError(ContentReason.CONTENT_MISSING, "a chunk cannot be made from its patch; send it whole")
+        if blob is None or not blob.sound or blob.kind not in (Kind.RAW, Kind.ZSTD) or blob.size > CHUNK_BYTES:
+            raise refusal
+        base = Chunk(body.base, blob.size)
+
+        def work() -> Body:
+            old = unpack_chunk(base, blob.body, blob.kind == Kind.ZSTD)
+            return Body(*pack_chunk(patched_chunk(chunk, body.data, old)))
+
+        try:
+            return await self._pieces.workers.run(2 * (base.size + chunk.size), work)
+        except ChunkError:
+            raise refusal from None
+
     async def _read(self, slice_: int, chunk: Chunk) -> Body:
         blob = await self._blobs.get_blob(slice_, chunk.hash.hex())
         if blob is None or blob.size != chunk.size or not blob.sound:
@@ -117,12 +170,12 @@ class LargeContents:
         """Compare a chunk with its hash, and add it to that of the whole. Raises ChunkError, Overloaded."""
 
         def work() -> None:
-            whole.update(unpack_chunk(chunk, *body))
+            whole.update(unpack_chunk(chunk, body.data, body.compressed))
 
         await self._pieces.workers.run(chunk.size + len(body.data), work)
 
     async def _keep(self, slice_: int, chunk: Chunk, body: Body) -> None:
-        data = chunk_blob(*body, chunk.size).data
+        data = chunk_blob(body.data, body.compressed, chunk.size).data
         await self._blobs.put_blob(slice_, chunk.hash.hex(), data, size=chunk.size, links=0, chain_bytes=0, base="")
 
 
@@ -145,6 +198,8 @@ class Upload:
             raise ContentError(ContentReason.INVALID_ARGUMENT, "chunks come in the order of the list, each once")
         await self._pass_stored(index)
         chunk = self._chunks[index]
+        if body.base:
+            body = await self._large._from_patch(self._slice, chunk, body)
         try:
             await self._large._verify(self._whole, chunk, body)
         except ChunkError as failure:

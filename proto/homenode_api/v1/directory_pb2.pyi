@@ -1040,14 +1040,18 @@ class Chunk(_message.Message):
     def __init__(self, hash: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ChunkBody(_message.Message):
-    __slots__ = ("index", "raw", "zstd")
+    __slots__ = ("index", "raw", "zstd", "patch", "base")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
     ZSTD_FIELD_NUMBER: _ClassVar[int]
+    PATCH_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     index: int
     raw: bytes
     zstd: bytes
-    def __init__(self, index: _Optional[int] = ..., raw: _Optional[bytes] = ..., zstd: _Optional[bytes] = ...) -> None: ...
+    patch: bytes
+    base: bytes
+    def __init__(self, index: _Optional[int] = ..., raw: _Optional[bytes] = ..., zstd: _Optional[bytes] = ..., patch: _Optional[bytes] = ..., base: _Optional[bytes] = ...) -> None: ...
 
 class WriteContentRequest(_message.Message):
     __slots__ = ("header", "data", "chunk")
@@ -1082,10 +1086,12 @@ class MissingChunksRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., hashes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class MissingChunksResponse(_message.Message):
-    __slots__ = ("missing",)
+    __slots__ = ("missing", "patches")
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
     missing: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, missing: _Optional[_Iterable[int]] = ...) -> None: ...
+    patches: bool
+    def __init__(self, missing: _Optional[_Iterable[int]] = ..., patches: bool = ...) -> None: ...
 
 class SavingsRequest(_message.Message):
     __slots__ = ("session_id",)
