@@ -2,7 +2,8 @@
 
 Two directories over one Redis, each behind a proxy that breaks connections, two workers, a lazy and a strict artifact.
 Judged from what callers saw: a generation that was asked for after a strict commit was acknowledged used that version
-or a later one; under lazy, none that was superseded for longer than the greatest age. And the KV was that version's:
+or a later one; under lazy, none that was superseded for longer than the greatest age. One caller asks workers itself
+for what it read a while ago, so that nothing but the worker's own look stands between. And the KV was that version's:
 what was written is what the model writes after that version's text, computed afresh here.
 """
 
@@ -17,15 +18,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import homenode
 from homenode import Key, Version
+from homenode_api.v1 import kv_tier_pb2 as pb
+from homenode_api.v1 import types_pb2 as t
 from tests.client.server_process import ServerProcess
 from tests.faults.proxy import Proxy
-from tests.kv.worker.parts import WorkerProcess, save_model
+from tests.kv.worker.parts import Caller, WorkerProcess, artifact, refusal, save_model, text
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -66,6 +70,7 @@ class Ledger:
     texts: dict[tuple[str, Version], str] = field(default_factory=dict)
     generated: list[Generated] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
+    late: int = 0
 
     def dead(self, one: Generated, slack_s: float) -> bool:
         """Whether a later version was acknowledged more than that before the generation was asked for."""
@@ -113,6 +118,42 @@ async def generate(hn: homenode.Homenode, ledger: Ledger, rng: random.Random, un
         )
 
 
+async def generate_late(
+    hn: homenode.Homenode, workers: list[WorkerProcess], ledger: Ledger, rng: random.Random, until: float
+) -> None:
+    """Asks workers themselves, for versions that were read a while ago: only their own look can refuse those."""
+    callers = [Caller(worker.address) for worker in workers]
+    while time.monotonic() < until:
+        key, caller = rng.choice(LEVELS), rng.choice(callers)
+        try:
+            found = await hn.read(key)
+            await asyncio.sleep(rng.uniform(0.0, 0.8))
+            asked_s = time.monotonic()
+            said = await caller.generate(artifact(found), text(TASK), tokens_max=TOKENS)
+        except (homenode.HomenodeError, grpc.aio.AioRpcError) as failure:
+            ledger.failures[f"late {refused(failure)}"] += 1
+            await asyncio.sleep(0.05)
+            continue
+        assert found.version is not None
+        ledger.texts[key, found.version] = found.text
+        exact, use = said.report.provenance.kind == pb.KV_KIND_EXACT, said.report.prompt
+        reused = use.exact_tokens + use.approximate_tokens
+        ledger.late += 1
+        ledger.generated.append(Generated(key, found.version, asked_s, said.text, exact, reused, "asked itself"))
+    for caller in callers:
+        await caller.close()
+
+
+def refused(failure: homenode.HomenodeError | grpc.aio.AioRpcError) -> str:
+    """Of a call to a worker, the reason."""
+    if isinstance(failure, homenode.HomenodeError):
+        return type(failure).__name__
+    try:
+        return t.ErrorReason.Name(refusal(failure).reason).removeprefix("ERROR_REASON_")
+    except AssertionError:
+        return failure.code().name
+
+
 async def trouble(proxies: list[Proxy], rng: random.Random, until: float) -> None:
     """Cut, hold up and delay streams, one directory at a time."""
     while time.monotonic() < until:
@@ -133,8 +174,10 @@ async def trouble(proxies: list[Proxy], rng: random.Random, until: float) -> Non
 
 
 @contextlib.asynccontextmanager
-async def fleet(redis_url: str, model: Path, folder: Path) -> AsyncIterator[tuple[str, list[Proxy]]]:
-    """The address of two directories through proxies, at which two workers are."""
+async def fleet(
+    redis_url: str, model: Path, folder: Path
+) -> AsyncIterator[tuple[str, list[Proxy], list[WorkerProcess]]]:
+    """The address of two directories through proxies, and the two workers that are there."""
     servers = [ServerProcess(redis_url, folder, term_ms=TERM_MS, max_age_ms=MAX_AGE_MS) for _ in range(2)]
     workers: list[WorkerProcess] = []
     try:
@@ -144,7 +187,7 @@ async def fleet(redis_url: str, model: Path, folder: Path) -> AsyncIterator[tupl
             url = f"homenode://127.0.0.1:{first.port},127.0.0.1:{second.port}/main"
             workers = [WorkerProcess(model, url, folder, "--name", name) for name in ("w1", "w2")]
             await asyncio.gather(*(worker.start() for worker in workers))
-            yield url, [first, second]
+            yield url, [first, second], workers
     finally:
         for process in (*workers, *servers):
             process.kill()
@@ -156,8 +199,8 @@ def written(model: Path, texts: list[str]) -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(model).eval()
     found = []
-    for text in texts:
-        ids = [token for part in (text, TASK) for token in tokenizer(part, add_special_tokens=False).input_ids]
+    for one in texts:
+        ids = [token for part in (one, TASK) for token in tokenizer(part, add_special_tokens=False).input_ids]
         with torch.no_grad():
             output = network.generate(torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False)
         new = output[0, len(ids) :].tolist()
@@ -171,7 +214,7 @@ async def test_no_dead_version_is_used_whatever_happens_to_streams(
 ) -> None:
     model = save_model(tmp_path, max_position_embeddings=1024)
     rng, ledger = random.Random(5), Ledger(commits={key: [] for key in LEVELS})
-    async with fleet(redis_url, model, short_tmp) as (url, proxies), contextlib.AsyncExitStack() as stack:
+    async with fleet(redis_url, model, short_tmp) as (url, proxies, workers), contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(homenode.connect(url, agent=f"agent {n}", timeout_ms=5_000))
             for n in range(5)
@@ -183,21 +226,23 @@ async def test_no_dead_version_is_used_whatever_happens_to_streams(
         async with asyncio.TaskGroup() as tasks:
             for key, client in zip(LEVELS, clients, strict=False):
                 tasks.create_task(write(client, key, ledger, until))
+            tasks.create_task(generate_late(clients[2], workers, ledger, random.Random(rng.random()), until))
             for client in clients[2:]:
                 tasks.create_task(generate(client, ledger, random.Random(rng.random()), until))
             tasks.create_task(trouble(proxies, rng, until))
     done = Counter(one.key for one in ledger.generated)
     with capsys.disabled():
         commits = {key: len(commits) for key, commits in ledger.commits.items()}
-        workers = Counter(one.worker for one in ledger.generated)
+        places = Counter(one.worker for one in ledger.generated)
         reused = sum(one.reused > 0 for one in ledger.generated)
         print(
-            f"\ncommits {commits}, generations {dict(done)} at {dict(workers)}, {reused} of them with reused KV, "
+            f"\ncommits {commits}, generations {dict(done)} at {dict(places)}, {reused} of them with reused KV, "
             f"cuts {sum(proxy.cuts for proxy in proxies)}, failures {dict(ledger.failures)}"
         )
     assert all(done[key] >= 5 and len(ledger.commits[key]) >= 5 for key in LEVELS)
     slack_s = {"strict": 0.0, "lazy": MAX_AGE_MS / 1_000}
     assert [one for one in ledger.generated if ledger.dead(one, slack_s[one.key])] == []
+    assert ledger.late and ledger.failures["late VERSION_CONFLICT"] >= 3
     exact = rng.sample(with_kv := [one for one in ledger.generated if one.exact and one.reused], min(12, len(with_kv)))
     assert exact, "some were written over kept KV"
     expected = written(model, [ledger.texts[one.key, one.version] for one in exact])
