@@ -51,9 +51,11 @@ class Shelf:
 
     async def get(self, content: Content) -> bytes:
         chunks = await self.large.chunks(0, content.hash)
-        bodies = [sent async for sent in self.large.send(0, chunks, range(len(chunks)))]
+        bodies = [sent async for sent in self.large.send(0, chunks, range(len(chunks)), {})]
         assert [place for place, _ in bodies] == list(range(len(chunks)))
-        return b"".join(unpack_chunk(chunk, *body) for chunk, (_, body) in zip(chunks, bodies, strict=True))
+        return b"".join(
+            unpack_chunk(chunk, body.data, body.compressed) for chunk, (_, body) in zip(chunks, bodies, strict=True)
+        )
 
     async def refer(self, hash_: str, amount: int = 1) -> bool:
         """What the commit of a version does, or of a snapshot that pins it."""

@@ -19,3 +19,9 @@ def test_a_lease_that_ended_before_sessions_were_noted_is_anybodys() -> None:
     assert read.ended == (Over("L1", Cause.EXPIRED), Over("L2", Cause.RELEASED, "A"))
     assert why_ended(read.ended, "B", "L1") is Cause.EXPIRED
     assert (why_ended(read.ended, "A", "L2"), why_ended(read.ended, "B", "L2")) == (Cause.RELEASED, None)
+
+
+def test_who_comes_back_with_another_session_is_told_that_the_former_one_was_lost() -> None:
+    ended = (Over("L1", Cause.SESSION_LOST, "A"), Over("L2", Cause.RELEASED, "A"))
+    assert (why_ended(ended, "B", "L1"), why_ended(ended, "B", "L2")) == (Cause.SESSION_LOST, None)
+    assert why_ended((*ended, Over("L1", Cause.EXPIRED, "B")), "B", "L1") is Cause.EXPIRED

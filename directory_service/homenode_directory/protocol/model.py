@@ -147,13 +147,13 @@ class Over:
 def why_ended(ended: tuple[Over, ...], session: str, lease: str) -> Cause | None:
     """Of the leases that `Entry.ended` remembers, why this one is over.
 
-    Two sessions may use the same lease id, so the session's own is looked for first. But whose session was lost comes
-    back with another one, and asks for a lease of the former.
+    Two sessions may use the same lease id, so only the session's own counts. But whose session was lost comes back with
+    another one, and asks for a lease of the former.
     """
     named = [over for over in reversed(ended) if over.lease == lease]
-    ours = (over for over in named if over.session == session)
-    over = next(ours, named[0] if named else None)
-    return over.cause if over is not None else None
+    ours = (over.cause for over in named if over.session in (session, ""))
+    lost = (over.cause for over in named if over.cause is Cause.SESSION_LOST)
+    return next(ours, None) or next(lost, None)
 
 
 def state_of(pending: Pending | None, holder: Holder | None, sharers: Mapping[str, int]) -> State:

@@ -130,7 +130,9 @@ async def test_a_hot_artifact_does_not_burden_one_worker(
     assert min(served["w1"], served["w2"]) >= 10
 
 
-async def test_the_prompts_of_a_round_are_computed_together(hn: homenode.Homenode) -> None:
+async def test_the_prompts_of_a_round_are_computed_together(
+    hn: homenode.Homenode, workers: list[WorkerProcess]
+) -> None:
     agents = [hn.agent(name) for name in ("anna", "ben", "carl")]
     said = [
         await hn.put(f"said/{a.name}", f"{a.name} says: " + "what was found. " * 20, base=homenode.ABSENT)
