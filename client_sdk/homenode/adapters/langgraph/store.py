@@ -51,7 +51,9 @@ from homenode.versions import Version
 Merge = Callable[[dict[str, Any] | None, dict[str, Any], dict[str, Any]], Mapping[str, Any]]
 
 #: How often a put is tried again when others are faster each time.
-ATTEMPTS = 16
+ATTEMPTS = 32
+#: The longest that one who lost waits before it tries again; at first it is a fiftieth of that.
+_BACKOFF_S = 0.1
 #: Items that one search with a query may rank, and names that one listing of namespaces may look at.
 SCAN_MAX = 100_000
 _PAGE = 256
@@ -316,6 +318,7 @@ class HomenodeStore(BaseStore):
             except (VersionConflict, AlreadyExists):
                 if self._merge is None or attempt == ATTEMPTS - 1:
                     raise
+            await _stand_back(hn, attempt)
             now = await _present(hn, name)
             base = now.version if now is not None else None
             value = mine
@@ -341,6 +344,7 @@ class HomenodeStore(BaseStore):
             except (VersionConflict, AlreadyExists):
                 if attempt == ATTEMPTS - 1:
                     raise
+            await _stand_back(hn, attempt)
         raise AssertionError("the last attempt returns or raises")
 
     async def _commit(
@@ -413,6 +417,11 @@ async def _present(hn: Homenode, name: str) -> Artifact | None:
         return await hn.read(name)
     except NotFound:
         return None
+
+
+async def _stand_back(hn: Homenode, attempt: int) -> None:
+    """Others edit the item too: wait for a random time, longer after each lost try."""
+    await asyncio.sleep(hn.jitter() * min(_BACKOFF_S, _BACKOFF_S / 50 * 2**attempt))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
