@@ -217,3 +217,19 @@ async def test_a_folder_that_was_emptied_deletes_nothing_at_once(server_url: str
         with pytest.raises(homenode.InvalidArgument, match="is a mount of"):
             Mount(hn, a, "other/")
         assert len(await hn.list()) == 5
+
+
+async def test_what_somebody_else_writes_is_waited_for_and_then_left(server_url: str, folders: Iterator[Path]) -> None:
+    a, told = next(folders), list[Report]()
+    async with homenode.connect(server_url, agent="x") as hn:
+        await hn.put("repo/plan.md", "one")
+        mount = Mount(hn.agent("mount"), a, "repo/", tell=told.append)
+        await mount.sync()
+        (a / "plan.md").write_text("two")
+        (a / ".homenode" / "moving" / "left").write_text("by a mount that was killed")
+        async with hn.lease("repo/plan.md"):
+            await mount.sync(wait_s=0.5)
+        assert {one.name for one in told if one.action == "skip"} == {"plan.md", ".homenode/moving"}
+        assert (await hn.read("repo/plan.md", max_age_ms=0)).text == "one" and (a / "plan.md").read_text() == "two"
+        await mount.sync()
+        assert (await hn.read("repo/plan.md", max_age_ms=0)).text == "two"

@@ -44,6 +44,7 @@ class Disk:
 
     def __init__(self, root: Path, ignore: Sequence[str] = ()) -> None:
         self.root = root
+        self._moving = root / ".homenode" / "moving"
         self._ignore = (*IGNORED, *ignore)
         self._old: list[_Old] = []
 
@@ -87,9 +88,13 @@ class Disk:
     def temporary(self, name: str) -> Path:
         """Where a content is put that is to take the file's place; the file's folders are made."""
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-        place = self.root / ".homenode" / "moving"
-        place.mkdir(parents=True, exist_ok=True)
-        return place / secrets.token_hex(8)
+        self._moving.mkdir(parents=True, exist_ok=True)
+        return self._moving / secrets.token_hex(8)
+
+    def left_over(self) -> int:
+        """How many contents were on their way, in or out, when an earlier mount was killed."""
+        mine = {old.path for old in self._old}
+        return sum(path not in mine for path in self._moving.iterdir()) if self._moving.is_dir() else 0
 
     def replace(self, name: str, new: Path | None, expected: bytes | None) -> Path | None:
         """Let `new` take the file's place (None: nothing does), if the file still holds what is expected.

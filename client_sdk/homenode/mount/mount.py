@@ -90,8 +90,22 @@ class Mount:
         self._skipped: dict[str, str] = {}
         self._wake = asyncio.Event()
 
-    async def sync(self) -> None:
-        """Bring everything to agree once. Raises HomenodeError where the directory cannot be asked."""
+    async def sync(self, *, wait_s: float = 30.0) -> None:
+        """Bring everything to agree once. Raises HomenodeError where the directory cannot be asked.
+
+        Files that are being written, here or under a lease, are waited for so long, and left as they are then.
+        """
+        await self._begin()
+        deadline = time.monotonic() + wait_s
+        while self._dirty and time.monotonic() < deadline:
+            await self._turn()
+        for name in sorted(self._dirty):
+            self._skip(name, "it was being written all the time")
+        self._examine(all=True)
+
+    async def _begin(self) -> None:
+        if left := self._disk.left_over():
+            self._skip(".homenode/moving", f"{left} files that a mount was moving when it was killed: look at them")
         stats = await self._hn.list(self._prefix, limit=FILES_MAX)
         names = {stat.key.removeprefix(self._prefix) for stat in stats} | self._bases.names() | self._look()
         if len(names) >= FILES_MAX:
@@ -102,14 +116,11 @@ class Mount:
                 "remove the folder .homenode in it to fetch them again"
             )
         await self._settle(names)
-        while self._dirty:  # files that were being written
-            await self._turn()
-        self._examine(all=True)
 
     async def run(self) -> None:
         """Keep them in agreement until cancelled. Where the directory cannot be asked, edits wait for it."""
         async with self._hn.watch(self._prefix) as events:
-            await self.sync()
+            await self._begin()
             hearing = asyncio.create_task(self._hear(events))
             try:
                 while True:
