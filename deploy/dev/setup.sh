@@ -8,7 +8,7 @@
 #   setup.sh prometheus   a real Prometheus with promtool, and amtool
 #   setup.sh node     node and the npm packages of deploy/dev/node
 #   setup.sh autogen crewai   .adapters/NAME with that framework, for the tests of its adapter
-#   setup.sh plot     .plot with matplotlib, for the pictures in the README
+#   setup.sh plot     .plot with matplotlib, for the pictures of the dashboards
 #   setup.sh docker   what `make compose-test` runs: a Docker daemon, Compose, and debootstrap for the base images; root only
 #   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
 #
