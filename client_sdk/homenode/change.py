@@ -147,7 +147,7 @@ def _candidates(old: str, new: str) -> Iterator[str]:
         # One block of that many lines: nothing but passages can be shorter than the full text.
         yield _passages(old, new, [(head, len(old) - tail, head, len(new) - tail)])
         return
-    a, b = _lines(old_rest), _lines(new_rest)
+    a, b = lines_of(old_rest), lines_of(new_rest)
     blocks = _LineMatcher(a, b).changed()
     yield _unified(a, b, blocks, first_line)
     starts_a, starts_b = _starts(a, head), _starts(b, head)
@@ -168,7 +168,7 @@ def _common_lines(old: str, new: str) -> tuple[int, int]:
     return head, tail
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """The lines with their "\\n"; the last may lack it. No other character ends a line."""
     lines = [line + "\n" for line in text.split("\n")]
     last = lines.pop()[:-1]

@@ -31,7 +31,8 @@ class BodyGone(Exception):
 
 
 class Encoded(NamedTuple):
-    """A content ready to be sent: `body` is a snapshot, or with `base_hash` one patch from that content."""
+    """A content ready to be sent: `body` is a snapshot, or with `base_hash` one patch from that content; or nothing,
+    because the directory has this very content."""
 
     hash: bytes
     size: int
@@ -41,6 +42,8 @@ class Encoded(NamedTuple):
     def write_to(self, content: t.Content, *, inline: bool) -> None:
         """Into a commit; without `inline`, the body has been sent on a content stream."""
         content.hash, content.size = self.hash, self.size
+        if self.base_hash == self.hash:
+            return
         if inline and self.base_hash:
             content.patches.base_hash = self.base_hash
             content.patches.patches.append(self.body)
@@ -49,10 +52,13 @@ class Encoded(NamedTuple):
 
 
 def encode(data: bytes, base: tuple[bytes, bytes] | None) -> Encoded:
-    """The smaller of a snapshot and a patch from `base`, which is (hash, bytes), of a content in one piece."""
+    """The smaller of a snapshot and a patch from `base`, which is (hash, bytes), of a content in one piece; nothing of
+    one that is the base."""
     hash = hashlib.sha256(data).digest()
-    if base is None or base[0] == hash or len(data) < _PATCH_WORTH_BYTES or len(base[1]) > PIECE_MAX_BYTES:
+    if base is None or len(data) < _PATCH_WORTH_BYTES or len(base[1]) > PIECE_MAX_BYTES:
         return Encoded(hash, len(data), compress(data))
+    if base[0] == hash:
+        return Encoded(hash, len(data), b"", hash)
     patch = make_patch(base[1], data)
     if len(patch) <= min(_PATCH_GOOD_BYTES, len(data) // 2):
         return Encoded(hash, len(data), patch, base[0])

@@ -122,7 +122,11 @@ class Core:
         if artifact.level == STRICT:
             return now_ns < artifact.window.until_ns
         assert artifact.version is not None
-        young = now_ns - artifact.fetched_ns < self.max_age_ms * NS_PER_MS
+        policy = self.cache.policy(artifact.key)
+        if policy is not None and policy.max_reads is not None:  # each read counts
+            return self.cache.serve(artifact.key, now_ns) is artifact
+        max_age_ms = self.max_age_ms if policy is None else policy.max_age_ms
+        young = now_ns - artifact.fetched_ns < max_age_ms * NS_PER_MS
         return young and self.cache.may_show(artifact.key, artifact.version)
 
     async def fetch(
@@ -202,8 +206,10 @@ class Core:
                 counters.revalidated += 1
                 return copy
         artifact = await self._artifact(key, response, held, pending, counters, timeout_ms, snapshot)
+        policy = self._copy_policy(response)
+        artifact.max_steps = policy.max_steps  # whether it is kept or not: others may be waiting for it
         if share and self._may_keep(response, pending):
-            self._install(artifact, self._copy_policy(response))
+            self._install(artifact, policy)
         return artifact
 
     def _judge_level(self, key: str, asked: t.Consistency, response: pb.ReadResponse) -> None:

@@ -122,6 +122,8 @@ class Reads:
             try:
                 if max_age_ms is None and level is None and timeout_ms is None:
                     artifact = await self._core.fetch_together(key, self._view.counters)
+                    if not self._check_steps(artifact):  # whoever asked for it did so too many of our steps ago
+                        artifact = await self._core.fetch(key, self._view.counters)
                 else:
                     artifact = await self._core.fetch(key, self._view.counters, level=wanted, timeout_ms=timeout_ms)
             except (Unavailable, DeadlineExceeded) as failure:
@@ -160,7 +162,7 @@ class Reads:
                 f"{copy.key!r} has max_steps, and this agent marks no steps: read it inside `async with hn.step():`"
             )
         known_ns = max(copy.fetched_ns, copy.window.confirmed_ns)  # when it was the committed version, for sure
-        return self._view.steps_since(known_ns) <= copy.max_steps
+        return self._view.within_steps(known_ns, copy.max_steps)
 
     def _serve(self, key: str) -> Artifact | None:
         artifact = self._allowed(key, None)
@@ -185,11 +187,7 @@ class Reads:
         if access is not None:
             since = None if access is Access.ALWAYS_READ else self._view.version(artifact.key)
         if since is None:
-            tokens = artifact.tokens(count)
-            try:
-                return Change(ChangeKind.FULL, artifact.text, tokens, tokens)
-            except UnicodeDecodeError:
-                return Change(ChangeKind.FULL, "", tokens, tokens)
+            return self._full(artifact)
         change = await self._change(artifact, since, timeout_ms)
         if access is Access.POINTER and change.kind is ChangeKind.UNCHANGED:
             assert artifact.version is not None
@@ -210,10 +208,16 @@ class Reads:
                 )
                 old = earlier.bytes
             return describe(old.decode(), artifact.text, count)
+        except (UnicodeDecodeError, NotFound):  # one of them is no text, or the earlier one is not retained any more
+            return self._full(artifact)
+
+    def _full(self, artifact: Artifact) -> Change:
+        """All of it; what is no text is only counted."""
+        tokens = artifact.tokens(self._view.count_tokens)
+        try:
+            return Change(ChangeKind.FULL, artifact.text, tokens, tokens)
         except UnicodeDecodeError:
-            return Change(ChangeKind.FULL, "", full_tokens, full_tokens)
-        except NotFound:  # not retained any more
-            return Change(ChangeKind.FULL, artifact.text, full_tokens, full_tokens)
+            return Change(ChangeKind.FULL, "", tokens, tokens)
 
 
 def _access(mode: str | None, since: Version | None, version: Version | None) -> Access | None:

@@ -230,11 +230,8 @@ class View:
         """Whether this agent marks its steps at all."""
         return bool(self._steps)
 
-    def steps_since(self, moment_ns: int) -> int:
-        """How many steps began after `moment_ns`; at most STEPS_MAX."""
-        count = 0
-        for began_ns in reversed(self._steps):
-            if began_ns <= moment_ns:
-                break
-            count += 1
-        return count
+    def within_steps(self, moment_ns: int, limit: int) -> bool:
+        """Whether at most `limit` steps began after `moment_ns`. So many are not remembered as STEPS_MAX: of a greater
+        limit, a smaller one serves."""
+        limit = min(limit, STEPS_MAX - 1)
+        return len(self._steps) <= limit or self._steps[-1 - limit] <= moment_ns

@@ -129,6 +129,11 @@ def test_diff_of_two_versions(cli: Cli) -> None:
         "\\ No newline at end of file",
     ]
     assert cli("diff", "a", "2", "2").out == ""
+    cli("put", "a", "--force", stdin="one\x0bstill\u2028one\x85\n")
+    shown = cli("diff", "a", "2").out
+    assert (
+        shown.endswith("\\ No newline at end of file\n+one\x0bstill\u2028one\x85\n") and shown.count("No newline") == 1
+    )
     told = cli("--json", "diff", "a", "1", "2").json
     assert (told["from"]["n"], told["to"]["n"], told["changed"]) == (1, 2, True)
 

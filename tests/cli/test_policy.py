@@ -27,6 +27,13 @@ def test_policies_are_set_shown_and_taken_away(cli: Cli) -> None:
     assert "max_reads=5 (of its prefix)" in cli("stat", "notes/a").out
 
 
+def test_commands_work_where_copies_are_bounded_by_steps(cli: Cli) -> None:
+    cli("put", "a", stdin="one\n")
+    assert cli("policy", "set", "a", "--max-steps", "1").code == 0
+    assert cli("edit", "a", "--append", "two").code == 0
+    assert "+two" in cli("diff", "a", "1").out and cli("cat", "a").out == "one\ntwo\n"
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [

@@ -12,7 +12,6 @@ import pytest
 import homenode
 from homenode import ABSENT, ANY, edits
 from tests.client.scripted import until
-from tests.client.server_process import ServerProcess
 
 
 async def test_read_write_put_and_what_changed_since(url: str) -> None:
@@ -72,6 +71,19 @@ async def test_an_access_shows_what_the_agents_context_lacks(url: str) -> None:
         for wrong in ({"access": "sometimes"}, {"access": "pointer", "since": (await a.read("long.md")).version}):
             with pytest.raises(homenode.InvalidArgument):
                 await b.read("long.md", **wrong)
+
+
+async def test_what_becomes_text_is_shown_and_what_is_none_is_counted(url: str) -> None:
+    async with homenode.connect(url, agent="a") as a:
+        for old, new, text in (
+            (b"\xff", "now a text", "now a text"),
+            ("a text", b"\xff" * 40, ""),
+            (b"\xff", b"\xfe", ""),
+        ):
+            before = await a.put("k", old, base=ANY)
+            size = len((await a.put("k", new)).bytes)
+            change = (await a.read("k", since=before.version)).change
+            assert change == homenode.Change("full", text, (size + 3) // 4, (size + 3) // 4)
 
 
 async def test_a_commit_ends_the_copies_of_others_and_they_fetch_a_patch(url: str) -> None:
@@ -335,50 +347,6 @@ async def test_policies_of_copies(url: str) -> None:
         assert (await a.read("k", consistency="strict")).level == "strict"
         with pytest.raises(homenode.InvalidArgument):
             await a.read("k", consistency="eventual")
-
-
-async def test_steps_bound_how_long_a_copy_serves(url: str) -> None:
-    async with homenode.connect(url, agent="a") as a:
-        await a.put("k", "x")
-        await a.set_policy("k", max_steps=1)
-        with pytest.raises(homenode.InvalidArgument):
-            await a.read("k")
-        async with a.step():
-            await a.read("k")
-            assert a.read_cached("k") is not None
-        served = 0
-        for _ in range(10):  # far faster than bookmarks come
-            async with a.step():
-                served += a.read_cached("k") is not None
-        assert served <= 2
-        for _ in range(4):  # who asks knows: the copy serves for a step more
-            async with a.step():
-                misses = a.stats().misses
-                await a.read("k")
-            async with a.step():
-                assert a.read_cached("k") is not None and a.stats().misses <= misses + 1
-
-
-async def test_steps_fail_closed_where_the_directory_cannot_be_asked(short_tmp: Any) -> None:
-    server = ServerProcess(f"sqlite:///{short_tmp}/steps.sqlite3", short_tmp, max_age_ms=60_000)
-    await server.start()
-    try:
-        async with homenode.connect(server.url, agent="a") as a:
-            await a.put("k", "x")
-            await a.set_policy("k", max_steps=2)
-            async with a.step():
-                await a.read("k")
-            server.pause()
-            served = []
-            for _ in range(5):
-                async with a.step():
-                    served.append(a.read_cached("k") is not None)
-            assert served == [True, True, False, False, False]
-            async with a.step():
-                with pytest.raises(homenode.Stale):
-                    await a.read("k", timeout_ms=300)
-    finally:
-        server.kill()
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ EDITS: dict[str, bytes] = {
     "put in before all": LINE + b"\n" + TEXT,
     "moved": b"\n".join([*LINES[MIDDLE:], *LINES[:MIDDLE]]),
     "emptied": b"",
+    "the same again": TEXT,
 }
 
 

@@ -268,13 +268,15 @@ class Toolbox:
         self._locks = Locks()
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
-        """What the tool says. Raises KeyError for a name that is none of TOOLS, HomenodeError."""
+        """What the tool says; a call is a step of the agent. Raises KeyError for a name that is none of TOOLS,
+        HomenodeError."""
         tool = TOOLS[name]
         try:
             checked = tool.arguments.model_validate(dict(arguments))
         except ValidationError as failure:
             raise InvalidArgument("; ".join(map(_in_words, failure.errors()))) from None
-        return await tool.run(self._hn, self._locks, checked)
+        async with self._hn.step():
+            return await tool.run(self._hn, self._locks, checked)
 
     async def say(self, name: str, arguments: Mapping[str, Any]) -> str:
         """What the model is shown, a refusal included: it says what to do next."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from homenode.change import lines_of
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, short, version_fields
 from homenode.cli.session import Commands, connected, need_text, open_input, resolve, version_argument
@@ -212,7 +213,7 @@ async def run_diff(args: argparse.Namespace, out: Output) -> int:
         new_version = await resolve(hn, args.key, args.new) if args.new is not None else None
         new = await hn.read(args.key, version=new_version)
     names = [f"{args.key} (version {short(artifact.version)})" for artifact in (old, new)]
-    before, after = (need_text(artifact.bytes, args.key).splitlines(keepends=True) for artifact in (old, new))
+    before, after = (lines_of(need_text(artifact.bytes, args.key)) for artifact in (old, new))
     lines = [
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
         for line in difflib.unified_diff(before, after, fromfile=names[0], tofile=names[1])

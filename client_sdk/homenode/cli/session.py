@@ -41,12 +41,13 @@ def address_options(group: argparse._ActionsContainer, url: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(args: argparse.Namespace, agent: str = "cli") -> AsyncIterator[Homenode]:
-    """The directory that `args.url` names. The time limit holds for connecting; requests have their own."""
+    """The directory that `args.url` names; a command is one step. The time limit holds for connecting; requests have
+    their own."""
     import homenode
 
     options: dict[str, Any] = {"agent": agent, "timeout_ms": int(args.timeout * 1000), "credentials": credentials(args)}
     try:
-        async with homenode.connect(args.url, **options) as hn:
+        async with homenode.connect(args.url, **options) as hn, hn.step():
             yield hn
     except Unavailable as error:
         raise Unavailable(f"{error.message or 'the directory does not answer'} ({args.url})") from error

@@ -91,7 +91,8 @@ class Service:
     async def _read_resource(self, ctx: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         uri = str(params.uri)
         with _as_protocol_errors():
-            artifact = await self._hn.read(key_of(uri))
+            async with self._hn.step():
+                artifact = await self._hn.read(key_of(uri))
             if len(artifact.bytes) > SHOWN_MAX:
                 raise TooLarge(f"{uri} has {len(artifact.bytes)} bytes, and an answer shows {SHOWN_MAX} at most")
         mime = artifact.media_type or None
