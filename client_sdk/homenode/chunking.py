@@ -113,6 +113,11 @@ def starts_of(chunks: Sequence[Chunk]) -> tuple[int, ...]:
 def prepare(source: Source, base: Sequence[Chunk] = ()) -> LargeBody:
     """Cut and hash a large content that replaces one with the chunks `base`. Reads all of it; raises OSError."""
     chunks = tuple(_cut(source, base))
+    return LargeBody(source, hash_of(source), chunks, starts_of(chunks))
+
+
+def hash_of(source: Source) -> bytes:
+    """The SHA-256 of all of it. Raises InvalidArgument for a file that became shorter, OSError."""
     whole, at = hashlib.sha256(), 0
     for start in range(0, source.size, CHUNK_BYTES):
         piece = source.read(start, CHUNK_BYTES)
@@ -120,7 +125,7 @@ def prepare(source: Source, base: Sequence[Chunk] = ()) -> LargeBody:
         at += len(piece)
     if at != source.size:
         raise InvalidArgument("the file changed while it was read")
-    return LargeBody(source, whole.digest(), chunks, starts_of(chunks))
+    return whole.digest()
 
 
 def _cut(source: Source, base: Sequence[Chunk]) -> list[Chunk]:

@@ -259,12 +259,14 @@ class Homenode(Reads, Tools, Generates):
         version: Version | None = None,
         timeout_ms: int | None = None,
         progress: Progress | None = None,
+        old: str | os.PathLike[str] | None = None,
     ) -> VersionInfo:
         """Write a content of any size to a file, which is replaced at once or not at all.
 
-        What the file that is there already has of the content does not travel. Raises NotFound, HomenodeError, OSError.
+        What the file that is there already, or the one named as `old`, has of the content does not travel; where it is
+        a version that the directory retains, only patches do. Raises NotFound, HomenodeError, OSError.
         """
-        return await download(self._core, self._view, key, path, version, timeout_ms, progress)
+        return await download(self._core, self._view, key, path, version, timeout_ms, progress, old)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
@@ -348,8 +350,8 @@ class Homenode(Reads, Tools, Generates):
     async def savings(self, *, timeout_ms: int | None = None) -> Savings:
         """What the workspace's agents have saved, in the last hour and day, by agent and artifact.
 
-        Of the sessions that this connection's server carries, as their SDKs have told it with their pings, and since it
-        started; it asks that server alone. Look at stale reads beside it. Raises HomenodeError.
+        Of all servers over the store, as SDKs have told them with their pings; what servers other than this
+        connection's were told in the last seconds may be missing. Look at stale reads beside it. Raises HomenodeError.
         """
         return Savings.of(await self._core.savings(timeout_ms))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from homenode import pushed
 from homenode.artifact import LAZY, STRICT, Artifact
-from homenode.cache import Cache, CopyPolicy
+from homenode.cache import HAVE_MAX, Cache, CopyPolicy
 from homenode.chunking import BytesSource, LargeBody, Source, prepare
 from homenode.clock import NS_PER_MS
 from homenode.contents import (
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 #: A commit of this session that is answered while a read is under way makes the read's answer an old one.
 FETCHES_MAX = 16
+NO_BYTES: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class Core:
@@ -138,8 +139,10 @@ class Core:
         level: t.Consistency = t.CONSISTENCY_UNSPECIFIED,
         snapshot: str = "",
         timeout_ms: int | None = None,
+        at_hand: Mapping[bytes, bytes] = NO_BYTES,
     ) -> Artifact:
-        """Ask the directory; `snapshot` names the one that keeps `version`.
+        """Ask the directory; `snapshot` names the one that keeps `version`, `at_hand` are bytes that the caller has, by
+        their hash.
 
         Raises NotFound, Stale (only older versions came than were shown), Unsupported (a strict read was asked for and
         the directory gives none), HomenodeError.
@@ -150,7 +153,8 @@ class Core:
         for _ in range(FETCHES_MAX):
             self.cache.begin_fill(key)
             try:
-                artifact = await self._fetch(key, counters, version, level, snapshot, timeout_ms, name_held)
+                held = self._held(key, at_hand) if name_held else {}
+                artifact = await self._fetch(key, counters, version, level, snapshot, timeout_ms, held)
             except BodyMissing:
                 name_held = False
                 failure = InternalError("the content that came does not match its hash")
@@ -175,6 +179,10 @@ class Core:
         counters.stale += failure is None
         raise failure or Stale("the directory gave an older version than this session has seen")
 
+    def _held(self, key: str, at_hand: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        held = self.cache.held(key)
+        return dict(list({**at_hand, **held}.items())[:HAVE_MAX]) if at_hand else held
+
     async def _fetch(
         self,
         key: str,
@@ -183,9 +191,8 @@ class Core:
         level: t.Consistency,
         snapshot: str,
         timeout_ms: int | None,
-        name_held: bool,
+        held: dict[bytes, bytes],
     ) -> Artifact:
-        held = self.cache.held(key) if name_held else {}
         # A strict read of a lazy artifact is a load that nobody keeps; one of a strict artifact brings a copy.
         share = version is None and (level != t.CONSISTENCY_STRICT or self.cache.is_strict(key) is not False)
         request = pb.ReadRequest(key=name(key), have=held, share=share, consistency=level, snapshot=snapshot)
@@ -700,7 +707,7 @@ class Core:
     # --- questions ----------------------------------------------------------------------------------------------------
 
     async def savings(self, timeout_ms: int | None) -> pb.SavingsResponse:
-        """What the server has been told of the workspace. Raises HomenodeError."""
+        """What the servers have been told of the workspace. Raises HomenodeError."""
         link = self.session.link
 
         def load(left_s: float) -> Awaitable[pb.SavingsResponse]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from homenode.chunking import BytesSource, FileSource, Source, chunks_in
+from homenode.chunking import BytesSource, FileSource, Source, chunks_in, hash_of, starts_of
 from homenode.contents import BodyGone, BodyMissing
 from homenode.core import FETCHES_MAX, Core
 from homenode.errors import InternalError, InvalidArgument, Stale, TooLarge
@@ -194,20 +194,18 @@ async def _verified(
     progress: Progress | None,
 ) -> AsyncGenerator[bytes, None]:
     """A large content in pieces; what `local` has of it does not travel. Raises HomenodeError."""
-    whole, came, done = hashlib.sha256(), [0], 0
-    places: dict[bytes, int] = {}
-    sizes: dict[bytes, int] = {}
+    whole, came, done, base = hashlib.sha256(), [0], 0, b""
+    places: dict[bytes, tuple[int, int]] = {}  # where chunks are in `local`, and their sizes
     if local is not None and local.size:
-        chunks = await core.large.list_at(key, info.version, timeout_s)
-        places = await asyncio.to_thread(chunks_in, local, chunks, info.size)
-        places = dict(list(places.items())[:HAVE_CHUNKS_MAX])
-        sizes = {chunk.hash: chunk.size for chunk in chunks}
+        base, places = await _at_hand(core, key, info, local, timeout_s)
 
     def have(hash: bytes) -> bytes | None:
-        return local.read(places[hash], sizes[hash]) if local is not None else None
+        return local.read(*places[hash]) if local is not None and hash in places else None
 
     try:
-        pieces = core.large.pieces(key, info.version, info.hash, info.size, have, list(places), timeout_s, came)
+        pieces = core.large.pieces(
+            key, info.version, info.hash, info.size, have, list(places), timeout_s, came, have=base
+        )  # fmt: skip
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 await asyncio.to_thread(whole.update, piece)
@@ -226,6 +224,25 @@ async def _verified(
         raise InternalError("the content that came does not match its hash")
 
 
+async def _at_hand(
+    core: Core, key: str, info: VersionInfo, local: Source, timeout_s: float
+) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
+    """What a file has of a content: the hash of the earlier version that it is (b"": of none), and chunks of both."""
+    chunks = await core.large.list_at(key, info.version, timeout_s)
+    starts = await asyncio.to_thread(chunks_in, local, chunks, info.size)
+    places = {chunk.hash: (starts[chunk.hash], chunk.size) for chunk in chunks if chunk.hash in starts}
+    base = b""
+    if len(starts) < len({chunk.hash for chunk in chunks}):
+        request = pb.HistoryRequest(key=name(key))
+        history, _ = await core.session.request("history", request, timeout_ms=int(timeout_s * 1_000))
+        alike = {one.hash: version_of(one.version) for one in history.versions if one.size == local.size}
+        hash = await asyncio.to_thread(hash_of, local) if alike else b""
+        if hash in alike and hash != info.hash:
+            base, old = hash, await core.large.list_at(key, alike[hash], timeout_s)
+            places |= {chunk.hash: (at, chunk.size) for chunk, at in zip(old, starts_of(old), strict=True)}
+    return base, dict(list(places.items())[:HAVE_CHUNKS_MAX])
+
+
 async def download(
     core: Core,
     view: View,
@@ -234,6 +251,7 @@ async def download(
     version: Version | None,
     timeout_ms: int | None,
     progress: Progress | None,
+    old: str | os.PathLike[str] | None,
 ) -> VersionInfo:
     """See `Homenode.download`."""
     target = Path(path)
@@ -244,16 +262,20 @@ async def download(
     try:
         with contextlib.ExitStack() as files:
             file = files.enter_context(await asyncio.to_thread(open, temporary, "xb", 0))
-            old = await asyncio.to_thread(_old, target, files)
+            there = await asyncio.to_thread(_file, target, files)
+            local = there if old is None else await asyncio.to_thread(_file, Path(old), files)
             if info.size <= PIECE_MAX_BYTES:
-                artifact = await core.fetch(key, view.counters, version=info.version, timeout_ms=timeout_ms)
+                held = await asyncio.to_thread(_whole_of, local)
+                artifact = await core.fetch(
+                    key, view.counters, version=info.version, timeout_ms=timeout_ms, at_hand=held
+                )  # fmt: skip
                 pieces = _whole(artifact.bytes)
             else:
-                pieces = _verified(core, view, key, info, core.timeout_s(timeout_ms), old, progress)
+                pieces = _verified(core, view, key, info, core.timeout_s(timeout_ms), local, progress)
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     await asyncio.to_thread(_write_all, file.fileno(), piece)
-            if old is not None:
+            if there is not None:
                 os.chmod(temporary, target.stat().st_mode & 0o777)
         os.replace(temporary, target)
     except BaseException:
@@ -263,10 +285,17 @@ async def download(
     return info
 
 
-def _old(target: Path, files: contextlib.ExitStack) -> Source | None:
-    """The file that is about to be replaced, which may have most of the content already."""
-    try:
-        file = files.enter_context(target.open("rb"))
-    except OSError:
-        return None
-    return FileSource(file.fileno()) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+def _file(path: Path, files: contextlib.ExitStack) -> Source | None:
+    """A regular file, which may have most of a content already."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+            return FileSource(files.enter_context(path.open("rb")).fileno())
+    return None
+
+
+def _whole_of(local: Source | None) -> dict[bytes, bytes]:
+    """A file that may be an earlier version of a content in one piece, by its hash."""
+    if local is None or not 0 < local.size <= PIECE_MAX_BYTES:
+        return {}
+    data = local.read(0, local.size)
+    return {hashlib.sha256(data).digest(): data}

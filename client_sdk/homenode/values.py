@@ -257,7 +257,7 @@ class Saving:
     """What an agent was not shown again, and not sent again, of an artifact that was kept by a strategy.
 
     Tokens are of hits of the cache, of changes shown instead of whole texts, and of versions that had not changed;
-    bytes are those of hits. Where a server had no room to tell more apart, `agent` and `key` are "".
+    bytes are those of hits. Where there was no room to tell more apart, `agent` and `key` are "".
     """
 
     agent: str
@@ -281,8 +281,10 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """Those of the last hour and the last day, in steps of a quarter of an hour, the largest first; the server has
-    counted for `counted_ms`."""
+    """Those of the last hour, in steps of a quarter of it, and of the last day, in steps of an hour; the largest first.
+
+    `counted_ms`: how long ago the first of the day's steps began in which something was saved.
+    """
 
     hour: tuple[Saving, ...]
     day: tuple[Saving, ...]

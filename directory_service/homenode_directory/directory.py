@@ -472,9 +472,9 @@ class Directory:
         """Let an artifact's passed deadlines take effect."""
         await self._event(slice_, artifact, Expire())
 
-    async def plain(self, slice_: Slice, make: Callable[[Slice], Commit]) -> Outcome:
-        """A plain commit of housekeeping."""
-        outcome, _ = await self._commit(slice_, make, relief=True, use=False)
+    async def plain(self, slice_: Slice, make: Callable[[Slice], Commit], *, relief: bool = True) -> Outcome:
+        """A plain commit of housekeeping; one that frees no room is no `relief` to a full store."""
+        outcome, _ = await self._commit(slice_, make, relief=relief, use=False)
         return outcome
 
     def tick(self, slice_: Slice) -> None:

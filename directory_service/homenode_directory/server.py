@@ -30,7 +30,6 @@ from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
 from homenode_directory.api.parts import Parts, StreamLimits
 from homenode_directory.api.push import Pusher
-from homenode_directory.api.savings import Ledger
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.api.validate import Bounds
 from homenode_directory.audit.archive import SUFFIX
@@ -54,6 +53,7 @@ from homenode_directory.protocol.effects import Ended
 from homenode_directory.protocol.facts import Terms
 from homenode_directory.protocol.model import Level, Policy
 from homenode_directory.routing import Routing
+from homenode_directory.savings import Ledger
 from homenode_directory.slice import Deliver, Limits
 from homenode_directory.store.base import Store, StoreError
 from homenode_directory.store.blobs import StoredBlobs
@@ -119,6 +119,7 @@ class Server:
         await self.directory.look_at_store()
         self.delivery.start()
         self.sweeper.start()
+        self.endpoint.parts.savings.start()
         if self.exporter is not None:
             self.exporter.start()
 
@@ -126,6 +127,7 @@ class Server:
         """Finish what is under way and release the store; nothing acknowledged is lost."""
         await self.agreement.close()
         await self.sweeper.close()
+        await self.endpoint.parts.savings.close()
         if self.pusher is not None:
             await self.pusher.close()
         await self.directory.close()
@@ -227,16 +229,18 @@ def build(
     exporter = _exporter(settings, store, observer, mistakes)
     pins = Pins(directory, Joint(directory))
     prefixes = Prefixes(directory, Joint(directory))
+    savings = Ledger(directory, ids)
     sweeper = Sweeper(
         directory,
         mistakes=mistakes,
         collect=lambda slice_: blobs.collect(slice_, COLLECT_IDLE_MS, COLLECT_MAX),
         reap=pins.reap,
         inherit=prefixes.sweep,
+        forget=savings.forget,
         rounds=Rounds(log=Keep(settings.log_keep, settings.log_keep_ms), retention=retention_of(settings)),
         exported=exporter.exported if exporter is not None else lambda slice_: None,
     )
-    parts = _parts(settings, store, directory, delivery, content, large, observer, clock, pins, prefixes)
+    parts = _parts(settings, store, directory, delivery, content, large, observer, clock, pins, prefixes, savings)
     parts = replace(parts, tracer=tracer)
     pusher = Pusher(parts.calls, Bodies(content, store, parts.bounds, observer), observer)
     delivery.pushing = pusher.push
@@ -301,6 +305,7 @@ def _parts(
     clock: Clock,
     pins: Pins,
     prefixes: Prefixes,
+    savings: Ledger,
 ) -> Parts:
     bounds = Bounds(
         term_ms=settings.term_ms,
@@ -324,7 +329,7 @@ def _parts(
         hub=Hub(observer, settings.streams_max),
         observer=observer,
         clock=clock,
-        savings=Ledger(clock),
+        savings=savings,
         bounds=bounds,
         limits=StreamLimits(in_flight=settings.stream_in_flight, stream_sessions=settings.stream_sessions),
         queues=queues,

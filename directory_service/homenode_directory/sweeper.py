@@ -34,6 +34,9 @@ Reap = Callable[[Slice, int], Awaitable[None]]
 Inherit = Callable[[Slice, int, int], Awaitable[None]]
 """Has artifacts take over a changed policy of their prefix: those due at a time, up to so many prefixes."""
 
+Forget = Callable[[Slice], Awaitable[None]]
+"""Deletes what a slice holds of no use any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
@@ -59,6 +62,7 @@ class Sweeper:
         collect: Collect | None = None,
         reap: Reap | None = None,
         inherit: Inherit | None = None,
+        forget: Forget | None = None,
         rounds: Rounds | None = None,
         mistakes: Mistakes | None = None,
         exported: Callable[[int], int | None] = lambda slice_: None,
@@ -69,6 +73,7 @@ class Sweeper:
         self._mistakes = mistakes or Mistakes()
         self._reap = reap
         self._inherit = inherit
+        self._forget = forget
         self._directory = directory
         self._store: Store = directory.store
         self._collect = collect
@@ -239,6 +244,8 @@ class Sweeper:
             )  # fmt: skip
         if self._collect is not None:
             await self._collect(slice_.number)
+        if self._forget is not None:
+            await self._forget(slice_)
 
 
 def _as_is(commit: Commit, slice_: Slice) -> Commit:

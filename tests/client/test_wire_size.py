@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +159,48 @@ async def test_a_line_of_10_mb_costs_what_changed(connect: Connect) -> None:
             await a.hn.put("line", new)
             assert (await b.hn.read("line", max_age_ms=0)).bytes == new
             assert max(*a.passed(), *b.passed()) <= 2_048 + REST, "half of it names ten chunks"
+
+
+@pytest.mark.parametrize("size", [MIB, 10_000_000])
+async def test_a_download_over_an_earlier_version_costs_what_changed(
+    connect: Connect, tmp_path: Path, size: int
+) -> None:
+    """From a process that has nothing in its cache, whether the old version is what is replaced or lies elsewhere."""
+    text = random.Random(1).randbytes(size // 2).hex().encode()
+    path, elsewhere = tmp_path / "copy", tmp_path / "elsewhere"
+    async with connect("writer") as a:
+        for new in (
+            text[: size // 2] + b"!" + text[size // 2 + 1 :],
+            b"put in" + text,
+            text[: size // 3] + text[size // 3 + 10 :],
+        ):
+            await a.hn.put("text", text)
+            async with connect("first") as b:
+                await b.hn.download("text", path)
+                await b.hn.download("text", elsewhere)
+            await a.hn.put("text", new)
+            for target, old in ((path, None), (tmp_path / "new", elsewhere)):
+                async with connect("reader") as b:
+                    b.begin()
+                    await b.hn.download("text", target, old=old)
+                    assert target.read_bytes() == new
+                    assert max(b.passed()) <= 3_072, "names of ten chunks, twice"
+                    b.begin()
+                    await b.hn.download("text", target)
+                    assert max(b.passed()) <= 2_048 + REST, "nothing changed"
+
+
+async def test_a_file_that_is_no_version_is_no_base(connect: Connect, tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(6_000_000)
+    path = tmp_path / "copy"
+    async with connect("writer") as a, connect("reader") as b:
+        await a.hn.put("data", data)
+        for there in (b"", b"x", data[::-1], data[:3_000_000] + b"!" + data[3_000_001:], data[:-1]):
+            path.write_bytes(there)
+            await b.hn.download("data", path)
+            assert path.read_bytes() == data
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        await b.hn.download("data", path, old=pipe)
+        await b.hn.download("data", pipe)
+        assert path.read_bytes() == pipe.read_bytes() == data

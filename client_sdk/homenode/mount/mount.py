@@ -277,7 +277,7 @@ class Mount:
         else:
             new = self._disk.temporary(name)
             try:
-                info = await self._hn.download(key, new)
+                info = await self._hn.download(key, new, old=self._disk.root / name)
                 expected = file if action is Action.PULL else None
                 kept = await asyncio.to_thread(self._disk.replace, name, new, expected)
             finally:

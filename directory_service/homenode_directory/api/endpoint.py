@@ -9,7 +9,7 @@ from typing import Any
 from homenode_api.chunks import ChunkMessage
 from homenode_api.v1 import directory_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
-from homenode_directory.api import validate, wire
+from homenode_directory.api import savings, validate, wire
 from homenode_directory.api.calls import Caller
 from homenode_directory.api.errors import invalid, outcome_of, rejected
 from homenode_directory.api.kv import KvEndpoint
@@ -112,7 +112,7 @@ class Endpoint:
         parts = self.parts
         place = validate.session(parts.tenant, m.session_id)
         wire.alive(await parts.directory.confirm_session(place, m.session_id))
-        return parts.savings.told(place)
+        return savings.response(await parts.savings.told(place))
 
     def _take_streams(self) -> None:
         if self.parts.hub.draining:

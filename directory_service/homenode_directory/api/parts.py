@@ -13,13 +13,13 @@ from homenode_directory.api.errors import rejected
 from homenode_directory.api.hub import Hub
 from homenode_directory.api.liveness import Liveness
 from homenode_directory.api.outbox import QueueBounds
-from homenode_directory.api.savings import Ledger
 from homenode_directory.api.transfers import Transfers
 from homenode_directory.clock import Clock
 from homenode_directory.delivery import Delivery
 from homenode_directory.directory import Directory
 from homenode_directory.observer import Observer
 from homenode_directory.place import Position
+from homenode_directory.savings import Ledger
 from homenode_directory.sinks import Resync, Sink
 from homenode_directory.store.base import LogTrimmed
 from homenode_directory.tracing import CURRENT, Span, Tracer, trace_id

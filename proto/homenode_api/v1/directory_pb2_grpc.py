@@ -329,7 +329,7 @@ class DirectoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Savings(self, request, context):
-        """What the agents of the session's workspace have saved, as their SDKs have told this server since it started.
+        """What the agents of the session's workspace have saved, as their SDKs have told all servers over the store.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
