@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from homenode_directory.audit.trimming import Keep, trim
-from homenode_directory.content.retention import Retained, RetentionPolicy, plan_retention
+from homenode_directory.content.retention import Retained, RetentionPolicy, outlived
 from homenode_directory.directory import Directory
 from homenode_directory.errors import DirectoryError
 from homenode_directory.mistakes import Mistakes
@@ -209,7 +209,7 @@ class Sweeper:
         """What to do with an artifact's history."""
         age_ms = self.rounds.retention.age_ms
         history = self._history(record)
-        drop = plan_retention(history, self.rounds.retention, now_ms=now_ms).drop
+        drop = outlived(history, self.rounds.retention, now_ms=now_ms)
         if drop:
             yield fields.forget_versions(artifact, {str(n): record[str(n)] for n in drop})
         if age_ms is not None:
@@ -219,9 +219,9 @@ class Sweeper:
 
     def _history(self, record: Mapping[str, str]) -> list[Retained]:
         if self.rounds.retention.age_ms is None:  # numbers are enough
-            return [Retained(int(name), "", "", 0) for name in record]
+            return [Retained(int(name), 0) for name in record]
         decoded = {name: fields.decode_version(text) for name, text in record.items()}
-        return [Retained(int(name), "", "", version.committed_ms) for name, version in decoded.items()]
+        return [Retained(int(name), version.committed_ms) for name, version in decoded.items()]
 
     async def _forget_history(self, slice_: Slice, artifact: str, now_ms: int) -> None:
         """The history of a tombstone that is about to be dropped goes first, up to the deleted version."""

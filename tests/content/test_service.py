@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from homenode_api.patch import apply_patches, compress, content_hash, decompress, make_patch
 from homenode_directory.content.chains import LINKS_MAX
-from homenode_directory.content.encoding import Blob, Kind
-from homenode_directory.content.retention import Retained, RetentionPolicy, plan_retention
+from homenode_directory.content.encoding import Blob, Kind, snapshot_blob
 from homenode_directory.content.service import (
     BaseGone,
     ContentError,
@@ -353,43 +352,17 @@ async def test_a_chain_in_a_circle_ends() -> None:
             await store.for_reader(0, a, [content_hash(b"c")])
 
 
-# --------------------------------------------------------------------------------------------------------- retention
+# ------------------------------------------------------------------------- collected, and stored in another form
 
 
-async def test_retained_versions_survive_the_collection_of_the_others() -> None:
-    blobs = MemoryBlobs()
-    store = make(blobs)
-    versions = await put_history(store, 12)
-    for data in versions:  # everything cached in its old form
-        await store.for_reader(0, content_hash(data), [content_hash(versions[0])])
-    history = [
-        Retained(n, content_hash(data), (await store.stored_as(0, content_hash(data))).base, n)
-        for n, data in enumerate(versions)
-    ]
-    plan = plan_retention(history, RetentionPolicy(keep=5, slack=0), now_ms=100)
-    assert plan.rewrite == (content_hash(versions[8]),)
-    for hash_ in plan.rewrite:
-        blob = await store.snapshot_of(0, hash_)
-        assert (blob.base, blob.links, blob.chain_bytes) == ("", 0, 0)
-        blobs.blobs[0, hash_] = blob
-    for n in reversed(plan.drop):
-        blobs.collect(0, content_hash(versions[n]))
-
-    for reader in (store, make(blobs), uncached(blobs)):
-        for old, data in zip(versions[8:], versions[9:], strict=False):
-            assert await reader.load(0, content_hash(data)) == data
-            sent = await reader.for_reader(0, content_hash(data), [content_hash(old)])
-            assert received(sent, [old], data) < 100
-
-
-async def test_a_cached_chain_older_than_a_rewrite_is_read_anew() -> None:
+async def test_a_cached_chain_that_is_gone_is_read_anew() -> None:
     blobs = MemoryBlobs()
     writer = make(blobs)
     versions = await put_history(writer, 3)
     first, last = content_hash(versions[0]), content_hash(versions[3])
     other = make(blobs, cache_bytes=60_000)  # another replica, which has looked at links and patches only
     await other.for_reader(0, last, [first])
-    blobs.blobs[0, last] = await writer.snapshot_of(0, last)
+    blobs.blobs[0, last] = snapshot_blob(versions[3])
     for data in versions[2::-1]:
         blobs.collect(0, content_hash(data))
     assert await other.load(0, last) == versions[3]
@@ -404,7 +377,7 @@ async def test_a_reader_is_answered_though_the_cached_chain_is_gone() -> None:
     other = make(blobs, cache_bytes=0)
     other._links._max = 10_000
     await other._link(0, last)
-    blobs.blobs[0, last] = await writer.snapshot_of(0, last)
+    blobs.blobs[0, last] = snapshot_blob(versions[3])
     for data in versions[2::-1]:
         blobs.collect(0, content_hash(data))
     sent = await other.for_reader(0, last, [content_hash(text(500, seed=9))])
@@ -415,7 +388,7 @@ async def test_a_snapshot_written_while_an_answer_is_made_is_not_sent_as_a_patch
     blobs = MemoryBlobs()
     versions = await put_history(make(blobs), 2)
     rewritten = content_hash(versions[1])
-    snapshot = await make(blobs).snapshot_of(0, rewritten)
+    snapshot = snapshot_blob(versions[1])
 
     class Rewriting(MemoryBlobs):
         async def get_blob(self, slice_: int, hash_: str) -> Blob | None:

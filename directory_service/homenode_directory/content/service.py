@@ -218,7 +218,7 @@ class ContentStore:
                 return raw
             try:
                 start, patches = await self._chain(slice_, hash_)
-            except ContentError:  # what is cached may be older than a snapshot that retention wrote
+            except ContentError:  # it may have been collected and stored in another form since it was cached
                 start, patches = await self._chain(slice_, hash_, fresh=True)
             cost = 2 * max([len(start) if isinstance(start, bytes) else start.size, *(blob.size for blob in patches)])
             raw = await self._read(cost, encoding.decode, start, patches, hash_, self._max_bytes)
@@ -245,19 +245,6 @@ class ContentStore:
             )
             self._answers.put(key, answer, _LINK_BYTES + sum(map(len, parts)))
         return answer
-
-    async def stored_as(self, slice_: int, hash_: str) -> Link:
-        """How a content is stored now, which `retention` asks. Raises ContentError (CONTENT_MISSING)."""
-        return (await self._blob(slice_, hash_, fresh=True)).link(hash_)
-
-    async def snapshot_of(self, slice_: int, hash_: str) -> Blob:
-        """A stored content as a snapshot that depends on nothing, to be written in its place before its base goes.
-
-        Raises ContentError (CONTENT_MISSING), Overloaded.
-        """
-        raw = await self.load(slice_, hash_)
-        self._links.drop((slice_, hash_))
-        return await self.workers.run(2 * len(raw), encoding.snapshot_blob, raw)
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -355,7 +342,7 @@ class ContentStore:
             blobs = [await self._blob(slice_, step) for step in plan.via]
             if [blob.base for blob in blobs] == [plan.base, *plan.via[:-1]]:
                 return Patches(size, plan.base, tuple(blob.body for blob in blobs))
-            # A snapshot has been written in place of a patch since the chain was looked at.
+            # It was collected and stored in another form since the chain was looked at.
         return Snapshot(size, await self._frame(slice_, hash_))
 
     async def _chain_links(
