@@ -192,14 +192,15 @@ class Directory:
             outcome, position = await self._commit(
                 slice_, lambda s: sessions.kept(s, session, ttl_ms, settled, settled_below), relief=True
             )
-            if not sessions.overtaken(slice_, session, outcome):
-                sessions.mark_stored(slice_, session, settled_below, outcome)
+            if outcome.ok:
+                sessions.mark_stored(slice_, session, settled_below)
                 break
+            (record,) = await self.store_call(self._session(slice_, session, fields.LIVE, fields.SETTLED))
+            if not sessions.overtaken(slice_, session, record):
+                self._answered.pop(session, None)
+                return SESSION_OVER
         else:
             raise Contended("another server raised the session's mark each time")
-        if not outcome.ok:
-            self._answered.pop(session, None)
-            return SESSION_OVER
         if settled:
             gone = set(settled)
             self._answered[session] = [request for request in stored if request not in gone]
@@ -226,9 +227,10 @@ class Directory:
     async def end_recorded(self, slice_: Slice, session: str, live: str, deadline: str | None, cause: Cause) -> bool:
         """End a session if its record still is as it was seen; then take its leases, waits and copies away."""
         outcome, _ = await self._commit(slice_, lambda s: sessions.ended(s, session, live, deadline), relief=True)
-        shown = outcome.shown.get(fields.session_key(session), {})
-        if not outcome.ok and shown.get(fields.LIVE) != sessions.OVER:
-            return False
+        if not outcome.ok:
+            (record,) = await self.store_call(self._session(slice_, session, fields.LIVE))
+            if record.get(fields.LIVE) != sessions.OVER:
+                return False
         await self.clear_session(slice_, session, cause)  # also where another try, or another server, ended it
         return True
 
@@ -356,7 +358,7 @@ class Directory:
             )
             if outcome.ok:
                 return True
-            record = outcome.shown.get(fields.session_key(session), {})
+            (record,) = await self.store_call(self._session(slice_, session, fields.LIVE, sessions.ATTACHED))
             if not record.get(fields.LIVE) or int(record.get(sessions.ATTACHED, 0)) > number:
                 return False
             known = str(record[sessions.ATTACHED]) if sessions.ATTACHED in record else None

@@ -1,11 +1,15 @@
-"""Plain commits that open, keep, end and forget sessions."""
+"""Plain commits that open, keep, end and forget sessions.
+
+None of them asks to be shown the record where it is refused: all answers of the session are in it, tens of thousands
+perhaps. Whoever wants to know why looks at the fields that tell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from homenode_directory.slice import Slice
-from homenode_directory.store.base import Commit, Delete, Drop, Equals, Outcome, Put, Rank, Unrank, Write
+from homenode_directory.store.base import Commit, Delete, Drop, Equals, Put, Rank, Unrank, Write
 from homenode_directory.store.fields import DEADLINE, DUE_SESSIONS, LIVE, SETTLED, held_key, result_field, session_key
 
 TTL = "ttl"
@@ -48,20 +52,21 @@ def kept(slice_: Slice, session: str, ttl_ms: int, settled: Iterable[int], settl
     return Commit(
         guards=tuple(guards),
         writes=(Put(key, DEADLINE, str(deadline_ms)), Rank(DUE_SESSIONS, session, deadline_ms), *mark, *forget),
-        show=(key,),
     )
 
 
-def mark_stored(slice_: Slice, session: str, settled_below: int, outcome: Outcome) -> None:
+def mark_stored(slice_: Slice, session: str, settled_below: int) -> None:
     """Remember the low-water mark that a `kept` has raised."""
-    if outcome.ok and settled_below > slice_.settled_below(session):
+    if settled_below > slice_.settled_below(session):
         slice_.settle_below(session, settled_below)
 
 
-def overtaken(slice_: Slice, session: str, outcome: Outcome) -> bool:
-    """Whether a refused `kept` met another low-water mark than was known here; it is known now."""
-    record = outcome.shown.get(session_key(session), {})
-    if outcome.ok or record.get(LIVE) != slice_.incarnation.token:
+def overtaken(slice_: Slice, session: str, record: Mapping[str, str]) -> bool:
+    """Whether a refused `kept` met another low-water mark than was known here; it is known now.
+
+    `record`: LIVE and SETTLED, read since.
+    """
+    if record.get(LIVE) != slice_.incarnation.token:
         return False
     slice_.settle_below(session, int(record.get(SETTLED, 0)))
     return True
@@ -70,7 +75,7 @@ def overtaken(slice_: Slice, session: str, outcome: Outcome) -> bool:
 def confirmed(slice_: Slice, session: str) -> Commit:
     """Compare only: the session is live."""
     key = session_key(session)
-    return Commit(guards=(Equals(key, LIVE, slice_.incarnation.token),), show=(key,))
+    return Commit(guards=(Equals(key, LIVE, slice_.incarnation.token),))
 
 
 def attached(slice_: Slice, session: str, number: int, known: str | None) -> Commit:
@@ -79,7 +84,6 @@ def attached(slice_: Slice, session: str, number: int, known: str | None) -> Com
     return Commit(
         guards=(Equals(key, LIVE, slice_.incarnation.token), Equals(key, ATTACHED, known)),
         writes=(Put(key, ATTACHED, str(number)),),
-        show=(key,),
     )
 
 
@@ -95,7 +99,6 @@ def ended(slice_: Slice, session: str, live: str, deadline: str | None) -> Commi
     return Commit(
         guards=tuple(guards),
         writes=(Put(key, LIVE, OVER), Rank(DUE_SESSIONS, session, slice_.time.now_ms)),
-        show=(key,),
     )
 
 

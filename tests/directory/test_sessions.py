@@ -217,3 +217,45 @@ async def test_answers_are_forgotten_only_with_the_mark_that_keeps_their_request
     again = await server.answer("k", Commit(session, world.content("h1"), Base.ANY), 60)
     assert reason(again) is Reason.INVALID_ARGUMENT
     assert (await server.read(session)).version.n == 1
+
+
+async def test_whatever_is_asked_of_a_session_its_answers_are_not_read(
+    world: World, server: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in its record, tens of thousands perhaps."""
+    a = await server.session()
+    for request in range(1, 30):
+        await server.answer("k", Put(a, "none"), request)
+    other = await world.process()
+    largest = 0
+
+    for store in (server.store, other.store):
+        real_load, real_commit = store.load, store.commit
+
+        async def load(*args: Any, real: Any = real_load, **options: Any) -> Any:
+            nonlocal largest
+            records = await real(*args, **options)
+            largest = max(largest, *map(len, records))
+            return records
+
+        async def commit(*args: Any, real: Any = real_commit, **options: Any) -> Any:
+            nonlocal largest
+            outcomes = await real(*args, **options)
+            largest = max(largest, *(len(shown) for outcome in outcomes for shown in outcome.shown.values()), 0)
+            return outcomes
+
+        monkeypatch.setattr(store, "load", load)
+        monkeypatch.setattr(store, "commit", commit)
+
+    assert await server.directory.note_attach(PLACE, a, 1)
+    assert await other.directory.note_attach(PLACE, a, 2)
+    assert not await server.directory.note_attach(PLACE, a, 1)
+    for process in (server, other):  # the second does not know the mark that the first has raised
+        assert not isinstance(await process.keep(a, settled_below=5), Denial)
+    await server.directory.end_session(PLACE, a)
+    for process in (server, other):
+        assert reason(await process.keep(a)) is Reason.SESSION_LOST
+        assert reason(await process.directory.confirm_session(PLACE, a)) is Reason.SESSION_LOST
+        await process.directory.end_session(PLACE, a)
+        await process.sweep()
+    assert 0 < largest < 12
