@@ -142,12 +142,12 @@ def test_what_came_between_look_and_replacement_is_kept(tmp_path: Path) -> None:
     file.write_text("seen")
     expected = disk.hash("plan.md")
     file.write_text("edited meanwhile")
-    new = disk.temporary("plan.md")
+    new = disk.temporary()
     new.write_text("pulled")
     kept = disk.replace("plan.md", new, expected)
     assert file.read_text() == "pulled" and kept is not None and kept.read_text() == "edited meanwhile"
     with file.open("r+") as editor:  # it has the file open across the next pull
-        new = disk.temporary("plan.md")
+        new = disk.temporary()
         new.write_text("pulled again")
         assert disk.replace("plan.md", new, disk.hash("plan.md")) is None
         editor.write("too late")

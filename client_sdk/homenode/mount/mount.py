@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class Report:
     """One thing that was done, or could not be.
 
     Attributes:
-        action: "pull", "push", "delete", "remove", "restore", "conflict" or "skip".
+        action: "pull", "push", "delete", "remove", "restore", "conflict", "skip", or "return": what a mount that was
+            killed had taken away is in its place again.
         name: of the file, relative to the folder; `version`: of the artifact now, or None.
         text: of a conflict, the name of the copy; of what was skipped, why.
     """
@@ -95,17 +96,24 @@ class Mount:
 
         Files that are being written, here or under a lease, are waited for so long, and left as they are then.
         """
-        await self._begin()
-        deadline = time.monotonic() + wait_s
-        while self._dirty and time.monotonic() < deadline:
-            await self._turn()
-        for name in sorted(self._dirty):
-            self._skip(name, "it was being written all the time")
-        self._examine(all=True)
+        with self._alone():
+            await self._begin()
+            deadline = time.monotonic() + wait_s
+            while self._dirty and time.monotonic() < deadline:
+                await self._turn()
+            for name in sorted(self._dirty):
+                self._skip(name, "it was being written all the time")
+            self._examine(all=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._disk.alone() as alone:
+            if not alone:
+                raise InvalidArgument(f"another mount of {self._disk.root} is at work")
+            yield
 
     async def _begin(self) -> None:
-        if left := self._disk.left_over():
-            self._skip(".homenode/moving", f"{left} files that a mount was moving when it was killed: look at them")
+        await self._put_back()
         stats = await self._hn.list(self._prefix, limit=FILES_MAX)
         names = {stat.key.removeprefix(self._prefix) for stat in stats} | self._bases.names() | self._look()
         if len(names) >= FILES_MAX:
@@ -119,7 +127,9 @@ class Mount:
 
     async def run(self) -> None:
         """Keep them in agreement until cancelled. Where the directory cannot be asked, edits wait for it."""
-        async with self._hn.watch(self._prefix) as events:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._alone())
+            events = await stack.enter_async_context(self._hn.watch(self._prefix))
             await self._begin()
             hearing = asyncio.create_task(self._hear(events))
             try:
@@ -132,6 +142,39 @@ class Mount:
                 await asyncio.gather(hearing, return_exceptions=True)
                 self._examine(all=True)
                 self._bases.save()
+
+    # --- what a mount that was killed has left ------------------------------------------------------------------------
+
+    async def _put_back(self) -> None:
+        """What is nowhere else goes back to where it was, or beside a file that is there now."""
+        unknown = 0
+        for name, left in self._disk.left_over():
+            if name and await self._is_elsewhere(name, left):
+                self._disk.drop(left)
+                continue
+            try:
+                copy = self._disk.put_back(name, left) if name else left
+            except OSError:  # where its folder was is a file now
+                copy = left
+            if copy is left:
+                unknown += 1
+            elif copy is not None:
+                self._conflict(name, copy)
+            else:
+                self._tell(Report("return", name))
+        if unknown:
+            self._skip(".homenode/moving", f"{unknown} files that a mount was moving when it was killed: look at them")
+
+    async def _is_elsewhere(self, name: str, left: Path) -> bool:
+        """Whether the file holds this content, or the directory has had it."""
+        hash, base = self._disk.hash(left.relative_to(self._disk.root).as_posix()), self._bases.get(name)
+        if hash is None or hash == self._disk.hash(name) or (base is not None and hash == base.hash):
+            return True
+        try:
+            versions = await self._hn.history(self._prefix + name)
+        except NotFound:
+            return False
+        return any(version.hash == hash for version in versions)
 
     # --- what changed ---------------------------------------------------------------------------------------------
 
@@ -275,7 +318,7 @@ class Mount:
             self._disk.prune(name)
             self._tell(Report("remove", name))
         else:
-            new = self._disk.temporary(name)
+            new = self._disk.temporary()
             try:
                 info = await self._hn.download(key, new, old=self._disk.root / name)
                 expected = file if action is Action.PULL else None
