@@ -54,7 +54,7 @@ class Settings:
     insecure_listen: bool = _setting(False, "allow plain text on an address that other machines reach")
     workers: int = _setting(1, "server processes that share the port; more than one needs Redis", 1, 64)
     wait_replicas: int = _setting(0, "replicas of the Redis that must have a commit before it is answered", 0, 16)
-    slices: int = _setting(16, "slices of a new store; an existing store keeps its own", 1, 1024)
+    slices: int = _setting(0, "slices of a new store, 0: 16; an existing store keeps its own", 0, 1024)
     term_ms: int = _setting(10_000, "write lease term where a request names none; alike on all servers", 1_000, 60_000)
     session_ttl_ms: int = _setting(30_000, "how long a silent session lives, where it names no time", 5_000, 300_000)
     consistency: str = _setting(

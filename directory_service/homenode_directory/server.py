@@ -76,6 +76,7 @@ COLLECT_MAX = 256
 RESOLVE_MARGIN_MS = 5_000
 LOOP_LOOK_S = 0.25
 STORE_LOOK_S = 10.0
+REPLICAS_S = 15.0  # a server that starts waits so long for replicas that it is to wait for
 RETRY_WINDOW_MS = 60_000  # a deleted artifact is remembered for a lease term and this
 
 
@@ -102,20 +103,24 @@ class Server:
     exporter: Exporter | None = None
     pusher: Pusher | None = None
 
-    async def start(self, *, agree: bool = False) -> None:
+    async def start(self, *, agree: bool = False, replicas: int = 0) -> None:
         """Open the store and begin to work.
 
         `agree`: first compare settings with those of other servers over the store, which may take a lease's time.
+        `replicas`: first wait until the store has so many, for commits wait for them.
 
-        Raises StoreError; ConfigError where settings differ.
+        Raises StoreError; ConfigError where settings differ, or the log archive cannot be written.
         """
         await self.store.open()
-        if agree:
-            try:
+        try:
+            await await_replicas(self.store, replicas)
+            if self.exporter is not None:
+                await self.exporter.open()
+            if agree:
                 await self.agreement.reach()
-            except BaseException:
-                await self.store.close()
-                raise
+        except BaseException:
+            await self.store.close()
+            raise
         await self.directory.look_at_store()
         self.delivery.start()
         self.sweeper.start()
@@ -144,7 +149,7 @@ def store_of(settings: Settings) -> Store:
     try:
         return open_store(
             store_url(settings),
-            slices=settings.slices,
+            slices=settings.slices or DEFAULT_SLICES,
             log_max=2 * settings.log_keep,
             wait_replicas=settings.wait_replicas,
         )
@@ -357,7 +362,8 @@ async def run_server(
     Raises:
         ConfigError: an address, a TLS file or the store's address cannot be used, or another server over the store has
             other settings where they must be alike.
-        StoreError: the store cannot be opened, StoreLocked where another process has it.
+        StoreError: the store cannot be opened, StoreLocked where another process has it; or it does not have the
+            replicas that commits are to wait for.
     """
     from homenode_directory.api.server import ApiServer, Listen, require_safe, split_address
     from homenode_directory.telemetry.http import MetricsServer
@@ -392,10 +398,10 @@ async def run_server(
             cleanup.push_async_callback(asyncio.to_thread, tracer.close)
         api = ApiServer(server.endpoint, listen)
         cleanup.push_async_callback(api.stop)
-        await server.start(agree=True)
+        await server.start(agree=True, replicas=settings.wait_replicas)
         cleanup.push_async_callback(server.close)
         server.agreement.start(differs)
-        if server.store.slices != settings.slices != DEFAULT_SLICES:
+        if settings.slices not in (0, server.store.slices):
             said = "the store has another number of slices, fixed when it was made; slices is ignored"
             LOG.warning(said, extra={"slices": settings.slices, "of_the_store": server.store.slices})
 
@@ -419,6 +425,21 @@ async def run_server(
     LOG.info("stopped")
     if differing:
         raise differing[0]
+
+
+async def await_replicas(store: Store, wanted: int, within_s: float = REPLICAS_S) -> None:
+    """Return when the store has the replicas that commits wait for. Raises StoreError where they do not come.
+
+    Without them no commit would ever be answered, and no read.
+    """
+    deadline, told = monotonic_ms() + 1_000 * within_s, False
+    while wanted and (have := (await store.condition()).replicas) < wanted:
+        if monotonic_ms() >= deadline:
+            raise StoreError(f"wait_replicas is {wanted}, but the Redis has {have} replicas: nothing could be answered")
+        if not told:
+            LOG.warning("waiting for replicas", extra={"wait_replicas": wanted, "replicas": have, "for_s": within_s})
+            told = True
+        await asyncio.sleep(LOOP_LOOK_S)
 
 
 async def _ask_store(store: Store, observer: Prometheus) -> None:

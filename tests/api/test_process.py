@@ -170,6 +170,8 @@ def test_sigint_ends_it_too() -> None:
         (("--config", "/no/such/file.toml"), "cannot read /no/such/file.toml"),
         (("--log-archive", "/no/such/folder/archive"), "there is no folder"),
         (("--log-archive", "/etc/passwd"), "log_archive"),
+        (("--log-archive", "/proc/archive"), "log_archive"),  # root may write there, and nobody can
+        (("--wait-replicas", "1"), "a memory store has no replicas to wait for"),
         (("--tls-cert", "/no/such/cert.pem"), "--tls-key"),
         (("--tls-cert", "/no/such/cert.pem", "--tls-key", "/no/key.pem"), "cannot read"),
     ],
@@ -181,6 +183,15 @@ def test_what_it_refuses_to_start_with(flags: tuple[str, ...], says: str) -> Non
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith("homenode: ") and says in last
     assert "Traceback" not in ended.stderr
+
+
+def test_slices_that_a_store_does_not_take_are_told(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/one.sqlite3"
+    with running("--store", store, "--slices", "4") as server:
+        assert "slices is ignored" not in server.end()
+    for flags, told in (((), False), (("--slices", "4"), False), (("--slices", "16"), True)):
+        with running("--store", store, *flags) as server:
+            assert ("slices is ignored" in server.end()) is told
 
 
 def test_a_second_server_on_the_port_or_file_says_so(tmp_path: Path) -> None:

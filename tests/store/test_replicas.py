@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from homenode_directory.server import await_replicas
 from homenode_directory.store.base import Add, Commit, Equals, StoreError
 from homenode_directory.store.redis_store import RedisStore
 from tests.conftest import RedisFactory
@@ -93,3 +95,21 @@ async def test_without_its_replica_nothing_is_vouched_for_not_even_what_is_only_
     replica.start()
     await wait_until_async(lambda: followed(primary), what="the replica again")
     assert (await store.commit(0, token, [LOOK]))[0].ok
+
+
+async def test_a_server_does_not_start_without_the_replicas_that_it_waits_for(
+    primary: RedisProcess, replica: RedisProcess, opened: Callable[..., object]
+) -> None:
+    await wait_until_async(lambda: followed(primary), what="a replica")
+    store = await opened(primary, 1)  # type: ignore[misc]
+    await await_replicas(store, 0)
+    await await_replicas(store, 1)
+    with pytest.raises(StoreError, match="wait_replicas is 3, but the Redis has 1 replicas"):
+        await await_replicas(store, 3, within_s=0.5)
+    replica.kill()
+    await wait_until_async(lambda: not followed(primary), what="no replica")
+    waiting = asyncio.ensure_future(await_replicas(store, 1, within_s=30))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    replica.start()
+    await waiting

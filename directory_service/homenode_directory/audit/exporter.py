@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from homenode_directory.audit.writer import (
     gap_line,
     incarnation_line,
 )
+from homenode_directory.errors import ConfigError
 from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import SILENT, Observer
 from homenode_directory.store.base import LogTrimmed, Store, StoreError
@@ -80,6 +82,19 @@ class Exporter:
             return None
         reached = writer.reached.get(slice_)
         return reached.sequence if reached is not None else 0
+
+    async def open(self) -> None:
+        """Open the archive before anything is served, so that a wrong path is told at once. Raises ConfigError.
+
+        That another process has it, or the disk is full, is none of that: it is tried again, as at any later time.
+        """
+        try:
+            await self._opened()
+        except ArchiveBusy:
+            pass
+        except OSError as failure:
+            if failure.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise ConfigError(f"log_archive: {failure}") from None
 
     def start(self) -> None:
         """Begin to follow."""

@@ -33,9 +33,12 @@ def open_store(
         wait_replicas: how many replicas of a Redis must have a commit before it is answered.
 
     Raises:
-        StoreError: the address is not one of these, or the part that it needs is not installed.
+        StoreError: the address is not one of these, the part that it needs is not installed, or it is to wait for
+            replicas and has none.
     """
     scheme = url.partition(":")[0]
+    if wait_replicas and scheme in ("memory", "sqlite"):
+        raise StoreError(f"a {scheme} store has no replicas to wait for")
     if scheme == "memory":
         memory = Memory(lambda: time.time_ns() // 1_000_000, lambda: secrets.token_hex(8), log_max=log_max)
         return MemoryStore(memory, slices=slices)
