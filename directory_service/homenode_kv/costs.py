@@ -51,11 +51,11 @@ class Rate:
         self._per_unit[size.bit_length()] = per_unit if known is None else known + WEIGHT * (per_unit - known)
 
     def predict(self, size: int) -> float | None:
-        """What `size` will take, in ms; None where nothing was measured."""
-        if not self._per_unit:
+        """What `size` will take, in ms; None where nothing was measured. Other threads may ask."""
+        known = self._per_unit.copy()  # in one step, while the owner measures
+        if not known:
             return None
-        nearest = min(self._per_unit, key=lambda known: (abs(known - size.bit_length()), known))
-        return self._per_unit[nearest] * size
+        return known[min(known, key=lambda one: (abs(one - size.bit_length()), one))] * size
 
 
 class Costs:

@@ -1,14 +1,17 @@
 """The disk tier: a file per entry, written atomically, verified when read. What is broken is a miss, never an error.
 
 A file is 8 bytes that name the format, 32 bytes of BLAKE2b-256 over the rest, then a safetensors file with one tensor
-`kv` and its metadata. Its name is the entry's content key. At a start the headers are read; contents are verified on
-use. Nothing is synced: what a power cut breaks is a miss too.
+`kv` and its metadata. Its name is the entry's content key, which keys the checksum too: a file under another name is
+broken. Only its owner may read it. At a start the headers are read; contents are verified on use. Nothing is synced:
+what a power cut breaks is a miss too. A file that cannot be removed stays, and is what it was when it is found again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -22,7 +25,7 @@ from torch import Tensor
 from homenode_kv.errors import WrongShape
 from homenode_kv.layout import Geometry
 
-MAGIC = b"HNKV\x00\x00\x00\x01"
+MAGIC = b"HNKV\x00\x00\x00\x02"
 CHECK_BYTES = 32
 HEADER_MAX = 1 << 20
 SUFFIX = ".kv"
@@ -52,9 +55,9 @@ class DiskTier:
     def __init__(self, folder: Path, geometry: Geometry) -> None:
         self._folder = folder
         self._geometry = geometry
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in folder.glob("*.part"):  # of a process that died while it wrote
-            left.unlink(missing_ok=True)
+            _remove(left)
 
     def scan(self) -> Iterator[Stored]:
         """All entries whose header can be read; files of ours that cannot are removed."""
@@ -63,7 +66,7 @@ class DiskTier:
                 if stored := self._header(path):
                     yield stored
                 else:
-                    path.unlink(missing_ok=True)
+                    _remove(path)
 
     def write(self, key: str, kv: Tensor, meta: Mapping[str, str]) -> int:
         """Writes an entry; its size in bytes. Raises OSError where the disk does, and nothing is left then."""
@@ -71,13 +74,13 @@ class DiskTier:
         content = safetensors.torch.save({"kv": kv.detach().cpu().contiguous()}, metadata=dict(meta))
         part = path.with_suffix(".part")
         try:
-            with part.open("wb") as file:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(MAGIC)
-                file.write(_checksum(content))
+                file.write(_checksum(key, content))
                 file.write(content)
             part.replace(path)
         except OSError:
-            part.unlink(missing_ok=True)
+            _remove(part)
             raise
         return len(MAGIC) + CHECK_BYTES + len(content)
 
@@ -87,18 +90,18 @@ class DiskTier:
         try:
             with path.open("rb") as file:
                 magic, checksum, content = file.read(len(MAGIC)), file.read(CHECK_BYTES), file.read()
-            if magic != MAGIC or _checksum(content) != checksum:
+            if magic != MAGIC or _checksum(key, content) != checksum:
                 raise ValueError("broken")
             kv = safetensors.torch.load(content)["kv"]
             self._geometry.check(kv)
         except (OSError, ValueError, KeyError, SafetensorError, WrongShape):
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
         return kv
 
     def remove(self, key: str) -> None:
         """Forgets an entry, if it is there."""
-        self._path(key).unlink(missing_ok=True)
+        _remove(self._path(key))
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -123,5 +126,10 @@ class DiskTier:
             return None
 
 
-def _checksum(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=CHECK_BYTES).digest()
+def _checksum(key: str, content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=CHECK_BYTES, key=bytes.fromhex(key)).digest()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -78,4 +78,15 @@ class NoSuchRound(KvError):
 
 
 class RoundRefused(KvError):
-    """A round that cannot be: too many, another one of the same name, a member that is not of it or joined before."""
+    """A round that cannot be: another one of the same name, a member that is not of it or joined before."""
+
+
+class TooManyRounds(RoundRefused):
+    """As many rounds are open as may be."""
+
+
+def no_memory(failure: BaseException) -> bool:
+    """Whether machine or device had no memory, for a tensor too; of a CPU torch says so by its message alone."""
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(failure, RuntimeError) and "can't allocate memory" in str(failure)

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from homenode_kv.errors import NoSuchRound, RoundRefused
+from homenode_kv.errors import NoSuchRound, RoundRefused, TooManyRounds
 
 Request = TypeVar("Request")
 Outcome = TypeVar("Outcome")
@@ -89,7 +89,7 @@ class Rounds(Generic[Request, Outcome]):
         if not members or len(members) > self._members_max or not 0 < wait_s <= WAIT_MAX_S:
             raise RoundRefused(f"a round has 1 to {self._members_max} members and waits up to {WAIT_MAX_S:.0f} s")
         if len(self._rounds) >= self._rounds_max:
-            raise RoundRefused(f"{self._rounds_max} rounds are open")
+            raise TooManyRounds(f"{self._rounds_max} rounds are open")
         self._rounds[round_id] = _Round(frozenset(members), set(members), wait_s, now + wait_s)
 
     def join(self, round_id: str, member: str, request: Request, now: float) -> Future[Outcome]:

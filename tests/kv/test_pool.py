@@ -222,6 +222,40 @@ def test_kv_of_another_model_is_not_read(tmp_path: Path) -> None:
     assert list(DiskTier(tmp_path, other).scan()) == []
 
 
+def test_a_file_under_another_name_is_broken_not_other_kv(tmp_path: Path) -> None:
+    it = pool(folder=tmp_path, disk=8)
+    for number in (1, 2):
+        it.put(name(number), kv(40, seed=number))
+    it.flush()
+    one, other = (tmp_path / f"{name(number)}.kv" for number in (1, 2))
+    one.write_bytes(other.read_bytes())
+    assert it.get(name(1)) is None and it.counters.broken == 1
+    with it.get(name(2)) as held:
+        assert torch.equal(held.kv(), kv(40, seed=2))
+    it.check()
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    tier = DiskTier(tmp_path / "kv", GEOMETRY)
+    tier.write(name(1), kv(40), {})
+    (file,) = (tmp_path / "kv").iterdir()
+    assert (tmp_path / "kv").stat().st_mode & 0o077 == 0 == file.stat().st_mode & 0o077
+
+
+def test_a_file_that_can_be_neither_read_nor_removed_is_a_miss(tmp_path: Path) -> None:
+    it = pool(folder=tmp_path, disk=8)
+    it.put(name(1), kv(40))
+    it.flush()
+    (tmp_path / f"{name(1)}.kv").unlink()
+    (tmp_path / f"{name(1)}.kv").mkdir()  # what even root cannot unlink
+    assert it.get(name(1)) is None and it.counters.broken == 1
+    it.put(name(1), kv(40))
+    it.flush()
+    assert it.counters.write_failures == 1
+    it.check()
+    assert len(pool(folder=tmp_path, disk=8)) == 0
+
+
 def test_a_disk_that_fails_costs_the_entry_only(tmp_path: Path) -> None:
     it = pool(blocks=1, folder=tmp_path / "gone", disk=8)
     (tmp_path / "gone").rmdir()
@@ -251,6 +285,20 @@ def test_a_key_is_never_a_path(tmp_path: Path) -> None:
 
 
 # --- prices ---
+
+
+def test_prices_may_be_asked_for_while_they_are_measured() -> None:
+    """A worker tells its load from another thread than the one that computes."""
+    costs = Costs()
+    costs.prefilled(10, 2.0)
+    costs.prefilled(100, 20.0)
+
+    class Size(int):
+        def bit_length(self) -> int:  # in the middle of a look for the nearest class
+            costs.prefilled(1 << (3 + len(costs._prefill._per_unit)), 1.0)
+            return int(self).bit_length()
+
+    assert costs.predict(Size(12)) is not None
 
 
 def test_reload_or_recompute_is_chosen_by_what_was_measured() -> None:

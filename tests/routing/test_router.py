@@ -156,7 +156,7 @@ def test_a_round_is_split_where_the_tokens_do_not_fit() -> None:
         fleet.load(name, room_tokens=250)
     assert len({fleet.route(Part(100), round="r") for _ in range(3)}) == 1
     assert len({fleet.route(Part(100), round="r") for _ in range(2)}) == 1
-    assert len(fleet.router._rounds[PLACE, "r"]) == 2
+    assert [group.tokens for group in fleet.router._rounds[PLACE, "r"]][-1] == 200, "a group of its own"
 
 
 def test_who_cannot_serve_is_left_out() -> None:
@@ -181,3 +181,15 @@ def test_who_cannot_serve_is_left_out() -> None:
 def test_nobody_says_why(wanted: Wanted, why: str) -> None:
     with pytest.raises(NoWorker, match=why):
         Fleet("w1").router.route(wanted)
+
+
+def test_a_round_whose_name_is_used_for_ever_takes_no_more_memory() -> None:
+    fleet = Fleet("w1", "w2", "w3")
+    for n in range(20 * GROUP_MAX):
+        fleet.now = float(n)
+        fleet.route(Part(10), round="r")
+    assert len(fleet.router._rounds[PLACE, "r"]) <= 2
+    for stream in fleet.streams.values():
+        fleet.placements.leave(stream.worker)
+    with pytest.raises(NoWorker):
+        fleet.route(Part(10), round="r")

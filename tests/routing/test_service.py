@@ -150,6 +150,35 @@ async def test_what_makes_no_sense_is_refused(
     assert error_of(failure.value).reason == t.ERROR_REASON_INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -float("inf")])
+async def test_a_load_of_no_numbers_ends_its_workers_stream_alone(
+    served: Served, stub: rpc.KvRoutingServiceStub, rate: float
+) -> None:
+    session = await served.open()
+    worker = await Worker(stub, session, "odd").start()
+    await Worker(stub, session, "even").start()
+    await worker.tell(load=kv.WorkerLoad(decode_tokens_per_s=rate))
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await worker.applied()
+    assert error_of(failure.value).reason == t.ERROR_REASON_INVALID_ARGUMENT
+    answer = await stub.Route(kv.RouteRequest(session_id=session))
+    assert answer.choice.worker.worker == "even"
+
+
+async def test_a_rate_of_next_to_nothing_breaks_no_route(served: Served, stub: rpc.KvRoutingServiceStub) -> None:
+    session = await served.open()
+    worker = await Worker(stub, session).start()
+    nothing = 5e-324
+    await worker.tell(
+        load=kv.WorkerLoad(
+            running=0, prefill_tokens_per_s=nothing, decode_tokens_per_s=nothing, disk_bytes_per_s=nothing
+        )
+    )
+    await worker.applied()
+    answer = await stub.Route(kv.RouteRequest(session_id=session, parts=[kv.RoutePart(tokens=10)]))
+    assert 0 <= answer.choice.predicted_ms < 1e9
+
+
 @pytest.mark.parametrize(
     "request_",
     [

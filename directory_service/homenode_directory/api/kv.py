@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from homenode_api.v1 import kv_tier_pb2 as kv
@@ -36,6 +37,7 @@ PARTS_MAX = 1_024
 EXCLUDE_MAX = 64
 SILENT_S = 60.0
 CONFIRM_S = 30.0
+RATE_MIN = 1e-3  # a second
 _PROVENANCES = {
     kv.KV_KIND_EXACT: Provenance.EXACT,
     kv.KV_KIND_EXACT_BY_MASK: Provenance.EXACT_BY_MASK,
@@ -303,8 +305,9 @@ def _tier(value: int) -> Tier:
 def _load(m: kv.WorkerLoad, hello: Hello) -> Load:
     reload = {}
     if hello.token_bytes:
-        speeds = {Tier.HOST: m.host_bytes_per_s, Tier.DISK: m.disk_bytes_per_s}
+        speeds = {Tier.HOST: _rate(m.host_bytes_per_s), Tier.DISK: _rate(m.disk_bytes_per_s)}
         reload = {tier: speed / hello.token_bytes / 1_000 for tier, speed in speeds.items() if speed > 0}
+    prefill, decode = _rate(m.prefill_tokens_per_s), _rate(m.decode_tokens_per_s)
     room = sum(tier.bytes_max for tier in m.tiers if tier.tier == kv.KV_TIER_DEVICE)
     return Load(
         running=m.running,
@@ -312,8 +315,15 @@ def _load(m: kv.WorkerLoad, hello: Hello) -> Load:
         queued_tokens=m.queued_tokens,
         decoding=m.running,
         room_tokens=room // hello.token_bytes if hello.token_bytes else 0,
-        prefill_tokens_per_ms=max(0.0, m.prefill_tokens_per_s) / 1_000,
-        decode_ms_per_token=1_000 / m.decode_tokens_per_s if m.decode_tokens_per_s > 0 else 0.0,
+        prefill_tokens_per_ms=prefill / 1_000,
+        decode_ms_per_token=1_000 / decode if decode else 0.0,
         reload=reload,
         draining=m.draining,
     )
+
+
+def _rate(value: float) -> float:
+    """A speed as costs are reckoned with: finite, and 0 where it is as good as unknown."""
+    if not math.isfinite(value):
+        raise invalid("a rate is a finite number")
+    return value if value >= RATE_MIN else 0.0

@@ -72,6 +72,12 @@ class _Group:
     members: int = 0
     tokens: int = 0
 
+    @property
+    def open(self) -> bool:
+        """Whether one more has room."""
+        room = self.worker.load.room_tokens
+        return not self.worker.gone and self.members < GROUP_MAX and (not room or self.tokens < room)
+
 
 class Router:
     """Routes prompts by what `placements` knows."""
@@ -165,13 +171,12 @@ class Router:
     # --- rounds -----------------------------------------------------------------------------------------------------
 
     def _group(self, wanted: Wanted, workers: list[Worker]) -> _Group | None:
-        """The round's group that has room for one more."""
-        groups = self._rounds.get((wanted.place, wanted.round), ())
-        for group in groups:
-            room = group.worker.load.room_tokens
-            if group.worker in workers and group.members < GROUP_MAX and (not room or group.tokens < room):
-                return group
-        return None
+        """The round's group that has room for one more. One that is full, or whose worker is gone, is forgotten."""
+        named = wanted.place, wanted.round
+        if named not in self._rounds:
+            return None
+        groups = self._rounds[named] = [group for group in self._rounds[named] if group.open]
+        return next((group for group in groups if group.worker in workers), None)
 
     def _joined(self, wanted: Wanted, worker: Worker, group: _Group | None, tokens: int) -> None:
         named = wanted.place, wanted.round

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from homenode import Homenode
 from homenode import Version as DirectoryVersion
@@ -87,6 +88,8 @@ class Coherence:
                     await self._watch()
                 except HomenodeError as failure:
                     LOG.warning("the watch on the workspace broke off: %s", failure)
+                except Exception:  # memory or a disk: nothing but what is kept depends on it
+                    LOG.exception("what was superseded could not be let go of")
                 await asyncio.sleep(AGAIN_S)
 
     async def _watch(self) -> None:
@@ -138,12 +141,16 @@ class Coherence:
             try:
                 if not piece.tokens and piece.version is not None:
                     text = await self.text(piece.artifact, piece.version)
-                    piece = Piece(tuple(self._tokenizer.encode(text)), piece.artifact, piece.version)
+                    tokens = await asyncio.to_thread(self._tokenizer.encode, text)
+                    piece = Piece(tuple(tokens), piece.artifact, piece.version)
                 await self._stand_back()
                 await self.build([piece])
             except (Refused, KvError, GateClosed, NotFound):
                 continue  # another version is there by now, or it is nothing that this worker can hold
             except HomenodeError:
+                await asyncio.sleep(AGAIN_S)
+            except Exception:  # such as no memory: nobody waits for it
+                LOG.exception("a base could not be built ahead")
                 await asyncio.sleep(AGAIN_S)
 
     async def _stand_back(self) -> None:
@@ -158,4 +165,4 @@ class Coherence:
                 raise invalid(f"{piece.artifact!r} is empty")
         async with self._turns.turn(sum(len(piece.tokens) for piece in pieces)):
             await self.gate(pieces)
-            return await self._turns.run(lambda: [self._keeper.base(piece) for piece in pieces])
+            return [await self._turns.run(partial(self._keeper.base, piece)) for piece in pieces]

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from homenode_kv.engine import Forward, greedy
-from homenode_kv.errors import PromptTooLong
+from homenode_kv.errors import PromptTooLong, no_memory
 from homenode_kv.parts import Composed
 from homenode_kv.planner import Demand
 from homenode_kv.provenance import Kind
@@ -19,6 +20,8 @@ from homenode_kv.worker.keeper import NS_PER_MS, Keeper
 from homenode_kv.worker.outputs import Output, Outputs
 from homenode_kv.worker.prompts import Prompt
 from homenode_kv.worker.text import Pieces, Tokenizer
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -65,13 +68,20 @@ def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> W
     if job.stop.is_set():
         raise Stopped
     began_ns = time.monotonic_ns()
-    try:
-        composed = keeper.compose(job.prompt, job.demand, job.consumer)
-    except torch.OutOfMemoryError:  # of the device: once more, without what was only kept for later
-        keeper.relieve()
-        outputs.clear()
-        composed = keeper.compose(job.prompt, job.demand, job.consumer)
+    composed = with_room(keeper, outputs, lambda: keeper.compose(job.prompt, job.demand, job.consumer))
     return write_on(keeper, outputs, tokenizer, job, composed, began_ns)
+
+
+def with_room(keeper: Keeper, outputs: Outputs, compute: Callable[[], T]) -> T:
+    """What `compute` gives; where memory was short once more, without what was only kept for later."""
+    try:
+        return compute()
+    except Exception as failure:
+        if not no_memory(failure):
+            raise
+    keeper.relieve()
+    outputs.clear()
+    return compute()
 
 
 def write_on(
@@ -138,7 +148,8 @@ def _choice(job: Job) -> Callable[[Tensor], int]:
     generator = torch.Generator().manual_seed(job.seed)
 
     def drawn(logits: Tensor) -> int:
-        weights = torch.softmax(logits.float().cpu() / job.temperature, dim=-1)
-        return int(torch.multinomial(weights, 1, generator=generator))
+        scores = logits.double().cpu()
+        scores -= scores.max()  # next to no temperature must not make them infinite
+        return int(torch.multinomial(torch.softmax(scores / job.temperature, dim=-1), 1, generator=generator))
 
     return drawn

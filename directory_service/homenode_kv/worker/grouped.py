@@ -16,7 +16,7 @@ from homenode_kv.errors import KvError
 from homenode_kv.layout import blocks_of
 from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.planner import Demand, Plan, Way
-from homenode_kv.worker.generation import Job, Stopped, Written, write_on
+from homenode_kv.worker.generation import Job, Stopped, Written, with_room, write_on
 from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.prompts import Prompt
@@ -51,7 +51,7 @@ def write_group(
     began_ns = time.monotonic_ns()
     kept = {member: _history(keeper, job.prompt) for member, job in jobs.items()}
     requests = [Request(member, _parts(keeper, job.prompt, kept[member])) for member, job in jobs.items()]
-    collected = collect(keeper.engine, keeper.segments, requests, share=SHARE)
+    collected = with_room(keeper, outputs, lambda: collect(keeper.engine, keeper.segments, requests, share=SHARE))
     for job in jobs.values():  # bases that were made on the way: from now on the directory may be told
         for piece in job.prompt.pieces:
             if piece.artifact and piece.tokens:

@@ -61,7 +61,8 @@ def _demo(name: str) -> tuple[Tokenizer, Any]:
     from homenode_kv.demo.model import ISOLATED, WEIGHTS, load_model
 
     digest = hashlib.sha256(json.dumps([words.VOCABULARY, words.decode(range(words.VOCABULARY))]).encode()).hexdigest()
-    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID})), load_model(
+    longest = max(len(words.decode([one])) for one in range(words.VOCABULARY))
+    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID}), longest), load_model(
         WEIGHTS if name == DEMOS[0] else ISOLATED
     )
 
@@ -99,4 +100,5 @@ def tokenizer_of(found: Any, model: Any) -> Tokenizer:
         decode=decode,
         begin=tuple(token for token in found.encode("")[:1] if token == found.bos_token_id),
         ends=frozenset([ends] if isinstance(ends, int) else ends or ()),
+        longest=max(map(len, found.get_vocab()), default=0),
     )

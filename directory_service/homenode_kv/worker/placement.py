@@ -30,7 +30,7 @@ BATCH_MAX = 256
 PAGE = 500
 LOAD_S = 0.25  # looked at as often, told when it changed
 LOAD_MAX_S = 1.0  # told in any case
-AGAIN_S = (0.2, 5.0)
+AGAIN_S = (0.2, 1.0)  # a directory that comes back finds nobody to send prompts to until then
 WITHOUT_ROUTING_S = 30.0
 
 TIERS = {Tier.DEVICE: pb.KV_TIER_DEVICE, Tier.HOST: pb.KV_TIER_HOST, Tier.DISK: pb.KV_TIER_DISK}

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
 import signal
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,15 +19,15 @@ from prometheus_client import start_http_server
 import homenode
 from homenode import Homenode
 from homenode.errors import StaleFence
-from homenode.transport import parse
+from homenode.transport import Target, parse
 from homenode_api.v1 import kv_tier_pb2 as pb
-from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_kv import planner
 from homenode_kv.disk import DiskTier
 from homenode_kv.ident import digest
 from homenode_kv.pages import Pages
 from homenode_kv.pool import Pool
 from homenode_kv.sheets import sheet_geometry
+from homenode_kv.worker import folder, wire
 from homenode_kv.worker.coherence import Coherence
 from homenode_kv.worker.keeper import Holding, Keeper
 from homenode_kv.worker.models import Loaded, load
@@ -43,7 +40,6 @@ LOG = logging.getLogger("homenode.kv")
 
 MESSAGE_BYTES_MAX = 64 << 20
 STREAMS_MAX = 1_024
-SALT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +93,23 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
     Raises UnsupportedModel, OSError, HomenodeError where the directory cannot be reached, StaleFence where a
     later worker of the same name has taken its place.
     """
-    loaded = await asyncio.to_thread(load, settings.model, settings.device, settings.dtype)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     target = parse(settings.directory)
+    with folder.owned(settings.disk):
+        loaded = await asyncio.to_thread(load, settings.model, settings.device, settings.dtype)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await _serve(settings, target, loaded, stop, ready)
+
+
+async def _serve(
+    settings: Settings, target: Target, loaded: Loaded, stop: asyncio.Event, ready: Callable[[Ready], None]
+) -> None:
     agent = f"kv-worker {settings.name or settings.advertise or settings.listen}"[:100]
     async with homenode.connect(settings.directory, agent=agent, credentials=settings.credentials) as hn:
         server, port = _server(settings)
         address = settings.advertise or f"{settings.listen.rpartition(':')[0]}:{port}"
-        identity = pb.KvWorkerId(worker=settings.name or address, epoch=_epoch(settings.disk))
+        identity = pb.KvWorkerId(worker=settings.name or address, epoch=folder.epoch(settings.disk))
         async with _worker(settings, loaded, hn, identity, target.workspace) as (worker, told):
             metrics = _metrics(settings.metrics, worker)
             placement = Placement(
@@ -138,11 +141,11 @@ async def _run(
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    rpc.add_KvTierServiceServicer_to_server(Service(worker), server)
+    wire.add(Service(worker), server)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     await server.start()
-    for name in ("", pb.DESCRIPTOR.services_by_name["KvTierService"].full_name):
+    for name in ("", wire.SERVICE.full_name):
         await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -170,11 +173,11 @@ async def _worker(
     """The worker over its pool; at the end what fits goes to disk. Who joins the list hears of holdings."""
     geometry = loaded.engine.geometry
     sheets = sheet_geometry(geometry)
-    folder = settings.disk / loaded.fingerprint[:32] if settings.disk is not None else None
+    files = settings.disk / loaded.fingerprint[:32] if settings.disk is not None else None
     pool = Pool(
         Pages(geometry, max(1, settings.pool_bytes // geometry.block_bytes), loaded.engine.device),
         host_bytes_max=settings.host_bytes,
-        disk=DiskTier(folder, geometry) if folder is not None else None,
+        disk=DiskTier(files, geometry) if files is not None else None,
         disk_bytes_max=settings.disk_bytes,
     )
     loop, listeners = asyncio.get_running_loop(), list[Callable[[Holding], None]]()
@@ -183,7 +186,7 @@ async def _worker(
         for listener in listeners:
             loop.call_soon_threadsafe(listener, holding)
 
-    salt = bytes.fromhex(digest([workspace.encode()], salt=_secret(settings.disk), person=b"workspace"))
+    salt = bytes.fromhex(digest([workspace.encode()], salt=folder.secret(settings.disk), person=b"workspace"))
     keeper = Keeper(
         loaded.engine,
         pool,
@@ -237,39 +240,6 @@ def _metrics(address: str, worker: Worker) -> str:
     host, _, port = address.rpartition(":")
     server, _ = start_http_server(int(port), addr=host.strip("[]"), registry=worker.metrics.registry)
     return f"http://{host}:{server.server_port}/metrics"
-
-
-def _epoch(folder: Path | None) -> int:
-    """Higher than that of every earlier start, as far as clock or folder remember."""
-    now = int(time.time() * 1000)
-    if folder is None:
-        return now
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "epoch"
-    with contextlib.suppress(OSError, ValueError):
-        now = max(now, int(path.read_text()) + 1)
-    part = path.with_suffix(".part")
-    part.write_text(str(now))
-    part.replace(path)
-    return now
-
-
-def _secret(folder: Path | None) -> bytes:
-    """The tenant's secret, made at the first start; files of the disk tier are found with it alone."""
-    if folder is None:
-        return secrets.token_bytes(SALT_BYTES)
-    path = folder / "salt"
-    try:
-        found = path.read_bytes()
-    except FileNotFoundError:
-        found = secrets.token_bytes(SALT_BYTES)
-        part = path.with_suffix(".part")
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(found)
-        part.replace(path)
-    if len(found) != SALT_BYTES:
-        raise OSError(f"{path} holds no salt")
-    return found
 
 
 def _version() -> str:

@@ -21,7 +21,15 @@ from homenode.errors import (
     Unavailable,
 )
 from homenode_api.v1 import types_pb2 as t
-from homenode_kv.errors import InvalidTokens, NoSuchRound, OutOfMemory, PromptTooLong, RoundRefused
+from homenode_kv.errors import (
+    InvalidTokens,
+    NoSuchRound,
+    OutOfMemory,
+    PromptTooLong,
+    RoundRefused,
+    TooManyRounds,
+    no_memory,
+)
 
 LOG = logging.getLogger("homenode.kv")
 
@@ -29,6 +37,8 @@ DOMAIN = "homenode"
 DETAILS_KEY = "grpc-status-details-bin"
 #: After which a caller may try again where memory was short: what is in use now has its turn behind it by then.
 MEMORY_RETRY_MS = 500
+#: About as long as an open round waits for its members.
+ROUNDS_RETRY_MS = 1_000
 
 _STATUS: dict[int, grpc.StatusCode] = {
     t.ERROR_REASON_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
@@ -68,9 +78,11 @@ def error_of(failure: BaseException) -> t.Error:
             return t.Error(reason=t.ERROR_REASON_TOO_LARGE, message=str(failure))
         case NoSuchRound():
             return t.Error(reason=t.ERROR_REASON_NOT_FOUND, message=str(failure))
+        case TooManyRounds():
+            return t.Error(reason=t.ERROR_REASON_OVERLOADED, message=str(failure), retry_after_ms=ROUNDS_RETRY_MS)
         case InvalidTokens() | InvalidArgument() | RoundRefused():
             return t.Error(reason=t.ERROR_REASON_INVALID_ARGUMENT, message=str(failure))
-        case OutOfMemory() | MemoryError():
+        case failure if isinstance(failure, OutOfMemory) or no_memory(failure):
             message = "no memory for this prompt, with all evicted that may be"
             return t.Error(reason=t.ERROR_REASON_OVERLOADED, message=message, retry_after_ms=MEMORY_RETRY_MS)
         case GateClosed():
@@ -87,8 +99,6 @@ def error_of(failure: BaseException) -> t.Error:
             return t.Error(reason=t.ERROR_REASON_UNAVAILABLE, message=failure.message)
         case asyncio.CancelledError():
             return t.Error(reason=t.ERROR_REASON_UNAVAILABLE, message="the call was cancelled")
-    if type(failure).__name__ == "OutOfMemoryError":  # of torch, whose name is known to tensor modules only
-        return error_of(MemoryError())
     incident = secrets.token_hex(6)
     LOG.error("internal error %s", incident, exc_info=failure)
     return t.Error(reason=t.ERROR_REASON_INTERNAL, message=f"internal error {incident}")
@@ -105,7 +115,7 @@ def _superseded(failure: GateClosed) -> t.Error:
         if reason.current is not None:
             one.current.incarnation, one.current.n = reason.current
     if all(one.error.reason == t.ERROR_REASON_NOT_FOUND for one in told.keys):
-        told.reason = t.ERROR_REASON_NOT_FOUND
+        told.reason, told.message = t.ERROR_REASON_NOT_FOUND, "artifacts of the prompt are not there any more"
     if told.keys and told.keys[0].error.HasField("current"):
         told.current.CopyFrom(told.keys[0].error.current)
     return told

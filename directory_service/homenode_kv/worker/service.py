@@ -23,13 +23,13 @@ from homenode_kv.worker.generation import Job, Stopped
 from homenode_kv.worker.keeper import NS_PER_MS
 from homenode_kv.worker.parts import Parts
 from homenode_kv.worker.placement import provenance_of
-from homenode_kv.worker.prompts import Prompt
 from homenode_kv.worker.refusals import Refused, abort, error_of, invalid, name_of
 from homenode_kv.worker.round_calls import Joined, Part
 from homenode_kv.worker.worker import Worker
 
 TOKENS_DEFAULT = 256
 TEMPERATURE_MAX = 100.0
+NAME_BYTES_MAX = 512  # of a member of a round, of a consumer
 _ROUND = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -106,9 +106,7 @@ class Service(rpc.KvTierServiceServicer):
         began_ns = time.monotonic_ns()
         self._check(request.model, request.epoch)
         self._worker.turns.admit()
-        pieces = [await self._parts.artifact(part) for part in request.artifacts]
-        for piece in pieces:
-            Prompt((), (piece,)).check(self._worker.engine.tokens_max, self._worker.engine.vocabulary)
+        pieces = await self._parts.artifacts(request.artifacts)
         answer = pb.PrefillResponse(worker=self._worker.identity)
         for piece, base in zip(pieces, await self._worker.coherence.build(pieces), strict=True):
             part = answer.parts.add(
@@ -142,6 +140,8 @@ class Service(rpc.KvTierServiceServicer):
         self._check("", request.epoch)
         if not _ROUND.fullmatch(request.round_id) or len(set(request.members)) < len(request.members):
             raise invalid("a round has a name of 1-128 characters A-Z a-z 0-9 . _ -, and members of different names")
+        if not all(0 < len(member.encode()) <= NAME_BYTES_MAX for member in request.members):
+            raise invalid(f"the name of a member has 1-{NAME_BYTES_MAX} bytes")
         deadline_ms = self._worker.rounds.begin(request.round_id, list(request.members), request.deadline_ms)
         return pb.BeginRoundResponse(worker=self._worker.identity, deadline_ms=deadline_ms)
 
@@ -176,6 +176,8 @@ class Service(rpc.KvTierServiceServicer):
             raise invalid("a round is joined as a member of it")
         if not 0 <= request.temperature <= TEMPERATURE_MAX:
             raise invalid(f"temperature is 0 to {TEMPERATURE_MAX:g}")
+        if len(request.consumer.encode()) > NAME_BYTES_MAX:
+            raise invalid(f"a consumer's name has up to {NAME_BYTES_MAX} bytes")
         worker.turns.admit()
         prompt = await self._parts.prompt(request.parts)
         prompt.check(worker.engine.tokens_max - 1, worker.engine.vocabulary)

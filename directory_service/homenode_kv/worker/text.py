@@ -20,6 +20,7 @@ class Tokenizer:
         decode: the text of tokens.
         begin: what every prompt begins with.
         ends: tokens that end a text.
+        longest: most characters that one token stands for; 0: not known.
     """
 
     digest: str
@@ -27,6 +28,7 @@ class Tokenizer:
     decode: Callable[[Sequence[int]], str]
     begin: tuple[int, ...] = ()
     ends: frozenset[int] = frozenset()
+    longest: int = 0
 
 
 class Pieces:

@@ -20,6 +20,7 @@ from homenode_kv.worker.refusals import Refused
 R = TypeVar("R")
 
 RETRY_MS = (50, 10_000)  # bounds of what a refused caller is told
+LEFT_S = 0.005  # how often work is looked at that nobody waits for any more
 _WEIGHT = 0.2  # of one call in the mean time of a call
 
 
@@ -74,8 +75,18 @@ class Turns:
             self.busy_ms += _WEIGHT * (took_ms - self.busy_ms) if self.busy_ms else took_ms
 
     async def run(self, work: Callable[[], R]) -> R:
-        """Runs `work` on the engine's thread. When the caller is cancelled the work still ends before the next."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Runs `work` on the engine's thread. A caller that is cancelled keeps its turn until work that has begun ends.
+
+        Otherwise the next call would ask whether its versions hold, and then wait for the thread.
+        """
+        under_way = self._thread.submit(work)
+        try:
+            return await asyncio.wrap_future(under_way)
+        except asyncio.CancelledError:
+            while not (under_way.cancel() or under_way.done()):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(LEFT_S)
+            raise
 
     def close(self) -> None:
         """Ends the thread when its work is done."""
