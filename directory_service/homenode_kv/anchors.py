@@ -290,6 +290,11 @@ class Anchors:
         self.bytes -= anchor.bytes
         self.on_change(slot, anchor.name, anchor.tokens, False)
 
+    def clear(self) -> None:
+        """Forgets all anchors."""
+        for slot in list(self._slots):
+            self._drop_slot(slot)
+
     def _drop_slot(self, slot: str) -> None:
         for anchor in list(self._slots[slot].anchors):
             self._evict(slot, anchor)

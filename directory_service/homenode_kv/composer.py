@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from homenode_kv.anchors import Anchors, Slot
+from homenode_kv.costs import NS_PER_MS
 from homenode_kv.engine import Engine, Forward
 from homenode_kv.errors import InvalidTokens, OutOfMemory, PromptTooLong
 from homenode_kv.ident import digest, token_hash
@@ -27,8 +28,6 @@ from homenode_kv.parts import Composed, Part, Piece, Use
 from homenode_kv.planner import Demand, PartFacts, Plan, Planner, Rates, Settings, Way
 from homenode_kv.provenance import EXACT, EXACT_BY_MASK, Kind, approximate
 from homenode_kv.segments import Found, Prefix, Segments
-
-NS_PER_MS = 1_000_000
 
 
 class Composer:
@@ -142,7 +141,12 @@ class Composer:
             if key is None or piece.end <= done or not piece.part.tokens:
                 continue
             piece.found = self._segments.find(key)
-            if piece.found is None or demand.dense or self._anchors is None or self._isolated:
+            if demand.dense or self._isolated:
+                continue
+            if piece.found is None and piece.part.near is not None:
+                choice = self._segments.look(piece.part.near.digest)
+                piece.near = piece.part.near if choice is not None and choice.reload else None
+            if piece.found is None or self._anchors is None:
                 continue
             if piece.leader is not None:
                 gate = piece.leader.gate
@@ -153,12 +157,15 @@ class Composer:
                     piece.gate = self._anchors.gate(piece.slot, base)
 
     def _facts(self, piece: Piece) -> PartFacts:
-        usable = piece.found is not None and piece.found.choice.reload
+        digest = piece.found.digest if piece.found else piece.near.digest if piece.near else ""
+        choice = self._segments.look(digest) if digest else None
+        kept = sum(span.count for span in piece.spans)
         return PartFacts(
             tokens=len(piece.part.tokens),
             done=piece.done,
-            reload_ms=(piece.found.choice.reload_ms or 0.0) if usable and piece.found is not None else None,
-            place=piece.slot.digest,
+            changed=len(piece.part.tokens) - piece.done - kept,
+            reload_ms=(choice.reload_ms or 0.0) if choice is not None and choice.reload else None,
+            place=piece.place,
             anchored=piece.gate is not None and piece.gate.shareable,
         )
 
@@ -166,6 +173,12 @@ class Composer:
         if piece.base is None and piece.found is not None:
             piece.base = self._load(piece.found, piece.found.tokens)
         return piece.base
+
+    def _source(self, piece: Piece) -> Tensor | None:
+        """What the piece's spans are taken from."""
+        if piece.near is None:
+            return self._base(piece)
+        return self._load(Prefix(piece.near.digest, piece.near.tokens), piece.near.tokens)
 
     def _load(self, found: Found | Prefix, tokens: int) -> Tensor | None:
         with contextlib.suppress(OutOfMemory):
@@ -271,19 +284,20 @@ class Composer:
         for piece, way in zip(pieces, ways, strict=True):
             if way not in (Way.MASKED, Way.REUSE, Way.ANCHORS):
                 continue
-            if (base := self._base(piece)) is None:
+            if (base := self._source(piece)) is None:
                 return None
             if way is Way.ANCHORS and piece.gate is not None and self._anchors is not None:
                 base = self._anchors.estimate(piece.gate, base, follow=piece.leader is not None)
                 self._anchors.used(piece.gate)
-            begin = piece.start + piece.done
-            kv[:, :, begin : piece.end] = base[:, :, piece.done :]
-            delta[begin : piece.end], kept[begin : piece.end] = piece.start, True
+            for span in piece.spans:
+                here = slice(piece.start + span.target, piece.start + span.target + span.count)
+                kv[:, :, here] = base[:, :, span.source : span.source + span.count]
+                delta[here], kept[here] = here.start - span.source, True
         kv[:, KEYS] = self._engine.rotation.turn(kv[:, KEYS], delta.to(kv.device))
         if past is not None:
             kv[:, :, : past.shape[2]] = past
             kept[: past.shape[2]] = True
-        self.planner.rates.place.measured(int((delta > 0).sum()), self._ms_since(began_ns))
+        self.planner.rates.place.measured(int((delta != 0).sum()), self._ms_since(began_ns))
         return kv, kept
 
     def _refresh(self, tokens: list[int], kv: Tensor, fresh: Tensor, seen: Tensor | None = None) -> Forward:
@@ -303,7 +317,7 @@ class Composer:
             kept = stays[here]
             error = float(off[here][kept].max()) if kept.any() else 0.0
             refreshed = 1 - int(kept.sum()) / total
-            self.planner.places.saw(piece.slot.digest, way, error_max, error, max(refreshed, float(given_up)))
+            self.planner.places.saw(piece.place, way, error_max, error, max(refreshed, float(given_up)))
 
     def _use(self, piece: Piece, way: Way, kept: Tensor, reused: Tensor | None) -> Use:
         total = len(piece.part.tokens)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from homenode_kv.costs import NS_PER_MS
 from homenode_kv.engine import Engine
 from homenode_kv.errors import OutOfMemory, WrongShape
 from homenode_kv.ident import SegmentKey
@@ -148,8 +151,28 @@ def _loaded(segments: Segments, part: Shared, into: Tensor) -> bool:
     return True
 
 
+def base(engine: Engine, segments: Segments, key: SegmentKey, tokens: Sequence[int]) -> tuple[Tensor, int]:
+    """The KV of a text at position 0, and how many of its tokens were computed: what follows the longest beginning of
+    which exact KV is kept, of an earlier version of the text as well."""
+    past, cut = None, 0
+    if (prefix := segments.prefix(key.fingerprint, key.salt, tokens)) is not None:
+        choice = segments.look(prefix.digest)
+        with contextlib.suppress(OutOfMemory):
+            if choice is not None and choice.reload and (held := segments.use(prefix)) is not None:
+                with held:
+                    past, cut = held.kv(prefix.tokens), prefix.tokens
+    if past is not None and cut == len(tokens):
+        return past, 0
+    began_ns = time.monotonic_ns()
+    kv = engine.prefill(tokens[cut:], past).kv
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize(engine.device)
+    segments.costs.prefilled(len(tokens) - cut, (time.monotonic_ns() - began_ns) / NS_PER_MS)
+    return kv, len(tokens) - cut
+
+
 def _computed(engine: Engine, segments: Segments, part: Shared, into: Tensor) -> None:
-    into.copy_(engine.prefill(part.tokens).kv)
+    into.copy_(base(engine, segments, part.key, part.tokens)[0])
     try:
         segments.put(part.key, part.tokens, into, EXACT)
     except OutOfMemory:

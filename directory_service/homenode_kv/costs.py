@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+NS_PER_MS = 1_000_000
+
 #: Part that one new measurement has in the average.
 WEIGHT = 0.3
 

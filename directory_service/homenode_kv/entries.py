@@ -13,7 +13,12 @@ from homenode_kv.pages import Pages
 
 @dataclass(slots=True)
 class Entry:
-    """One KV of the pool; `blocks` on the device, `host` in host memory, neither on disk."""
+    """One KV of the pool; `blocks` on the device, `host` in host memory, neither on disk.
+
+    Attributes:
+        pins: how often it is kept from being lost.
+        holds: how many use it, so that it is not moved.
+    """
 
     key: str
     tokens: int
@@ -21,6 +26,7 @@ class Entry:
     size_bytes: int
     tier: Tier
     pins: int = 0
+    holds: int = 0
     blocks: tuple[int, ...] = ()
     host: Tensor | None = None
 
@@ -35,7 +41,8 @@ class Held:
 
     def __init__(self, pages: Pages, entry: Entry) -> None:
         self.key, self.tokens, self.meta, self.blocks = entry.key, entry.tokens, entry.meta, entry.blocks
-        self._pages = pages
+        self._pages, self._entry = pages, entry
+        entry.holds += 1
         pages.ledger.retain(self.blocks)
 
     def kv(self, tokens: int | None = None) -> Tensor:
@@ -46,6 +53,7 @@ class Held:
     def release(self) -> None:
         """The blocks are no longer in use by this holder. Once is enough."""
         blocks, self.blocks = self.blocks, ()
+        self._entry.holds -= bool(blocks)
         self._pages.ledger.release(blocks)
 
     def __enter__(self) -> Held:

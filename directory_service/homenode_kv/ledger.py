@@ -65,9 +65,9 @@ class BlockLedger:
         """How many refer to `block`."""
         return self._references[block]
 
-    def sole(self, blocks: Sequence[int]) -> bool:
-        """Whether each of `blocks` has one reference only, so that releasing them frees them."""
-        return all(self._references[block] == 1 for block in blocks)
+    def sole(self, blocks: Sequence[int]) -> int:
+        """How many of `blocks` have one reference only, so that releasing them frees so many."""
+        return sum(self._references[block] == 1 for block in blocks)
 
     def check(self, owners: Iterable[Iterable[int]]) -> None:
         """Asserts that blocks in use are exactly those that `owners` list, each as often as it is referred to."""

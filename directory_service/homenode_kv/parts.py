@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from homenode_kv.anchors import Gate, Slot
+from homenode_kv.edits import Span
 from homenode_kv.engine import Forward
 from homenode_kv.ident import SegmentKey
 from homenode_kv.planner import Plan, Way
@@ -16,15 +17,30 @@ from homenode_kv.segments import Found
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """A base that is nearly a part's: of another version of its text. `spans` of it serve, out of their context.
+
+    Attributes:
+        digest, tokens: of the base.
+    """
+
+    digest: str
+    tokens: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A part of a prompt, tokenised by itself.
 
     Attributes:
         key: what its base is kept under; None for text that is not looked up (a question).
+        near: what may serve where it has no base; None: nothing.
     """
 
     tokens: tuple[int, ...]
     key: SegmentKey | None = None
+    near: Near | None = None
 
     @property
     def is_artifact(self) -> bool:
@@ -91,6 +107,7 @@ class Piece:
     slot: Slot
     done: int = 0  # tokens that the exact beginning covers
     found: Found | None = None
+    near: Near | None = None  # where nothing was found
     base: Tensor | None = None  # canonical
     gate: Gate | None = None
     leader: Piece | None = None  # of fixed text: the artifact right before it, whose anchors correct both
@@ -99,3 +116,14 @@ class Piece:
     def end(self) -> int:
         """Where the next begins."""
         return self.start + len(self.part.tokens)
+
+    @property
+    def place(self) -> str:
+        """What is known of reuse here is known by this: what is near is off by the edit too."""
+        return f"{self.slot.digest} near" if self.near is not None else self.slot.digest
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Of what is kept, what goes where beyond the exact beginning."""
+        kept = self.near.spans if self.near is not None else (Span(0, 0, len(self.part.tokens)),)
+        return tuple(rest for span in kept if (rest := span.after(self.done)) is not None)

@@ -83,6 +83,7 @@ class PartFacts:
     Attributes:
         tokens: of the part.
         done: of these, how many the exact beginning covers.
+        changed: of the rest, of how many nothing is kept: what serves as a base is of another version.
         reload_ms: cost of bringing its base to the device; None: no base, or computing it again is cheaper.
         place: digest of where in which template it stands, for whom.
         anchored: anchors are near enough to correct it.
@@ -90,9 +91,15 @@ class PartFacts:
 
     tokens: int
     done: int = 0
+    changed: int = 0
     reload_ms: float | None = None
     place: str = ""
     anchored: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Tokens beyond the exact beginning that need not be computed."""
+        return self.tokens - self.done - self.changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +211,7 @@ class Planner:
         return priced
 
     def _way(self, part: PartFacts, error_max: float) -> Way:
-        if part.reload_ms is None or part.tokens - part.done < BLOCK_TOKENS:
+        if part.reload_ms is None or part.kept < BLOCK_TOKENS:
             return Way.DENSE
         if self._isolated:
             return Way.MASKED
@@ -221,15 +228,15 @@ class Planner:
     def _price(self, parts: Sequence[PartFacts], ways: Sequence[Way], error_max: float, dense_ms: float) -> Plan:
         reused, beside, refreshed, reload_ms, error = 0, 0, 0.0, 0.0, 0.0
         for part, way in zip(parts, ways, strict=True):
-            left = part.tokens - part.done
             if way in (Way.EXACT, Way.DENSE):
-                beside += left
+                beside += part.tokens - part.done
                 continue
-            reused += left
+            reused += part.kept
+            beside += part.changed
             reload_ms += part.reload_ms or 0.0
             if way is not Way.MASKED:
                 seen = self.places.expected(part.place, way, error_max)
-                refreshed += left * (seen[1] if seen else 0.0)
+                refreshed += part.kept * (seen[1] if seen else 0.0)
                 error = max(error, seen[0]) if seen and not math.isnan(error) else math.nan
         checked = any(way in (Way.REUSE, Way.ANCHORS) for way in ways)
         cost_ms = reload_ms + self.rates.reuse_ms(reused, beside, refreshed, checked=checked)

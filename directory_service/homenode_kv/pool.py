@@ -1,9 +1,10 @@
 """The pool: entries of KV on a device, in host memory and on disk, each tier within its budget.
 
-An entry is kept whole in one tier. What does not fit pushes out what is cheapest to lose (`recency`): from the device
-to the host, from there to the disk, from there for good. Entries that are pinned or in use stay. A pinned entry is
-never lost, an entry in use never moved: its blocks are referred to. When nothing may go the pool refuses, with
-OutOfMemory.
+An entry is kept whole in one tier. On the device entries that begin alike may share the blocks of that beginning, which
+are free when the last of them has gone; below the device each has its own. What does not fit pushes out what is
+cheapest to lose (`recency`): from the device to the host, from there to the disk, from there for good. Entries that are
+pinned or in use stay. A pinned entry is never lost, an entry in use never moved: its blocks are referred to. When
+nothing may go the pool refuses, with OutOfMemory.
 
 Reading from a slower tier brings the entry back to the device and is timed; `look` says what that will cost, and what
 computing the tokens again would. At a start the disk's entries are there again; `flush` writes the rest before an end.
@@ -19,15 +20,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
-from homenode_kv.costs import Choice, Costs, Tier
+from homenode_kv.costs import NS_PER_MS, Choice, Costs, Tier
 from homenode_kv.disk import DiskTier
 from homenode_kv.entries import Counters, Entry, Held
 from homenode_kv.errors import InUse, OutOfMemory
 from homenode_kv.layout import Geometry, blocks_of
+from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.pages import Pages
 from homenode_kv.recency import PricedRecency
 
-NS_PER_MS = 1_000_000
 #: (key, tier before, tier after); None: not in the pool.
 OnChange = Callable[[str, Tier | None, Tier | None], None]
 
@@ -88,22 +89,39 @@ class Pool:
         return iter(list(self._entries.values()))
 
     def bytes(self, tier: Tier) -> int:
-        """What a tier's entries take."""
+        """What a tier's entries take; blocks that several share count once."""
+        if tier is Tier.DEVICE:
+            return (self.pages.ledger.blocks - self.pages.ledger.free) * self.geometry.block_bytes
         return self._bytes[tier]
 
     def bytes_max(self, tier: Tier) -> int:
         """What a tier's entries may take."""
         return self._bytes_max[tier]
 
-    def put(self, key: str, kv: Tensor, meta: Mapping[str, str] | None = None) -> None:
-        """Keeps a KV on the device, in place of what has the same key. Raises OutOfMemory, WrongShape, InUse."""
+    def put(
+        self, key: str, kv: Tensor, meta: Mapping[str, str] | None = None, *, like: str = "", alike: int = 0
+    ) -> None:
+        """Keeps a KV on the device, in place of what has the same key. Raises OutOfMemory, WrongShape, InUse.
+
+        Its first `alike` tokens are those of the entry `like`: whole blocks of them are shared where that one lies on
+        the device, and not written.
+        """
         tokens = self.geometry.check(kv)
         if (old := self._entries.get(key)) and self._busy(old):
             raise InUse("the entry is pinned or in use")
-        blocks = self._allocate(blocks_of(tokens), old)
+        other = self._entries.get(like)
+        shared = other.blocks[: min(alike, tokens, other.tokens) // BLOCK_TOKENS] if other else ()
+        self.pages.ledger.retain(shared)
+        try:
+            own = self._allocate(blocks_of(tokens) - len(shared), old, beside=len(shared))
+        except OutOfMemory:
+            self.pages.ledger.release(shared)
+            raise
         if key in self._entries:  # it may just have been evicted, to make room for its successor
             self._lose(self._entries[key])
-        self.pages.write(blocks, kv)
+        if own:
+            self.pages.write(own, kv[:, :, len(shared) * BLOCK_TOKENS :])
+        blocks = shared + own
         size = len(blocks) * self.geometry.block_bytes
         self._settle(Entry(key, tokens, dict(meta or {}), size, Tier.DEVICE, blocks=blocks), None)
 
@@ -144,6 +162,23 @@ class Pool:
         self._lose(entry)
         return True
 
+    def cut(self, key: str, tokens: int) -> bool:
+        """Keeps the first `tokens` tokens of an entry only; False where it is gone, not longer, or on disk."""
+        entry = self._entries.get(key)
+        if entry is None or entry.tier is Tier.DISK or not 0 < tokens < entry.tokens:
+            return False
+        before, entry.tokens = entry.size_bytes, tokens
+        if entry.host is not None:
+            entry.host = entry.host[:, :, :tokens].clone()
+            entry.size_bytes = tokens * self.geometry.token_bytes
+        else:
+            entry.blocks, rest = entry.blocks[: blocks_of(tokens)], entry.blocks[blocks_of(tokens) :]
+            self.pages.ledger.release(rest)
+            entry.size_bytes = len(entry.blocks) * self.geometry.block_bytes
+        self._bytes[entry.tier] += entry.size_bytes - before
+        self._touch(entry)
+        return True
+
     def flush(self) -> int:
         """Copies to disk what fits there, before an end; how many entries were moved. What is in use stays."""
         moved = 0
@@ -158,7 +193,7 @@ class Pool:
         self.pages.ledger.check([*owners, *(holder.blocks for holder in held)])
         for tier in Tier:
             sizes = sum(entry.size_bytes for entry in self._entries.values() if entry.tier is tier)
-            assert sizes == self._bytes[tier] <= self._bytes_max[tier], tier
+            assert sizes == self._bytes[tier] and self.bytes(tier) <= self._bytes_max[tier], tier
             assert len(self._order[tier]) == sum(entry.tier is tier for entry in self._entries.values()), tier
 
     # --- moving ---
@@ -171,22 +206,22 @@ class Pool:
                 disk.remove(stored.key)
 
     def _busy(self, entry: Entry) -> bool:
-        return entry.pins > 0 or not self.pages.ledger.sole(entry.blocks)
+        return entry.pins > 0 or entry.holds > 0
 
     def _idle(self, entry: Entry) -> bool:
         """Whether it may change its tier: pinned entries may, below the device; entries in use may not."""
-        return self.pages.ledger.sole(entry.blocks)
+        return not entry.holds
 
-    def _allocate(self, count: int, replaced: Entry | None = None) -> tuple[int, ...]:
-        """Blocks of the device, after as many evictions as that takes."""
+    def _allocate(self, count: int, replaced: Entry | None = None, *, beside: int = 0) -> tuple[int, ...]:
+        """Blocks of the device, `beside` those that stay, after as many evictions as that takes."""
         ledger = self.pages.ledger
-        if count > ledger.blocks:
+        if count + beside > ledger.blocks:
             self.counters.refused += 1
             raise OutOfMemory(count, ledger.free, 0)
         stuck: set[str] = set()  # pinned, and no tier below has room
         while ledger.free < count:
             if replaced is not None and self._entries.get(replaced.key) is replaced:
-                if replaced.blocks and ledger.free + len(replaced.blocks) >= count:
+                if replaced.blocks and ledger.free + ledger.sole(replaced.blocks) >= count:
                     self._lose(replaced)  # its successor takes its room
                     break
             key = self._order[Tier.DEVICE].victim(lambda key: key not in stuck and self._idle(self._entries[key]))

@@ -5,12 +5,17 @@ segment has), or an agent's own decode of it, turned back to position 0 (KVCOMM,
 carries the context of its writer). Nothing else becomes a base: KV that was blended once and kept as a base would carry
 its error into every later prompt. Exact bases also enter the index of exact prefixes, no others do.
 
-Superseded versions are dropped by their version; KV of a dead version cannot be found before that either, for who looks
-names the version that its coherent read returned.
+Exact KV of texts that begin alike shares its pages: the next version of an artifact takes what differs from the one
+before, up to the block of the first edit, and so does each prompt that goes on from another.
+
+Superseded versions are dropped by their version, or retired: then what other texts have in common with them is found,
+by tokens, and nothing else. KV of a dead version cannot be found before that either, for who looks names the version
+that its coherent read returned.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,9 +25,10 @@ from homenode_kv.costs import Choice, Costs, Tier
 from homenode_kv.entries import Held
 from homenode_kv.errors import InUse, NotABase, WrongShape
 from homenode_kv.ident import SegmentKey, token_hash
+from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.pool import Pool
 from homenode_kv.prefix import PrefixIndex
-from homenode_kv.provenance import Kind, Provenance
+from homenode_kv.provenance import EXACT, Kind, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +83,20 @@ class Segments:
             raise NotABase("approximate KV is never a base")
         if self._pool.geometry.check(kv) != len(tokens) or token_hash(tokens) != key.tokens:
             raise WrongShape("the KV is not of these tokens, or the key is not theirs")
-        kept = self._provenance.get(key.digest)
+        kept, exact = self._provenance.get(key.digest), provenance.kind is Kind.EXACT
         if kept is not None and not provenance.better_than(kept):
-            return False
+            if not exact or key.digest in self._prefixes:
+                return False
+            self._prefixes.add(key.digest, key.fingerprint, key.salt, tokens, kept)  # of an earlier run
+            return True
+        like, alike = (exact and self._prefixes.match(key.fingerprint, key.salt, tokens)) or ("", 0)
+        meta = {"provenance": provenance.text(), "version": key.version_digest}
         try:
-            self._pool.put(key.digest, kv, {"provenance": provenance.text(), "version": key.version_digest})
+            self._pool.put(key.digest, kv, meta, like=like, alike=alike)
         except InUse:
             return False
         self._note(key.digest, key.version_digest, provenance)
-        if provenance.kind is Kind.EXACT:
+        if exact:
             self._prefixes.add(key.digest, key.fingerprint, key.salt, tokens, provenance)
         return True
 
@@ -98,7 +109,7 @@ class Segments:
         return Found(digest, entry.tokens, entry.tier, self._provenance[digest], choice)
 
     def prefix(self, fingerprint: str, salt: bytes, tokens: Sequence[int]) -> Prefix | None:
-        """The longest beginning of a prompt, in whole blocks, of which exact KV is kept."""
+        """The longest beginning of a prompt, of a block at least, of which exact KV is kept."""
         match = self._prefixes.match(fingerprint, salt, tokens)
         return Prefix(*match) if match else None
 
@@ -128,6 +139,27 @@ class Segments:
             except InUse:
                 continue  # the pool evicts it in time: nobody finds it any more
         return gone
+
+    def retire(self, digest: str, key: SegmentKey, tokens: Sequence[int]) -> None:
+        """From here on an exact entry of `key`'s model and tenant is found as the beginning `tokens` alone, if at all.
+
+        Its text is superseded from there on: neither its key finds it any more, nor a restart.
+        """
+        self._forget(digest)
+        if (entry := self._pool.entry(digest)) is None:
+            return
+        if entry.tier is Tier.DISK:  # where what a restart will find is written already
+            self.drop(digest)
+            return
+        entry.meta.clear()
+        if len(tokens) >= BLOCK_TOKENS:
+            self._prefixes.add(digest, key.fingerprint, key.salt, tokens, EXACT)
+
+    def drop(self, digest: str) -> None:
+        """Forgets an entry; where it is pinned the pool keeps it until it is not, and nobody finds it."""
+        self._forget(digest)
+        with contextlib.suppress(InUse):
+            self._pool.drop(digest)
 
     def _changed(self, key: str, before: Tier | None, after: Tier | None) -> None:
         if after is None:

@@ -125,15 +125,15 @@ def test_a_restart_finds_bases_with_their_provenance(tmp_path: Path) -> None:
     assert again.drop_version(key()) == 1 and not list(tmp_path.iterdir())
 
 
-def test_the_exact_beginning_of_a_prompt_is_found_in_whole_blocks() -> None:
+def test_the_exact_beginning_of_a_prompt_is_found_up_to_the_first_token_that_differs() -> None:
     machine, segments = engine(), Segments(pool())
     segments.put(key(), TEXT, machine.prefill(TEXT).kv, EXACT)
     prompt = TEXT[:70] + tokens(20, seed=9)
     prefix = segments.prefix(MODEL, SALT, prompt)
-    assert prefix.tokens == 64
+    assert prefix.tokens == 70
     with segments.use(prefix) as held:
-        over = machine.prefill(prompt[64:], held.kv(64), last=0)
-    assert deviation(over.logits, machine.prefill(prompt, last=0).logits[64:]) < 1e-5
+        over = machine.prefill(prompt[70:], held.kv(70), last=0)
+    assert deviation(over.logits, machine.prefill(prompt, last=0).logits[70:]) < 1e-5
     assert segments.prefix(MODEL, b"other", prompt) is None
     assert segments.prefix("other", SALT, prompt) is None
     assert segments.prefix(MODEL, SALT, prompt[1:]) is None
@@ -152,10 +152,53 @@ def test_entries_that_begin_alike_serve_for_each_other() -> None:
     index = PrefixIndex()
     index.add("long", MODEL, SALT, TEXT, EXACT)
     index.add("short", MODEL, SALT, TEXT[:40], EXACT)
-    assert index.match(MODEL, SALT, TEXT[:33]) == ("short", 32)
-    assert index.match(MODEL, SALT, TEXT) == ("long", 64)
+    assert index.match(MODEL, SALT, TEXT[:33]) == ("short", 33)
+    assert index.match(MODEL, SALT, [*TEXT[:36], 1, 1]) == ("short", 36)
+    assert index.match(MODEL, SALT, TEXT) == ("long", 75)
     index.remove("long")
-    assert index.match(MODEL, SALT, TEXT) == ("short", 32)
+    assert index.match(MODEL, SALT, TEXT) == ("short", 40)
     index.remove("short")
     index.remove("short")
     assert index.match(MODEL, SALT, TEXT) is None and len(index) == 0
+
+
+def test_texts_that_begin_alike_share_their_pages() -> None:
+    machine, it = engine(), pool()
+    segments = Segments(it)
+    other = TEXT[:70] + tokens(40, seed=9)
+    bases = {1: machine.prefill(TEXT).kv, 2: machine.prefill(other).kv}
+    assert segments.put(key(), TEXT, bases[1], EXACT) and segments.put(key(other, n=2), other, bases[2], EXACT)
+    assert it.bytes(Tier.DEVICE) == (3 + 2) * it.geometry.block_bytes  # 4 blocks, of which 2 are those of the first
+    it.check()
+    for n, text in ((1, TEXT), (2, other)):
+        with segments.use(segments.find(key(text, n=n))) as held:
+            assert deviation(held.kv(), bases[n]) < 1e-6
+    segments.drop_version(key())
+    assert it.bytes(Tier.DEVICE) == 4 * it.geometry.block_bytes  # what is left is nobody else's any more
+    with segments.use(segments.find(key(other, n=2))) as held:
+        assert deviation(held.kv(), bases[2]) < 1e-6
+    it.check()
+
+
+def test_a_retired_entry_is_found_as_a_beginning_and_by_nothing_else(tmp_path: Path) -> None:
+    it = pool(folder=tmp_path)
+    segments = Segments(it)
+    segments.put(key(), TEXT, engine().prefill(TEXT).kv, EXACT)
+    segments.retire(key().digest, key(), TEXT[:50])
+    assert segments.find(key()) is None
+    assert segments.prefix(MODEL, SALT, TEXT).tokens == 50
+    segments.retire(key().digest, key(), TEXT[:31])
+    assert segments.prefix(MODEL, SALT, TEXT) is None and len(it) == 1
+    it.flush()
+    assert Segments(pool(folder=tmp_path)).find(key()) is None
+    assert not list(tmp_path.iterdir()), "a restart does not bring it back"
+
+
+def test_what_an_earlier_run_kept_is_a_beginning_again_once_its_tokens_are_known(tmp_path: Path) -> None:
+    first, base = pool(folder=tmp_path), engine().prefill(TEXT).kv
+    Segments(first).put(key(), TEXT, base, EXACT)
+    first.flush()
+    segments = Segments(pool(folder=tmp_path))
+    assert segments.find(key()) and segments.prefix(MODEL, SALT, TEXT) is None
+    assert segments.put(key(), TEXT, base, EXACT) and not segments.put(key(), TEXT, base, EXACT)
+    assert segments.prefix(MODEL, SALT, TEXT).tokens == 75

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from homenode import Homenode
@@ -52,7 +52,6 @@ class Coherence:
         self._tokenizer = tokenizer
         self._ahead: OrderedDict[str, Piece] = OrderedDict()  # without tokens: to be read
         self._wake = asyncio.Event()
-        self.on_superseded: Callable[[int], None] = lambda segments: None
 
     # --- before a use -------------------------------------------------------------------------------------------------
 
@@ -104,7 +103,6 @@ class Coherence:
 
     async def _supersede(self, key: str, current: Version, *, deleted: bool) -> None:
         gone = await self._turns.run(lambda: self._keeper.supersede(key, current, deleted=deleted))
-        self.on_superseded(gone)
         if gone and not deleted:
             self.want([Piece((), key, current)])
 
@@ -119,7 +117,7 @@ class Coherence:
 
     async def _compare(self) -> None:
         """Changes may have been missed: ask for everything that is kept."""
-        kept = await self._turns.run(self._keeper.versions)
+        kept = await self._turns.run(self._keeper.artifacts.versions)
         newest = [(key, theirs(max(versions))) for key, versions in kept.items()]
         for at in range(0, len(newest), GATE_MAX):
             try:

@@ -11,12 +11,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from homenode_kv.costs import NS_PER_MS
 from homenode_kv.engine import Forward, greedy
 from homenode_kv.errors import PromptTooLong, no_memory
 from homenode_kv.parts import Composed
 from homenode_kv.planner import Demand
 from homenode_kv.provenance import Kind
-from homenode_kv.worker.keeper import NS_PER_MS, Keeper
+from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.outputs import Output, Outputs
 from homenode_kv.worker.prompts import Prompt
 from homenode_kv.worker.text import Pieces, Tokenizer

@@ -49,6 +49,8 @@ def write_group(
 ) -> Round:
     """Runs the jobs of a group, by member. Raises what the collective pass raises."""
     began_ns = time.monotonic_ns()
+    for job in jobs.values():
+        keeper.meet(job.prompt.pieces)
     kept = {member: _history(keeper, job.prompt) for member, job in jobs.items()}
     requests = [Request(member, _parts(keeper, job.prompt, kept[member])) for member, job in jobs.items()]
     collected = with_room(keeper, outputs, lambda: collect(keeper.engine, keeper.segments, requests, share=SHARE))

@@ -20,7 +20,7 @@ from homenode_api.http2.connection import Bounds
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_kv.costs import Tier
 from homenode_kv.provenance import Kind, Provenance
-from homenode_kv.worker.keeper import Holding
+from homenode_kv.worker.artifacts import Holding
 
 LOG = logging.getLogger("homenode.kv")
 

@@ -28,8 +28,9 @@ from homenode_kv.pages import Pages
 from homenode_kv.pool import Pool
 from homenode_kv.sheets import sheet_geometry
 from homenode_kv.worker import folder, wire
+from homenode_kv.worker.artifacts import Holding
 from homenode_kv.worker.coherence import Coherence
-from homenode_kv.worker.keeper import Holding, Keeper
+from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.models import Loaded, load
 from homenode_kv.worker.placement import Placement
 from homenode_kv.worker.service import Service
@@ -200,12 +201,11 @@ async def _worker(
     turns = Turns(settings.waiting_max)
     coherence = Coherence(hn, keeper, turns, loaded.tokenizer)
     worker = Worker(loaded, identity, keeper, turns, coherence, _version())
-    coherence.on_superseded = worker.metrics.superseded
+    keeper.on_superseded = worker.metrics.superseded
     try:
         yield worker, listeners
     finally:
         listeners.clear()
-        await turns.run(keeper.close)
         await turns.run(pool.flush)
         turns.close()
 

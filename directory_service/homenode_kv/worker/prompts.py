@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,11 +48,3 @@ class Prompt:
             raise InvalidTokens("the prompt is empty")
         if not 0 <= min(self.tokens) <= max(self.tokens) < vocabulary:
             raise InvalidTokens(f"token ids of this model are 0 to {vocabulary - 1}")
-
-
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike: KV up to the first edit is that of both."""
-    for at, (one, other) in enumerate(zip(a, b, strict=False)):
-        if one != other:
-            return at
-    return min(len(a), len(b))

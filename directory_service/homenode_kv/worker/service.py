@@ -16,11 +16,11 @@ import grpc
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
+from homenode_kv.costs import NS_PER_MS
 from homenode_kv.parts import Use
 from homenode_kv.planner import Demand
 from homenode_kv.provenance import own_decode
 from homenode_kv.worker.generation import Job, Stopped
-from homenode_kv.worker.keeper import NS_PER_MS
 from homenode_kv.worker.parts import Parts
 from homenode_kv.worker.placement import provenance_of
 from homenode_kv.worker.refusals import Refused, abort, error_of, invalid, name_of

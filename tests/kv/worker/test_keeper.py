@@ -20,8 +20,9 @@ from homenode_kv.pages import Pages
 from homenode_kv.planner import Demand
 from homenode_kv.pool import Pool
 from homenode_kv.provenance import EXACT, Kind, own_decode
+from homenode_kv.worker.artifacts import Holding
 from homenode_kv.worker.generation import Job, Stopped, write
-from homenode_kv.worker.keeper import Base, Holding, Keeper
+from homenode_kv.worker.keeper import Base, Keeper
 from homenode_kv.worker.models import load
 from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.prompts import Piece, Prompt
@@ -47,8 +48,8 @@ def made(blocks: int = 64) -> tuple[Keeper, list[Holding]]:
 
 
 def held(keeper: Keeper) -> None:
-    """Blocks in use are those of entries and of what stands aside."""
-    keeper.pool.check([aside[1] for aside in keeper._aside.values()])
+    """Blocks in use are those of entries."""
+    keeper.pool.check()
 
 
 def prompt(*pieces: Piece) -> Prompt:
@@ -74,7 +75,7 @@ def test_a_base_is_computed_from_the_first_edit_and_is_exact() -> None:
     assert found is not None and found.provenance == EXACT
     with keeper.segments.use(found) as base:  # type: ignore[union-attr]
         assert deviation(base.kv(), dense(keeper.engine, new)) < 1e-5
-    assert not keeper._aside
+    assert "a" not in keeper.lineage  # the successor is there
     held(keeper)
 
 
@@ -107,7 +108,7 @@ def test_prompts_are_cut_before_what_changed() -> None:
     asked = prompt(Piece(first, "a", version(1)), Piece(second, "b", version(1)), Piece(tuple(tokens(40, seed=3))))
     composed = keeper.compose(asked, EXACTLY)
     keeper.keep_prompt(asked, asked.tokens, composed.forward)
-    assert keeper.compose(asked, EXACTLY).whole.exact == 160  # whole blocks of 168
+    assert keeper.compose(asked, EXACTLY).whole.exact == 167  # the last is computed
     keeper.supersede("b", version(2))
     assert keeper.compose(asked, EXACTLY).whole.exact == 64
     keeper.supersede("a", version(2))
@@ -141,7 +142,7 @@ def test_an_output_in_context_never_replaces_exact_kv_and_is_no_exact_prefix() -
 
 def test_mixed_work_leaves_no_block_behind() -> None:
     """More than fits, changes, callers who leave, outputs: after each call blocks in use are those of owners."""
-    keeper, told = made(blocks=20)
+    keeper, told = made(blocks=8)
     outputs, draw = Outputs(), random.Random(5)
     versions = dict.fromkeys("abc", 1)
     for _ in range(200):
@@ -171,9 +172,7 @@ def test_mixed_work_leaves_no_block_behind() -> None:
         held(keeper)
     assert keeper.pool.counters.lost > 0
     kept = {holding.digest: holding.tier for holding in told}
-    assert {digest for digest, tier in kept.items() if tier is not None} == set(keeper._known)
-    keeper.close()
-    keeper.pool.check()
+    assert {digest for digest, tier in kept.items() if tier is not None} == set(keeper.artifacts._known)
 
 
 def test_pieces_hold_back_a_character_until_it_is_whole() -> None:
