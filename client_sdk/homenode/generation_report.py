@@ -20,13 +20,14 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class KvUse:
-    """Where the KV of a part's tokens came from. The counts add up to `tokens`.
+    """Where the KV of a part's tokens came from. All counts but `restored` add up to `tokens`.
 
     Attributes:
         key, version: of an artifact; "" and None: text.
         exact, exact_by_mask, approximate: reused as they were.
         refreshed: reused, and computed afresh where they had to be.
         dense: computed.
+        restored: of the approximate ones, what a round left of the same beginning.
     """
 
     tokens: int = 0
@@ -37,6 +38,7 @@ class KvUse:
     dense: int = 0
     key: str = ""
     version: Version | None = None
+    restored: int = 0
 
     @property
     def reused(self) -> int:
@@ -91,6 +93,7 @@ def use_of(said: kv.KvUse, artifact: Artifact | None) -> KvUse:
         said.dense_tokens,
         artifact.key if artifact is not None else "",
         artifact.version if artifact is not None else None,
+        said.restored_tokens,
     )
 
 

@@ -103,6 +103,17 @@ class Collected:
     _group: GroupForward
     _chosen: Tensor
 
+    @property
+    def starts(self) -> dict[str, int]:
+        """First block of each shared segment in what `composite` gives, by the segment's digest."""
+        keys = self.plan.shared
+        return dict(zip((key.digest for key in keys), self._canonical.starts, strict=False)) if self._canonical else {}
+
+    @property
+    def blocks(self) -> int:
+        """Of what `composite` gives."""
+        return self._composed.block_count
+
     def composite(self, member: str) -> Tensor:
         """The shared segments as this member has them, canonical: [L, 2, S, Hkv, d], each from a block of its own.
 
@@ -148,21 +159,26 @@ def decide(
     share: float,
     chosen_by: ChosenBy = "union",
     layer: int = CHECK_LAYER,
+    error_max: float = math.inf,
+    refresh_max: float = 1.0,
 ) -> Decision:
     """Loads, moves, checks and selects for a group, of whose shared blocks `share` are refreshed, at least one.
 
-    Segments that are not kept are computed once, alone, and kept. Of a model without the check layer `layer` the last
-    one is. Raises ValueError, WrongShape, InvalidTokens,
-    PromptTooLong, OutOfMemory.
+    Beyond that share every block is refreshed in which a token is further off than `error_max`, and where those are
+    more than `refresh_max` of all, all are: the share may be 0 then. Segments that are not kept are computed once,
+    alone, and kept. Of a model without the check layer `layer` the last one is. Raises ValueError, WrongShape,
+    InvalidTokens, PromptTooLong, OutOfMemory.
     """
-    if not group or len({request.member for request in group}) < len(group) or not 0 < share <= 1:
-        raise ValueError("a group has members of different names, and refreshes a share above 0 and up to 1")
+    if not group or len({request.member for request in group}) < len(group):
+        raise ValueError("a group has members of different names")
+    if not 0 <= share <= 1 or (not share and error_max == math.inf):
+        raise ValueError("a group refreshes a share above 0 and up to 1, or what is too far off")
     for request in group:
         engine.check(request.tokens)
     canonical = load(engine, segments, group)
     composed = compose(engine, canonical, group)
     off, checked = _check(engine, group, composed, chosen_by, _within(engine, layer))
-    chosen = _select(composed, off, share)
+    chosen = _select(composed, off, share, error_max, refresh_max)
     return Decision(canonical, composed, off, checked, chosen, _positions(composed, chosen))
 
 
@@ -174,10 +190,21 @@ def collect(
     share: float,
     chosen_by: ChosenBy = "union",
     layer: int = CHECK_LAYER,
+    error_max: float = math.inf,
+    refresh_max: float = 1.0,
 ) -> Collected:
     """Computes the prompts of a group together; the arguments and what is raised are those of `decide`."""
     layer = _within(engine, layer)
-    decision = decide(engine, segments, group, share=share, chosen_by=chosen_by, layer=layer)
+    decision = decide(
+        engine,
+        segments,
+        group,
+        share=share,
+        chosen_by=chosen_by,
+        layer=layer,
+        error_max=error_max,
+        refresh_max=refresh_max,
+    )
     canonical, composed, chosen = decision.canonical, decision.composed, decision.chosen
     names = [request.member for request in group]
     kept_keys = _refreshed_keys(composed, composed.kv, chosen, layer)  # before they are overwritten
@@ -249,13 +276,16 @@ def _check(
     return off, sum(map(len, positions))
 
 
-def _select(composed: Composed, off: Tensor | None, share: float) -> Tensor:
+def _select(composed: Composed, off: Tensor | None, share: float, error_max: float, refresh_max: float) -> Tensor:
     """Which blocks are refreshed, bool [G]: a block is as far off as its farthest token in any member."""
     chosen = torch.zeros(composed.block_count, dtype=torch.bool, device=composed.own.device)
     if off is not None:
         score = torch.zeros(composed.block_count, device=off.device)
         score.scatter_reduce_(0, composed.blocks, off.nan_to_num(0.0), "amax")
         chosen[score.topk(math.ceil(share * composed.block_count)).indices] = True
+        chosen |= score > error_max
+        if int(chosen.sum()) > refresh_max * composed.block_count:  # little is left to reuse: a plain prefill is exact
+            chosen[:] = True
     return chosen
 
 

@@ -15,15 +15,15 @@ N/(1 + (N-1)·f), master included. Both are also given in bytes, indices include
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from homenode_kv.errors import InUse, WrongShape
-from homenode_kv.layout import Geometry, as_bytes, blocks_of
+from homenode_kv.errors import WrongShape
+from homenode_kv.layout import as_bytes, blocks_of
 from homenode_kv.ledger import BLOCK_TOKENS
 from homenode_kv.rope import Rotation
 
@@ -124,64 +124,3 @@ class Ratios:
         share = sum(share for _, _, share in mirrors) / len(mirrors) if mirrors else 0.0
         per_mirror = whole / stored if stored else float("inf") if mirrors else 1.0
         return cls(1 + len(mirrors), share, per_mirror, (master_bytes + whole) / (master_bytes + stored))
-
-
-class Family:
-    """One master and its mirrors, by name. A master with mirrors is never dropped: another is elected first.
-
-    Args:
-        geometry: of the members.
-        members: canonical KV of each.
-        deviation: how far each is from what a dense prefill gives, as measured; the least is the master.
-    """
-
-    def __init__(self, geometry: Geometry, members: Mapping[str, Tensor], deviation: Mapping[str, float]) -> None:
-        if not members or set(members) != set(deviation):
-            raise ValueError("each member has a deviation, and there is at least one")
-        for kv in members.values():
-            geometry.check(kv)
-        self._geometry = geometry
-        self._deviation = dict(deviation)
-        self.master = min(sorted(members), key=lambda name: deviation[name])
-        self._dense = members[self.master].clone()
-        self._mirrors = {
-            name: Mirror.of(kv, self._dense) for name, kv in sorted(members.items()) if name != self.master
-        }
-
-    @property
-    def mirrors(self) -> Mapping[str, Mirror]:
-        """All members but the master."""
-        return dict(self._mirrors)
-
-    def restore(self, name: str, rotation: Rotation | None = None, delta: int = 0) -> Tensor:
-        """A member, bit for bit; with a rotation, moved by `delta`. Raises KeyError for an unknown one."""
-        if name != self.master:
-            return self._mirrors[name].restore(self._dense, rotation, delta)
-        return self._dense.clone() if rotation is None else rotation.shift(self._dense, delta)
-
-    def elect(self, name: str | None = None) -> str:
-        """Makes `name` the master (by default the mirror of lowest deviation); all members keep their bits."""
-        if name is None:
-            name = min(sorted(self._mirrors), key=lambda other: self._deviation[other], default=self.master)
-        if name == self.master:
-            return name
-        members = {member: self.restore(member) for member in (self.master, *self._mirrors)}
-        self.master, self._dense = name, members[name]
-        self._mirrors = {other: Mirror.of(kv, self._dense) for other, kv in sorted(members.items()) if other != name}
-        return name
-
-    def leave(self, name: str) -> Tensor:
-        """Takes a member out, dense. Raises InUse for a master with mirrors."""
-        if name == self.master and self._mirrors:
-            raise InUse("a master with mirrors is not dropped: elect another first")
-        kv = self.restore(name)
-        self._mirrors.pop(name, None)
-        self._deviation.pop(name)
-        return kv
-
-    def ratios(self) -> Ratios:
-        """Both ratios in bytes, and f."""
-        dense = self._geometry.block_bytes * blocks_of(self._dense.shape[2])
-        return Ratios.of(
-            dense, [(mirror.dense_bytes, mirror.bytes, mirror.dirty_share) for mirror in self._mirrors.values()]
-        )

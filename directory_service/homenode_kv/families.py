@@ -3,7 +3,8 @@
 A master is an entry of the pool, pinned once by each of its mirrors, so that it is never dropped before them. The
 blocks of a mirror are an entry of a second pool, whose KV has one layer. Under pressure the pools may move a master to
 a slower tier, and evict mirrors, which take their pins along. Masters take at most a share of the pool, and before it
-refuses anybody it asks for the family that was used longest ago: rounds come and go, bases serve again.
+refuses anybody it asks for the family that was used longest ago: rounds come and go, bases serve again. A master that
+leaves while mirrors stay hands over to the one that deviated least; all keep their bits.
 
 What an earlier process left on disk is found by nobody: names are keyed with a salt. Not thread-safe: one owner.
 """
@@ -11,46 +12,25 @@ What an earlier process left on disk is found by nobody: names are keyed with a 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from homenode_kv import kernels
 from homenode_kv.costs import Tier
 from homenode_kv.diffs import Mirror, Ratios
 from homenode_kv.errors import InUse, OutOfMemory
 from homenode_kv.ident import digest
+from homenode_kv.kin import Kin, Standing
 from homenode_kv.layout import blocks_of
 from homenode_kv.pool import OnChange, Pool
+from homenode_kv.restoring import Restoring
 from homenode_kv.rope import Rotation
 from homenode_kv.sheets import Sheet, as_kv, sheet_geometry
 
 FAMILIES_MAX = 1024
 #: Of the pool's blocks on the device, what families may take by dense members.
 SHARE_MAX = 0.5
-
-
-@dataclass(slots=True)
-class _Kin:
-    """A family. `dense` has the keys of members that are entries of the pool, the master among them."""
-
-    deviation: dict[str, float]
-    master: str = ""
-    sheets: dict[str, Sheet] = field(default_factory=dict)
-    dense: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How much is kept: of `masters` that have mirrors, of `mirrors`, of members that are `dense`, and in bytes."""
-
-    masters: int
-    mirrors: int
-    dense: int
-    mirror_bytes: int
-    mirror_dense_bytes: int
 
 
 class Families:
@@ -60,6 +40,10 @@ class Families:
         pool: of dense KV.
         sheets: of mirrors' blocks; its pages have the `sheet_geometry`. Families listen to both, as others did before.
         families_max, share_max: bounds; the family that was used longest ago makes room for another.
+
+    Attributes:
+        on_change: hears of a family's master and how many mirrors it has; "" where it is kept no more. It neither
+            raises nor asks anything of families.
     """
 
     def __init__(
@@ -71,8 +55,11 @@ class Families:
         self._blocks_max = int(share_max * pool.pages.ledger.blocks)
         self._at_work: list[str] = []  # families that are being changed or read: not to be given up
         self._salt, self._count = os.urandom(32), 0
-        self._kin: dict[str, _Kin] = {}  # the one used last at the end
+        self._kin: dict[str, Kin] = {}  # the one used last at the end
         self._owners: dict[str, tuple[str, str]] = {}  # key in either pool -> (round, member)
+        self._restoring = Restoring(pool, sheets)
+        self._restored = self._elections = 0
+        self.on_change: Callable[[str, str, int], None] = lambda round_id, master, mirrors: None
         self._told = {id(each): each.on_change for each in (pool, sheets)}
         pool.on_change, sheets.on_change = self._listener(pool), self._listener(sheets)
         pool.relieve = self.shed
@@ -91,10 +78,10 @@ class Families:
         self.release(round_id)
         while len(self._kin) >= self._families_max:
             self.shed()
-        kin = _Kin(dict(deviation))
+        kin = Kin(dict(deviation))
         self._kin[round_id] = kin
         with self._kept(round_id):
-            self._settle(round_id, kin, members, min(sorted(members), key=lambda name: deviation[name]))
+            self._settle(round_id, kin, members, kin.least(members))
             while self._blocks() > self._blocks_max and self.shed():
                 pass
         return self.ratios(round_id)
@@ -102,45 +89,40 @@ class Families:
     def members(self, round_id: str) -> tuple[str, ...]:
         """Who is kept, the master first. Empty for an unknown round."""
         kin = self._kin.get(round_id)
-        return tuple(sorted({*kin.dense, *kin.sheets}, key=lambda name: (name != kin.master, name))) if kin else ()
+        return kin.members if kin else ()
+
+    def pays(self, round_id: str, member: str) -> bool:
+        """Whether a member is kept, and bringing it back is cheaper than computing it."""
+        kin = self._kin.get(round_id)
+        return kin is not None and self._restoring.pays(kin, member)
 
     def restore(self, round_id: str, member: str) -> Tensor | None:
         """A member, canonical and bit for bit; None where it is not kept any more. Raises OutOfMemory."""
         if (kin := self._use(round_id)) is None:
             return None
-        if key := kin.dense.get(member):
-            return self._read(self._pool, key)
-        sheet = kin.sheets.get(member)
         with self._kept(round_id):
-            mirror = self._mirror(sheet) if sheet else None
-            master = self._read(self._pool, kin.dense[kin.master]) if mirror else None
-        return mirror.restore(master) if mirror is not None and master is not None else None
+            return self._restoring.dense(kin, member)
 
     def restore_into(
         self, round_id: str, member: str, blocks: Sequence[int], rotation: Rotation, delta: int | Tensor = 0
     ) -> bool:
         """Writes a member into blocks of the pool's pages, moved by `delta`: one number, or one a block. False: a miss.
 
-        With Triton on a GPU a mirror is restored in one go, else by way of a dense copy.
+        Raises OutOfMemory.
         """
-        pages = self._pool.pages
-        kin = self._use(round_id)
-        sheet = kin.sheets.get(member) if kin else None
-        if kin and sheet and kernels.available() and pages.data.is_cuda:
-            from homenode_kv.kernels.restore import restore_into  # Triton is optional
-
-            mirror, held = self._mirror(sheet), self._pool.get(kin.dense[kin.master])
-            if mirror is None or held is None:
-                return False
-            with held:
-                restore_into(pages, blocks, mirror, held.blocks, held.tokens, rotation, delta)
-            return True
-        if (kv := self.restore(round_id, member)) is None:
+        if (kin := self._use(round_id)) is None:
             return False
-        if isinstance(delta, Tensor):
-            delta = delta.repeat_interleave(pages.data.shape[3])[: kv.shape[2]]
-        pages.write(blocks, rotation.shift(kv, delta))
-        return True
+        with self._kept(round_id):
+            return self._restoring.into(kin, member, blocks, rotation, delta)
+
+    def moved(self, round_id: str, member: str, rotation: Rotation, delta: int | Tensor = 0) -> Tensor | None:
+        """The same by way of blocks that are given back; None for a miss. Raises OutOfMemory."""
+        if (kin := self._use(round_id)) is None:
+            return None
+        with self._kept(round_id):
+            kv = self._restoring.moved(kin, member, rotation, delta)
+        self._restored += kv is not None
+        return kv
 
     def elect(self, round_id: str, name: str | None = None) -> str | None:
         """Makes `name` the master, by default the mirror of lowest deviation; None for a miss.
@@ -151,21 +133,10 @@ class Families:
         if (kin := self._use(round_id)) is None:
             return None
         if name is None:
-            name = min(sorted(kin.sheets), key=lambda mirror: kin.deviation[mirror], default=kin.master)
-        if name == kin.master:
+            name = kin.least(kin.sheets) if kin.sheets else kin.master
+        if name == kin.master or self._hand_over(round_id, kin, name, {kin.master, *kin.sheets}):
             return name
-        every = {member: self.restore(round_id, member) for member in (name, kin.master, *kin.sheets)}
-        members = {member: kv for member, kv in every.items() if kv is not None}
-        if name not in members:
-            return None
-        for member in list(kin.sheets):
-            self._drop_sheet(kin, member)
-        if old := kin.dense.get(kin.master):
-            self._drop_dense(old)
-        self._kin[round_id] = kin  # the last entry took it along
-        with self._kept(round_id):
-            self._settle(round_id, kin, members, name)
-        return name
+        return None
 
     def materialize(self, round_id: str, member: str) -> str | None:
         """Makes a member dense, an entry of the pool under the key that is returned; None for a miss.
@@ -178,21 +149,27 @@ class Families:
             with self._kept(round_id):
                 self._put_dense(round_id, kin, member, kv)
             self._drop_sheet(kin, member)
+            self._tell(round_id)
         return kin.dense[member]
 
-    def leave(self, round_id: str, member: str) -> bool:
-        """Forgets a member; a master with mirrors hands over first. False for a miss. Raises OutOfMemory."""
+    def leave(self, round_id: str, *leaving: str) -> bool:
+        """Forgets members; a master hands over first to the mirrors that stay. False for a miss. Raises OutOfMemory."""
         kin = self._use(round_id)
-        if kin is None or (member not in kin.sheets and member not in kin.dense):
+        gone = {member for member in leaving if kin and member in kin.members}
+        if kin is None or not gone:
             return False
-        if member == kin.master and kin.sheets:
-            self.elect(round_id)
-        if member in kin.sheets:
+        stay = kin.sheets.keys() - gone
+        if gone.issuperset(kin.members) or (
+            kin.master in gone and stay and not self._hand_over(round_id, kin, kin.least(stay), stay)
+        ):
+            return self.release(round_id)
+        for member in gone & kin.sheets.keys():
             self._drop_sheet(kin, member)
-        elif key := kin.dense.get(member):
-            self._drop_dense(key)
-        if not kin.dense:
-            self._kin.pop(round_id, None)
+        for member in gone & kin.dense.keys():
+            self._drop_dense(kin.dense[member])
+        if kin.master in gone:  # it had no mirrors, or has none any more; others are whole
+            kin.master = kin.least(kin.dense)
+        self._tell(round_id)
         return True
 
     def release(self, round_id: str) -> bool:
@@ -203,7 +180,7 @@ class Families:
             self._drop_sheet(kin, member)
         for key in list(kin.dense.values()):
             self._drop_dense(key)
-        self._kin.pop(round_id, None)
+        self._end(round_id)
         return True
 
     def shed(self) -> bool:
@@ -219,20 +196,11 @@ class Families:
             for name, key in kin.dense.items()
             if (entry := self._pool.entry(key))
         }
-        apart = [(size, size, 1.0) for name, size in sizes.items() if name != kin.master]
-        mirrors = [(sheet.dense_bytes, sheet.bytes, sheet.share) for sheet in kin.sheets.values()]
-        return Ratios.of(sizes.get(kin.master, 0), mirrors + apart)
+        return kin.ratios(sizes)
 
     def standing(self) -> Standing:
         """Of all families together, for metrics."""
-        every = [sheet for kin in self._kin.values() for sheet in kin.sheets.values()]
-        return Standing(
-            masters=sum(bool(kin.sheets) for kin in self._kin.values()),
-            mirrors=len(every),
-            dense=sum(len(kin.dense) for kin in self._kin.values()),
-            mirror_bytes=sum(sheet.bytes for sheet in every),
-            mirror_dense_bytes=sum(sheet.dense_bytes for sheet in every),
-        )
+        return Standing.of(self._kin.values(), self._restored, self._elections)
 
     # --- inside ---
 
@@ -244,12 +212,22 @@ class Families:
             yield
         finally:
             self._at_work.pop()
+            if (kin := self._kin.get(round_id)) is not None and not kin.dense and round_id not in self._at_work:
+                self._end(round_id)  # a broken file took the master
+
+    def _tell(self, round_id: str) -> None:
+        if kin := self._kin.get(round_id):
+            self.on_change(round_id, kin.master, len(kin.sheets))
+
+    def _end(self, round_id: str) -> None:
+        if self._kin.pop(round_id, None) is not None:
+            self.on_change(round_id, "", 0)
 
     def _blocks(self) -> int:
         entries = (self._pool.entry(key) for kin in self._kin.values() for key in kin.dense.values())
         return sum(blocks_of(entry.tokens) for entry in entries if entry)
 
-    def _settle(self, round_id: str, kin: _Kin, members: Mapping[str, Tensor], master: str) -> None:
+    def _settle(self, round_id: str, kin: Kin, members: Mapping[str, Tensor], master: str) -> None:
         """Keeps a master, unless it is dense already, and the others as its mirrors."""
         kin.master = master
         if master not in kin.dense:
@@ -271,14 +249,30 @@ class Families:
             except OutOfMemory:
                 continue  # it is computed again when it is wanted
         self._pool.unpin(kin.dense[master])
+        self._tell(round_id)
 
-    def _put_dense(self, round_id: str, kin: _Kin, member: str, kv: Tensor) -> None:
+    def _hand_over(self, round_id: str, kin: Kin, heir: str, staying: Collection[str]) -> bool:
+        """The heir becomes the master, the others that stay its mirrors. False, and nothing has changed: a miss."""
+        with self._kept(round_id):
+            every = {member: self.restore(round_id, member) for member in {heir, *staying}}
+            members = {member: kv for member, kv in every.items() if kv is not None}
+            if heir not in members:
+                return False
+            for member in list(kin.sheets):
+                self._drop_sheet(kin, member)
+            if old := kin.dense.get(kin.master):
+                self._drop_dense(old)
+            self._settle(round_id, kin, members, heir)
+        self._elections += 1
+        return True
+
+    def _put_dense(self, round_id: str, kin: Kin, member: str, kv: Tensor) -> None:
         key = self._key()
         self._pool.put(key, kv, {"family": "dense"})
         kin.dense[member] = key
         self._owners[key] = round_id, member
 
-    def _put_sheet(self, round_id: str, kin: _Kin, member: str, mirror: Mirror) -> None:
+    def _put_sheet(self, round_id: str, kin: Kin, member: str, mirror: Mirror) -> None:
         key = ""
         if len(mirror.place):
             key = self._key()
@@ -287,35 +281,23 @@ class Families:
         kin.sheets[member] = Sheet.of(mirror, key)
         self._pool.pin(kin.dense[kin.master])
 
-    def _mirror(self, sheet: Sheet) -> Mirror | None:
-        kv = self._read(self._sheets, sheet.key) if sheet.key else None
-        if sheet.key and kv is None:
-            return None
-        return sheet.mirror(self._pool.geometry, kv, self._pool.pages.data.device)
-
-    def _read(self, pool: Pool, key: str) -> Tensor | None:
-        if (held := pool.get(key)) is None:
-            return None
-        with held:
-            return held.kv()
-
     def _key(self) -> str:
         self._count += 1  # never the same again: an entry that somebody else pinned may outlive its family
         return digest([self._count.to_bytes(8, "little")], salt=self._salt, person=b"family")
 
-    def _use(self, round_id: str) -> _Kin | None:
+    def _use(self, round_id: str) -> Kin | None:
         if (kin := self._kin.pop(round_id, None)) is not None:
             self._kin[round_id] = kin
         return kin
 
-    def _drop_sheet(self, kin: _Kin, member: str) -> None:
+    def _drop_sheet(self, kin: Kin, member: str) -> None:
         sheet = kin.sheets[member]
         if sheet.key:
             self._sheets.drop(sheet.key)  # and `_gone` takes the pin back
         else:
             self._forget_sheet(kin, member)
 
-    def _forget_sheet(self, kin: _Kin, member: str) -> None:
+    def _forget_sheet(self, kin: Kin, member: str) -> None:
         if kin.sheets.pop(member, None) and (key := kin.dense.get(kin.master)):
             self._pool.unpin(key)
 
@@ -346,5 +328,5 @@ class Families:
         if member == kin.master:  # only a broken file does that to a pinned entry: its mirrors are lost with it
             for name in list(kin.sheets):
                 self._drop_sheet(kin, name)
-            if not kin.dense:
-                self._kin.pop(round_id, None)
+        if not kin.dense and round_id not in self._at_work:
+            self._end(round_id)

@@ -55,7 +55,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Where the KV of tokens came from; the counts add up to `tokens`."""
+    """Where the KV of tokens came from; the counts add up to `tokens`, without `restored`: of what is approximate, what
+    a round left."""
 
     tokens: int = 0
     exact: int = 0
@@ -63,6 +64,7 @@ class Use:
     approximate: int = 0
     refreshed: int = 0
     dense: int = 0
+    restored: int = 0
 
     @property
     def reused(self) -> int:

@@ -187,7 +187,7 @@ class Planner:
     def __init__(self, settings: Settings, rates: Rates, *, isolated: bool = False) -> None:
         self.settings, self.rates = settings, rates
         self.places = Places(settings.again)
-        self._isolated = isolated
+        self.isolated = isolated
 
     def plan(self, parts: Sequence[PartFacts], demand: Demand) -> Plan:
         """The cheapest ways whose predicted error is allowed."""
@@ -213,7 +213,7 @@ class Planner:
     def _way(self, part: PartFacts, error_max: float) -> Way:
         if part.reload_ms is None or part.kept < BLOCK_TOKENS:
             return Way.DENSE
-        if self._isolated:
+        if self.isolated:
             return Way.MASKED
         best, least = Way.DENSE, math.inf
         for way in (Way.ANCHORS, Way.REUSE) if part.anchored else (Way.REUSE,):

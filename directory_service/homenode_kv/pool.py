@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -141,6 +142,15 @@ class Pool:
             return None
         self._touch(entry)
         return Held(self.pages, entry)
+
+    @contextmanager
+    def scratch(self, count: int) -> Iterator[tuple[int, ...]]:
+        """Blocks of the device for a moment, after as many evictions as that takes. Raises OutOfMemory."""
+        blocks = self._allocate(count)
+        try:
+            yield blocks
+        finally:
+            self.pages.ledger.release(blocks)
 
     def pin(self, key: str) -> bool:
         """Keeps the entry from being lost until `unpin`, as often; False for a miss."""

@@ -12,7 +12,7 @@ import torch
 
 from homenode_kv.collector import Collected, collect
 from homenode_kv.composing import Private, Request, Shared
-from homenode_kv.diffs import Family, Mirror
+from homenode_kv.diffs import Mirror
 from homenode_kv.engine import Engine
 from homenode_kv.errors import InvalidTokens, PromptTooLong, WrongShape
 from homenode_kv.ident import SegmentKey
@@ -157,6 +157,18 @@ def test_what_is_counted_is_what_is_launched(size: int, monkeypatch: pytest.Monk
     }  # fmt: skip
 
 
+def test_what_is_further_off_than_allowed_is_refreshed_beside_the_share() -> None:
+    free, bound = run(3, share=1 / 7), max(run(3, share=3 / 7).plan.left.values())
+    done = run(3, share=1 / 7, error_max=bound)
+    assert max(free.plan.left.values()) > bound >= max(done.plan.left.values())
+    assert sum(map(len, done.plan.refreshed)) == 3
+    as_by_hand(done, group(3))
+    assert run(3, share=0.0, error_max=bound).plan.refreshed == done.plan.refreshed
+    assert run(3, share=1 / 7, error_max=100.0).plan.refreshed == free.plan.refreshed
+    given_up = run(3, share=1 / 7, error_max=bound, refresh_max=2 / 7)
+    assert given_up.provenance == EXACT and sum(map(len, given_up.plan.refreshed)) == 7
+
+
 def test_a_check_of_the_master_alone_does_not_grow_either() -> None:
     two, twenty = run(2, chosen_by="master").plan, run(20, chosen_by="master").plan
     assert two.counts.checked_tokens == twenty.counts.checked_tokens
@@ -197,14 +209,12 @@ def test_the_master_is_the_member_that_deviated_least() -> None:
 def test_composites_differ_in_refreshed_blocks_above_layer_0_alone() -> None:
     done = three()
     members = {name: done.composite(name) for name in done.forwards}
-    family = Family(engine().geometry, members, done.plan.deviation)
-    assert family.master == done.plan.master
     blocks, layers = 7, engine().geometry.layers
-    for name, mirror in family.mirrors.items():
+    for name in members.keys() - {done.plan.master}:
+        mirror = Mirror.of(members[name], members[done.plan.master])
         assert mirror.place.numel() == 2 * (layers - 1), name
         assert mirror.place.min() >= blocks
-        assert torch.equal(family.restore(name), members[name])
-    assert family.ratios().dirty_share == pytest.approx(2 / 7 * (layers - 1) / layers)
+        assert mirror.dirty_share == pytest.approx(2 / 7 * (layers - 1) / layers)
 
 
 def test_a_composite_is_what_the_prompt_has_at_its_place() -> None:

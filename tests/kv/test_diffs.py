@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from homenode_kv.diffs import Family, Mirror, dirty_blocks
-from homenode_kv.errors import InUse, WrongShape
+from homenode_kv.diffs import Mirror, dirty_blocks
+from homenode_kv.errors import WrongShape
 from homenode_kv.layout import Geometry
 from tests.kv.models import deviation, engine, tokens
 
@@ -119,51 +119,3 @@ def test_a_mirror_of_another_shape_is_refused() -> None:
         Mirror.of(kv(64), kv(64)[:2])
     with pytest.raises(WrongShape):
         Mirror.of(kv(64), kv(64).half())
-
-
-def family(size: int = 5) -> tuple[Family, dict[str, torch.Tensor]]:
-    master = kv(320)
-    members = {f"agent {n}": touched(master, (0, 0, 32 * n), (1, 1, 32 * n)) for n in range(size)}
-    return Family(GEOMETRY, members, {name: abs(n - 2) / 10 for n, name in enumerate(members)}), members
-
-
-def test_the_member_of_lowest_deviation_is_the_master() -> None:
-    group, members = family()
-    assert group.master == "agent 2"
-    for name, member in members.items():
-        assert torch.equal(group.restore(name), member)
-
-
-def test_both_ratios_follow_from_the_dirty_share() -> None:
-    group, _ = family()
-    ratios = group.ratios()
-    share = 4 / 30  # two blocks of the member, two of the master, of thirty
-    assert ratios.members == 5
-    assert ratios.dirty_share == pytest.approx(share)
-    assert ratios.per_mirror == pytest.approx(1 / share, rel=0.01)
-    assert ratios.per_group == pytest.approx(5 / (1 + 4 * share), rel=0.01)
-    alone = Family(GEOMETRY, {"a": kv(32)}, {"a": 0.0}).ratios()
-    assert (alone.per_mirror, alone.per_group) == (1.0, 1.0)
-
-
-def test_an_election_keeps_every_members_bits() -> None:
-    group, members = family()
-    assert group.elect() == "agent 1"
-    assert group.elect("agent 4") == "agent 4"
-    for name, member in members.items():
-        assert torch.equal(group.restore(name), member)
-    with pytest.raises(KeyError):
-        group.elect("nobody")
-
-
-def test_a_master_with_mirrors_is_never_dropped() -> None:
-    group, members = family(3)
-    with pytest.raises(InUse):
-        group.leave(group.master)
-    old = group.master
-    group.elect()
-    assert torch.equal(group.leave(old), members[old])
-    for name in [name for name in members if name != old and name != group.master]:
-        assert torch.equal(group.leave(name), members[name])
-    last = group.master
-    assert torch.equal(group.leave(last), members[last])

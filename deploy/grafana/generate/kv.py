@@ -140,6 +140,12 @@ REUSE: tuple[Panel, ...] = (
         [Query(total("flops_saved_total"), "saved")],
         "short",
     ),
+    lines(
+        "Restored",
+        "Tokens a second whose KV a round left, of the approximate ones: neither checked nor refreshed, or hardly.",
+        [Query(total("restored_tokens_total"), "restored")],
+        "short",
+    ),
     lines("Error that was expected", "By plans, of reused keys.", quantiles("predicted_error"), "percentunit"),
     lines("Error that stayed", "On the check layer, after repair.", quantiles("measured_error"), "percentunit"),
     lines("Computed together", "Members of a round, one for calls without.", quantiles("round_members"), "short"),
@@ -164,6 +170,12 @@ KEPT: tuple[Panel, ...] = (
         "Members that are kept whole for others, and those kept as differences.",
         levels("members", "kind"),
         "short",
+    ),
+    lines(
+        "Used of rounds",
+        "Members a second that were restored for a prompt; masters that handed over to a mirror.",
+        [Query(total("family_events_total", by="event"), "{{event}}")],
+        "ops",
     ),
     lines("Bytes of mirrors", "As they are kept, and as they would be whole.", levels("mirror_bytes", "form"), "bytes"),
     lines(

@@ -14,7 +14,12 @@ from homenode_kv.collector import collect
 from homenode_kv.composing import Private, Request
 from homenode_kv.demo.examples import Shape
 from homenode_kv.demo.tasks import TASKS, make_round
-from homenode_kv.diffs import Family, Ratios
+from homenode_kv.diffs import Ratios
+from homenode_kv.families import Families
+from homenode_kv.layout import blocks_of
+from homenode_kv.pages import Pages
+from homenode_kv.pool import Pool
+from homenode_kv.sheets import sheet_geometry
 
 SEEDS_FROM = 1 << 45
 SHARES = (0.05, 0.1, 0.15, 0.3)
@@ -48,7 +53,10 @@ def _round(bench: Bench, cases: list[Case], share: float) -> tuple[Ratios, Score
         nothing = torch.zeros_like(case.blocks, dtype=torch.bool)
         score.add(case.prompt, case.answer(nothing, done.forwards[request.member].kv))
     composites = {request.member: done.composite(request.member) for request in requests}
-    return Family(bench.demo.geometry, composites, done.plan.deviation).ratios(), score
+    geometry, blocks = bench.demo.geometry, len(requests) * blocks_of(next(iter(composites.values())).shape[2])
+    sheets = Pool(Pages(sheet_geometry(geometry), geometry.layers * blocks))
+    families = Families(Pool(Pages(geometry, blocks)), sheets, share_max=1.0)
+    return families.put("round", composites, done.plan.deviation), score
 
 
 def _row(bench: Bench, name: str, found: list[tuple[Ratios, Score]], members: int, tokens: int) -> Row:

@@ -30,7 +30,8 @@ from homenode_kv.bench.shapes import random_engine
 from homenode_kv.bench.timing import in_turns
 from homenode_kv.composing import Private, Request
 from homenode_kv.engine import Engine, GroupForward
-from homenode_kv.families import Families, Standing
+from homenode_kv.families import Families
+from homenode_kv.kin import Standing
 from homenode_kv.layout import blocks_of
 from homenode_kv.pages import Pages
 from homenode_kv.pool import Pool

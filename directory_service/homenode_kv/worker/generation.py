@@ -17,6 +17,7 @@ from homenode_kv.errors import PromptTooLong, no_memory
 from homenode_kv.parts import Composed
 from homenode_kv.planner import Demand
 from homenode_kv.provenance import Kind
+from homenode_kv.worker.going_on import compose_on
 from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.outputs import Output, Outputs
 from homenode_kv.worker.prompts import Prompt
@@ -69,7 +70,11 @@ def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> W
     if job.stop.is_set():
         raise Stopped
     began_ns = time.monotonic_ns()
-    composed = with_room(keeper, outputs, lambda: keeper.compose(job.prompt, job.demand, job.consumer))
+    composed = with_room(
+        keeper,
+        outputs,
+        lambda: compose_on(keeper, job.prompt, job.demand) or keeper.compose(job.prompt, job.demand, job.consumer),
+    )
     return write_on(keeper, outputs, tokenizer, job, composed, began_ns)
 
 

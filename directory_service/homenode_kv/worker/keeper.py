@@ -9,7 +9,7 @@ so with it (`meet`) earlier ones are superseded, and its text says what is still
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -31,7 +31,7 @@ from homenode_kv.provenance import EXACT, Kind, Provenance
 from homenode_kv.segments import Found, Prefix, Segments
 from homenode_kv.worker.artifacts import Artifacts, Holding
 from homenode_kv.worker.kept_prompts import KeptPrompts
-from homenode_kv.worker.kept_rounds import KeptRounds
+from homenode_kv.worker.kept_rounds import KeptRounds, Member
 from homenode_kv.worker.lineage import Lineage
 from homenode_kv.worker.prompts import Piece, Prompt
 
@@ -182,9 +182,9 @@ class Keeper:
             tokens = prompt.tokens[:count]
             self.prompts.keep(prompt, tokens, composed.forward.kv[:, :, :count], self.prefix(tokens))
 
-    def keep_round(self, round_id: str, collected: Collected, prompts: Iterable[Prompt]) -> tuple[int, int]:
+    def keep_round(self, round_id: str, collected: Collected, members: Mapping[str, Member]) -> tuple[int, int]:
         """See `KeptRounds.keep`."""
-        return self.rounds.keep(round_id, collected, prompts, self.artifacts.dead)
+        return self.rounds.keep(round_id, collected, members, self.key_of, self.artifacts.dead)
 
     def _keep_whole(self, tokens: Sequence[int], kv: Tensor) -> SegmentKey | None:
         key = SegmentKey.of(self.fingerprint, self._salt, tokens)
@@ -230,7 +230,7 @@ class Keeper:
             if one is not last:
                 self.segments.drop(one.key.digest)
         self.prompts.supersede(artifact, current, deleted=deleted)
-        self.rounds.release(artifact, current)
+        self.rounds.release(artifact, current, deleted=deleted)
         self.on_superseded(len(old))
         return len(old)
 

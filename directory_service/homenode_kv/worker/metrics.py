@@ -32,6 +32,10 @@ LEVELS = {
     "homenode_kv_members": ("Members of rounds: masters of others, mirrors of masters.", "kind"),
     "homenode_kv_mirror_bytes": ("Bytes of mirrors, as they are kept and as whole members.", "form"),
     "homenode_kv_calls_waiting": ("Calls that wait for their turn.", ""),
+    "homenode_kv_family_events": (
+        "What was done with members of rounds: restored for a prompt; masters that handed over to a mirror.",
+        "event",
+    ),
     "homenode_kv_pool_events": (
         "What the pool did: entries lost, reloaded, moved down, found broken; refusals.",
         "event",
@@ -51,6 +55,10 @@ class Metrics:
         )  # fmt: skip
         self._tokens = Counter(
             "homenode_kv_prompt_tokens", "Tokens of prompts, by where their KV came from.", ["source"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._restored = Counter(
+            "homenode_kv_restored_tokens", "Tokens of prompts, of the approximate, whose KV a round left.",
             registry=self.registry,
         )  # fmt: skip
         self._written = Counter("homenode_kv_output_tokens", "Tokens written.", registry=self.registry)
@@ -87,6 +95,7 @@ class Metrics:
         whole = composed.whole
         for kind in KINDS:
             self._tokens.labels(kind).inc(getattr(whole, kind))
+        self._restored.inc(whole.restored)
         self._hits.labels(_weakest(whole)).inc()
         self._flops.inc(whole.reused * token_flops)
         if whole.approximate and not math.isnan(composed.predicted):
@@ -132,6 +141,11 @@ class _Levels(Collector):
             for value, level in values.items():
                 gauge.add_metric([value] if label else [], float(level))
             yield gauge
+        text, label = LEVELS["homenode_kv_family_events"]
+        done = CounterMetricFamily("homenode_kv_family_events", text, labels=[label])
+        done.add_metric(["restored"], float(standing.restored))
+        done.add_metric(["election"], float(standing.elections))
+        yield done
         text, label = LEVELS["homenode_kv_pool_events"]
         events = CounterMetricFamily("homenode_kv_pool_events", text, labels=[label])
         for event in ("lost", "refused", "broken"):

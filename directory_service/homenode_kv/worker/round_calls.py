@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from homenode_kv.worker.worker import Worker
 
 DEADLINE_MS = 1_000
-TICK_S = 0.02
 REPORTS_MAX = 256
 
 
@@ -50,22 +50,29 @@ class RoundCalls:
         self._rounds: Rounds[Joined, Part] = Rounds(self._released)
         self._reports: OrderedDict[str, pb.RoundReport] = OrderedDict()
         self._running: dict[str, set[asyncio.Task[None]]] = {}
+        self._moved = asyncio.Event()  # the next deadline may be another one
 
     async def run(self) -> None:
         """Keeps the deadlines, until cancelled."""
         while True:
-            await asyncio.sleep(TICK_S)
+            self._moved.clear()
+            due = self._rounds.next_deadline
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
+                    await self._moved.wait()
             self._rounds.tick(time.monotonic())
 
     def begin(self, round_id: str, members: list[str], deadline_ms: int) -> int:
         """Opens a round; its deadline in ms. Raises RoundRefused."""
         wait_ms = deadline_ms or DEADLINE_MS
         self._rounds.begin(round_id, members, wait_ms / 1000, time.monotonic())
+        self._moved.set()
         return wait_ms
 
     async def join(self, round_id: str, member: str, joined: Joined) -> Part:
         """A member's text, when its group has been computed. Raises NoSuchRound, RoundRefused, and as a call does."""
         future = self._rounds.join(round_id, member, joined, time.monotonic())
+        self._moved.set()  # the first late one sets a deadline
         try:
             return await asyncio.wrap_future(future)
         finally:
@@ -74,11 +81,13 @@ class RoundCalls:
     def leave(self, round_id: str, member: str) -> None:
         """The others do not wait for this member."""
         self._rounds.leave(round_id, member, time.monotonic())
+        self._moved.set()
 
     async def commit(self, round_id: str) -> pb.RoundReport:
         """Runs the round with those who have joined, and waits for it. Raises NoSuchRound."""
         try:
             self._rounds.commit(round_id, time.monotonic())
+            self._moved.set()
         except NoSuchRound:
             if round_id not in self._reports and round_id not in self._running:
                 raise

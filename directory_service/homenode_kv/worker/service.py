@@ -62,6 +62,10 @@ class Service(rpc.KvTierServiceServicer):
         """See the contract."""
         return await self._unary("materialize", context, lambda: self._materialize(request))
 
+    async def LeaveRound(self, request: pb.LeaveRoundRequest, context: grpc.aio.ServicerContext) -> Any:
+        """See the contract."""
+        return await self._unary("leave_round", context, lambda: self._leave_round(request))
+
     async def Stat(self, request: pb.KvTierServiceStatRequest, context: grpc.aio.ServicerContext) -> Any:
         """See the contract."""
         return await self._unary("stat", context, self._stat)
@@ -157,14 +161,23 @@ class Service(rpc.KvTierServiceServicer):
             raise Refused(t.ERROR_REASON_NOT_FOUND, "this worker keeps no such member of a round")
         return pb.MaterializeResponse(tokens=found[0], bytes=found[1])
 
-    async def _stat(self) -> pb.KvTierServiceStatResponse:
+    async def _leave_round(self, request: pb.LeaveRoundRequest) -> pb.LeaveRoundResponse:
         worker = self._worker
+        self._check("", request.epoch)
+        worker.rounds.leave(request.round_id, request.member)
+        master = await worker.turns.run(lambda: worker.keeper.rounds.leave(request.round_id, request.member))
+        return pb.LeaveRoundResponse(kept=master is not None, master=master or "")
+
+    async def _stat(self) -> pb.KvTierServiceStatResponse:
+        worker, standing = self._worker, self._worker.keeper.rounds.standing()
         return pb.KvTierServiceStatResponse(
             worker=worker.identity,
             model=worker.model,
             load=worker.load(),
             entries=len(worker.keeper.pool),
             server_version=worker.version,
+            restored_members=standing.restored,
+            elections=standing.elections,
         )
 
     async def _generate(
@@ -290,4 +303,5 @@ def _use(use: Use) -> pb.KvUse:
         approximate_tokens=use.approximate,
         refreshed_tokens=use.refreshed,
         dense_tokens=use.dense,
+        restored_tokens=use.restored,
     )

@@ -209,20 +209,22 @@ class GenerateReport(_message.Message):
     def __init__(self, worker: _Optional[_Union[KvWorkerId, _Mapping]] = ..., end: _Optional[_Union[GenerateEnd, str]] = ..., output_tokens: _Optional[int] = ..., prompt: _Optional[_Union[KvUse, _Mapping]] = ..., parts: _Optional[_Iterable[_Union[KvUse, _Mapping]]] = ..., provenance: _Optional[_Union[KvProvenance, _Mapping]] = ..., predicted_error: _Optional[float] = ..., measured_error: _Optional[float] = ..., queue_ms: _Optional[float] = ..., ttft_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., flops_saved: _Optional[int] = ..., output_id: _Optional[str] = ..., round_members: _Optional[int] = ...) -> None: ...
 
 class KvUse(_message.Message):
-    __slots__ = ("tokens", "exact_tokens", "exact_by_mask_tokens", "approximate_tokens", "refreshed_tokens", "dense_tokens")
+    __slots__ = ("tokens", "exact_tokens", "exact_by_mask_tokens", "approximate_tokens", "refreshed_tokens", "dense_tokens", "restored_tokens")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     EXACT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     EXACT_BY_MASK_TOKENS_FIELD_NUMBER: _ClassVar[int]
     APPROXIMATE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REFRESHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DENSE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     tokens: int
     exact_tokens: int
     exact_by_mask_tokens: int
     approximate_tokens: int
     refreshed_tokens: int
     dense_tokens: int
-    def __init__(self, tokens: _Optional[int] = ..., exact_tokens: _Optional[int] = ..., exact_by_mask_tokens: _Optional[int] = ..., approximate_tokens: _Optional[int] = ..., refreshed_tokens: _Optional[int] = ..., dense_tokens: _Optional[int] = ...) -> None: ...
+    restored_tokens: int
+    def __init__(self, tokens: _Optional[int] = ..., exact_tokens: _Optional[int] = ..., exact_by_mask_tokens: _Optional[int] = ..., approximate_tokens: _Optional[int] = ..., refreshed_tokens: _Optional[int] = ..., dense_tokens: _Optional[int] = ..., restored_tokens: _Optional[int] = ...) -> None: ...
 
 class AdoptOutputRequest(_message.Message):
     __slots__ = ("epoch", "output_id", "key", "version")
@@ -340,6 +342,24 @@ class MaterializeResponse(_message.Message):
     bytes: int
     def __init__(self, tokens: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class LeaveRoundRequest(_message.Message):
+    __slots__ = ("epoch", "round_id", "member")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    round_id: str
+    member: str
+    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ...) -> None: ...
+
+class LeaveRoundResponse(_message.Message):
+    __slots__ = ("kept", "master")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    MASTER_FIELD_NUMBER: _ClassVar[int]
+    kept: bool
+    master: str
+    def __init__(self, kept: bool = ..., master: _Optional[str] = ...) -> None: ...
+
 class KvWorkerId(_message.Message):
     __slots__ = ("worker", "epoch")
     WORKER_FIELD_NUMBER: _ClassVar[int]
@@ -353,18 +373,22 @@ class KvTierServiceStatRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class KvTierServiceStatResponse(_message.Message):
-    __slots__ = ("worker", "model", "load", "entries", "server_version")
+    __slots__ = ("worker", "model", "load", "entries", "server_version", "restored_members", "elections")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    ELECTIONS_FIELD_NUMBER: _ClassVar[int]
     worker: KvWorkerId
     model: KvModel
     load: WorkerLoad
     entries: int
     server_version: str
-    def __init__(self, worker: _Optional[_Union[KvWorkerId, _Mapping]] = ..., model: _Optional[_Union[KvModel, _Mapping]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., entries: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
+    restored_members: int
+    elections: int
+    def __init__(self, worker: _Optional[_Union[KvWorkerId, _Mapping]] = ..., model: _Optional[_Union[KvModel, _Mapping]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., entries: _Optional[int] = ..., server_version: _Optional[str] = ..., restored_members: _Optional[int] = ..., elections: _Optional[int] = ...) -> None: ...
 
 class KvModel(_message.Message):
     __slots__ = ("name", "fingerprint", "tokens_max", "block_tokens", "token_bytes", "token_flops", "device")

@@ -29,6 +29,8 @@ class KvTierServiceStub(object):
     """A worker: one model, for the artifacts of one workspace. Who calls it has read the versions that it names: the worker
     finds KV only by model, tenant, artifact, version and tokens.
 
+    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
+
     A call that names another epoch than the worker's own is refused with STALE_FENCE; epoch 0 fits any. A full queue is
     OVERLOADED with the time after which to try again; an unknown model is NOT_FOUND, another fingerprint of it
     MODEL_MISMATCH, too long a prompt TOO_LARGE.
@@ -70,6 +72,11 @@ class KvTierServiceStub(object):
                 request_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.MaterializeRequest.SerializeToString,
                 response_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.MaterializeResponse.FromString,
                 _registered_method=True)
+        self.LeaveRound = channel.unary_unary(
+                '/homenode_api.v1.KvTierService/LeaveRound',
+                request_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.LeaveRoundRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.LeaveRoundResponse.FromString,
+                _registered_method=True)
         self.Stat = channel.unary_unary(
                 '/homenode_api.v1.KvTierService/Stat',
                 request_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.KvTierServiceStatRequest.SerializeToString,
@@ -80,6 +87,8 @@ class KvTierServiceStub(object):
 class KvTierServiceServicer(object):
     """A worker: one model, for the artifacts of one workspace. Who calls it has read the versions that it names: the worker
     finds KV only by model, tenant, artifact, version and tokens.
+
+    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
 
     A call that names another epoch than the worker's own is refused with STALE_FENCE; epoch 0 fits any. A full queue is
     OVERLOADED with the time after which to try again; an unknown model is NOT_FOUND, another fingerprint of it
@@ -128,6 +137,13 @@ class KvTierServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaveRound(self, request, context):
+        """An agent is done with a round: the others do not wait for it, and what is kept of it goes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stat(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -167,6 +183,11 @@ def add_KvTierServiceServicer_to_server(servicer, server):
                     request_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.MaterializeRequest.FromString,
                     response_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.MaterializeResponse.SerializeToString,
             ),
+            'LeaveRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveRound,
+                    request_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.LeaveRoundRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.LeaveRoundResponse.SerializeToString,
+            ),
             'Stat': grpc.unary_unary_rpc_method_handler(
                     servicer.Stat,
                     request_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.KvTierServiceStatRequest.FromString,
@@ -183,6 +204,8 @@ def add_KvTierServiceServicer_to_server(servicer, server):
 class KvTierService(object):
     """A worker: one model, for the artifacts of one workspace. Who calls it has read the versions that it names: the worker
     finds KV only by model, tenant, artifact, version and tokens.
+
+    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
 
     A call that names another epoch than the worker's own is refused with STALE_FENCE; epoch 0 fits any. A full queue is
     OVERLOADED with the time after which to try again; an unknown model is NOT_FOUND, another fingerprint of it
@@ -341,6 +364,33 @@ class KvTierService(object):
             '/homenode_api.v1.KvTierService/Materialize',
             homenode__api_dot_v1_dot_kv__tier__pb2.MaterializeRequest.SerializeToString,
             homenode__api_dot_v1_dot_kv__tier__pb2.MaterializeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.KvTierService/LeaveRound',
+            homenode__api_dot_v1_dot_kv__tier__pb2.LeaveRoundRequest.SerializeToString,
+            homenode__api_dot_v1_dot_kv__tier__pb2.LeaveRoundResponse.FromString,
             options,
             channel_credentials,
             insecure,
