@@ -140,6 +140,13 @@ class Engine:
         )
         return Forward(slots.kv(total), logits)
 
+    def compute(self, slots: Slots, ids: Tensor, where: Tensor, total: int) -> Tensor:
+        """Logits [1, vocabulary] of the last of `ids` [1, n], computed into the last n of `total` slots: `where` [n].
+
+        Everything is on the device already and nothing is asked of it, so the pass can be captured as a CUDA graph.
+        """
+        return self._pass(slots, ids, where, total, plain=ids.shape[1] == total)
+
     def refresh(
         self,
         tokens: Sequence[int],

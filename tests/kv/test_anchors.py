@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from homenode_kv.anchors import Anchors, Settings, Slot
-from homenode_kv.calibration import Sample, calibrate
+from homenode_kv.calibration import Calibrated, CalibrationError, Sample, calibrate
 from homenode_kv.errors import WrongShape
 from homenode_kv.layout import KEYS
 from tests.kv.models import deviation, engine, tokens
@@ -221,9 +222,32 @@ def test_gamma_is_the_greatest_whose_mean_error_is_allowed() -> None:
 
     everything = errors(1.0)
     error_max = sorted(everything)[len(everything) // 3]
-    gamma = calibrate(made(), samples, error_max)
-    passed = errors(gamma)
+    calibrated = calibrate(made(), samples, error_max)
+    gamma, passed = calibrated.gamma, errors(calibrated.gamma)
     assert 0 < gamma < 1 and 0 < len(passed) < len(everything)
     assert sum(passed) / len(passed) <= error_max < sum(everything) / len(everything)
-    assert calibrate(made(), samples, 0.0) == 0.0
-    assert calibrate(made(), samples, 10.0) > gamma
+    assert (calibrated.samples, calibrated.served) == (len(everything), len(passed))
+    assert calibrated.error == pytest.approx(sum(passed) / len(passed))
+    assert (calibrate(made(), samples, 0.0).gamma, calibrate(made(), samples, 0.0).served) == (0.0, 0)
+    assert calibrate(made(), samples, 10.0).gamma > gamma
+
+
+def test_estimates_that_are_worse_than_none_are_not_wanted() -> None:
+    """Anchors of another kind push a segment away from what it becomes."""
+    text, others = segment(1), [segment(50), segment(51)]
+    samples = [Sample(SLOT, alone(one), within(one), len(LEAD)) for one in others]
+    real = engine().rotation.shift(alone(text), len(LEAD))  # as if the text before it changed nothing
+    found = calibrate(made(), [*samples, Sample(SLOT, alone(text), real, len(LEAD))], 10.0)
+    assert (found.gamma, found.samples, found.served) == (0.0, 1, 0)
+
+
+def test_what_was_found_is_kept_in_a_file_that_names_the_model(tmp_path: Path) -> None:
+    path, found = tmp_path / "anchors.json", Calibrated(0.25, 0.5, 0.125, 0.5, 40, 30, "f" * 64)
+    found.write(path, command="homenode kv calibrate")
+    assert Calibrated.read(path, "f" * 64) == found
+    with pytest.raises(CalibrationError, match="is for another model"):
+        Calibrated.read(path, "e" * 64)
+    for text in ("", "[]", "{}", path.read_text().replace("0.25", "2"), path.read_text().replace("0.25", '"much"')):
+        path.write_text(text)
+        with pytest.raises(CalibrationError, match="holds no calibration"):
+            Calibrated.read(path, "f" * 64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from homenode.cli import kv_bench, kv_serve, kv_train
+from homenode.cli import kv_bench, kv_calibrate, kv_serve, kv_train
 from homenode.cli.session import Commands
 
 
@@ -16,3 +16,4 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     kv_serve.add(group, common)
     kv_train.add(group, common)
     kv_bench.add(group, common)
+    kv_calibrate.add(group, common)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, console, table
 from homenode.cli.session import Commands
 
-_PARTS = ("homenode_kv", "torch", "transformers", "safetensors")
+PARTS = ("homenode_kv", "torch", "transformers", "safetensors")
 
 
 def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
@@ -39,7 +37,10 @@ def _bench(group: Commands[Any], common: argparse.ArgumentParser) -> None:
         "--shape", default="random-100m", help="random-100m, llama-3.1-8b or random-tiny (default: random-100m)"
     )
     bench.add_argument("--threads", type=int, default=None, metavar="N", help="of torch (default: as torch has it)")
-    bench.add_argument("--out", type=Path, metavar="FILE", help="write what --json prints to this file too")
+    bench.add_argument(
+        "--rounds", type=int, default=0, metavar="N", help="of each task by anchors (default: 40, with --full 1000)"
+    )
+    bench.add_argument("--out", type=Path, metavar="FILE", help="write what --json prints to this file too, row by row")
     bench.add_argument("--plot", type=Path, metavar="DIR", help="draw quality over the refreshed share, and over γ")
     bench.set_defaults(run=run_bench)
 
@@ -58,15 +59,17 @@ def _eval(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     made.add_argument("--data", required=True, type=Path, metavar="FILE", help="prompts, a JSON object a line")
     made.add_argument("--device", default="cpu", help="such as cpu or cuda:0 (default: cpu)")
     made.add_argument("--dtype", default="", help="such as bfloat16 (default: as the model's files say)")
+    made.add_argument("--threads", type=int, default=0, metavar="N", help="of torch on a CPU (default: torch's)")
     made.add_argument("--quick", action="store_true", help="fewer ways of computing")
+    made.add_argument("--out", type=Path, metavar="FILE", help="write what --json prints to this file too")
     made.set_defaults(run=run_eval)
 
 
 def run_bench(args: argparse.Namespace, out: Output) -> int:
     """`kv bench`."""
-    _need(*_PARTS)
+    need(*PARTS)
     if args.plot:
-        _need("matplotlib", extra="plot")
+        need("matplotlib", extra="plot")
     from homenode_kv.bench import command, plots
 
     try:
@@ -76,42 +79,49 @@ def run_bench(args: argparse.Namespace, out: Output) -> int:
             full=args.full,
             shape=args.shape,
             threads=args.threads,
+            rounds=args.rounds,
             tell=out.note,
         )
-        rows = list(command.run(made, [name for name in args.only.split(",") if name]))
+        rows = command.measure(made, _command(args), [name for name in args.only.split(",") if name], args.out)
     except command.BenchError as error:
         raise CliError(str(error), Exit.USAGE, kind=type(error).__name__) from None
-    document = command.document(rows, made, _command(args))
-    if args.out:
-        args.out.write_text(json.dumps(document, indent=1) + "\n")
     if args.plot:
         for path in plots.draw(rows, args.plot):
             out.note(f"drew {path}")
-    _show(document["rows"], document, out)
-    return Exit.OK
+    _show(command.document(rows, made.machine, _command(args), made.failed), out)
+    for name, why in made.failed.items():
+        out.note(f"the rows {name} failed: {why}")
+    return Exit.ERROR if made.failed else Exit.OK
 
 
 def run_eval(args: argparse.Namespace, out: Output) -> int:
     """`kv eval`."""
-    _need(*_PARTS)
-    from dataclasses import asdict
-
+    need(*PARTS)
+    from homenode_kv.bench import command
     from homenode_kv.bench.evaluation import DataError, evaluate
     from homenode_kv.errors import UnsupportedModel
     from homenode_kv.worker.models import load
 
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
     try:
         model = load(args.model, args.device, args.dtype)
-        rows = [asdict(row) for row in evaluate(model, args.data, quick=args.quick, tell=lambda line: None)]
+        rows = list(evaluate(model, args.data, quick=args.quick, tell=out.note))
     except (DataError, UnsupportedModel, OSError) as error:
         raise CliError(str(error), Exit.USAGE, kind=type(error).__name__) from None
-    _show(rows, rows, out)
+    said = f"homenode kv eval --model {args.model} --data {args.data}" + (" --quick" if args.quick else "")
+    document = command.document(rows, str(model.engine.device), said, {})
+    if args.out:
+        command.write(args.out, document)
+    _show(document, out)
     return Exit.OK
 
 
-def _show(rows: Iterable[dict[str, Any]], value: object, out: Output) -> None:
+def _show(document: dict[str, Any], out: Output) -> None:
     if out.json:
-        out.value(value)
+        out.value(document)
         return
     lines = [
         (
@@ -122,7 +132,7 @@ def _show(rows: Iterable[dict[str, Any]], value: object, out: Output) -> None:
             str(row["n"]),
             "  ".join(f"{name} {_short(one)}" for name, one in row["beside"].items()),
         )
-        for row in rows
+        for row in document["rows"]
     ]
     console().print(table(("id", "value", "unit", "weights", "n", "beside"), lines, right=("value", "n")))
 
@@ -136,10 +146,12 @@ def _command(args: argparse.Namespace) -> str:
     parts += ["--quick"] if args.quick else ["--full"] if args.full else []
     parts += [f"--only {args.only}"] if args.only else []
     parts += [f"--threads {args.threads}"] if args.threads is not None else []
+    parts += [f"--rounds {args.rounds}"] if args.rounds else []
     return " ".join(parts)
 
 
-def _need(*parts: str, extra: str = "kv") -> None:
+def need(*parts: str, extra: str = "kv") -> None:
+    """Raises CliError unless these modules are installed."""
     missing = [name for name in parts if importlib.util.find_spec(name) is None]
     if missing:
         raise CliError(

@@ -53,6 +53,12 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--error-max", type=float, metavar="E", help="of keys that are reused, relative (default: the planner's)"
     )
+    serve.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="of kv calibrate for this model (default: anchors.json in its folder)",
+    )
     serve.add_argument("--waiting", type=int, default=64, metavar="N", help="most calls that wait (default: 64)")
     serve.add_argument("--metrics", default="", metavar="ADDR", help="host:port for Prometheus (default: none)")
     serve.add_argument("--listen-cert", type=Path, metavar="FILE", help="certificate chain of --listen, PEM")
@@ -74,6 +80,7 @@ def size(text: str) -> int:
 async def run_serve(args: argparse.Namespace, out: Output) -> int:
     """`kv serve`."""
     _need_parts()
+    from homenode_kv.calibration import CalibrationError
     from homenode_kv.errors import UnsupportedModel
     from homenode_kv.worker.process import Ready, Settings, serve
 
@@ -96,6 +103,7 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
         disk_bytes=args.disk_bytes,
         waiting_max=args.waiting,
         metrics=args.metrics,
+        calibration=args.calibration,
         credentials=credentials(args),
         certificate=_certificate(args),
     )
@@ -114,21 +122,32 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
                     "model": told.model.name,
                     "fingerprint": told.model.fingerprint,
                     "metrics": told.metrics or None,
+                    "gamma": told.gamma,
+                    "calibrated": told.calibrated,
                 }
             )
         else:
             out.line(f"homenode: worker at {told.address}, model {told.model.name}, {told.model.device}")
+            out.line(f"homenode: {_anchors(told.gamma, told.calibrated)}")
             if told.metrics:
                 out.line(f"homenode: metrics at {told.metrics}")
         sys.stdout.flush()
 
     try:
         await serve(settings, ready)
-    except UnsupportedModel as error:
-        raise CliError(str(error), Exit.USAGE, kind="UnsupportedModel") from None
+    except (UnsupportedModel, CalibrationError) as error:
+        raise CliError(str(error), Exit.USAGE, kind=type(error).__name__) from None
     except StaleFence:
         raise CliError("a later worker of this name has taken its place", Exit.CONFLICT, kind="StaleFence") from None
     return Exit.OK
+
+
+def _anchors(gamma: float | None, calibrated: bool) -> str:
+    if gamma is None:
+        return "segments are exact by mask, anchors are not used"
+    if calibrated:
+        return f"anchors up to γ {gamma:.3g}, calibrated for this model"
+    return f"anchors up to γ {gamma:g}, the paper's: not calibrated for this model (homenode kv calibrate)"
 
 
 def _need_parts() -> None:

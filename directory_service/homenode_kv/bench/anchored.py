@@ -9,37 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from homenode_kv import planner
-from homenode_kv.anchors import Anchors, Settings, Slot
+from homenode_kv.anchors import Anchors, Gate, Settings
+from homenode_kv.bench import calibrating
+from homenode_kv.bench.calibrating import BYTES_MAX, CORPUS, SEGMENT_TOKENS, Place, calls_of, gamma_of, places
 from homenode_kv.bench.cases import Bases, Case, Score
 from homenode_kv.bench.choosing import disagreeing
-from homenode_kv.bench.prompts import Prompt, of_example
 from homenode_kv.bench.rows import Bench, Row, group
-from homenode_kv.calibration import Sample, calibrate
 from homenode_kv.demo.examples import Shape
-from homenode_kv.demo.tasks import TASKS, make_round
+from homenode_kv.demo.tasks import TASKS
 from homenode_kv.engine import Engine
 
 SEEDS_FROM = 1 << 42
-CALIBRATION_FROM = 1 << 43
 GAMMAS = (0.1, 0.3, 0.45, 0.6, 0.75, 0.9, 1.01)
 """Above 1 the gate is open as soon as there are two anchors."""
 MANY_ANCHORS = 64
-"""More than a slot ever gets here, one a round: no bound."""
+"""Of one a round, more than a slot gets in the default run."""
 FEW_ANCHORS = (2, 5, 10)
 OPEN_GAMMA = 0.9
 """Where most calls are reused, so that the number of anchors matters."""
 PAPER_GAMMA = 0.3
-ERRORS_MAX = (0.1, 0.2)
+ERRORS_MAX = (0.2, 0.3)
 REPAIR_ERRORS = (0.6, planner.Settings().error_max, 0.3)
-CORPUS = 7
-BYTES_MAX = 2 << 30
-SEGMENT_TOKENS = 64
 
 
 @dataclass(eq=False)
@@ -60,15 +55,15 @@ class Reuse:
     tokens: int = 0
     reused_tokens: int = 0
 
-    def call(self, task: str, agent: int, case: Case, real: Tensor, base: Bases) -> None:
+    def call(self, agent: str, case: Case, real: Tensor, base: Bases) -> None:
         """One agent's prompt, whose dense KV is `real`."""
-        parts = placed(task, agent, case.prompt)
-        gates = [self.anchors.gate(slot, base(segment)) for slot, segment, _ in parts] if self.estimates else []
-        reused = all(gate.shareable for gate in gates)
+        parts = places(agent, case.prompt)
+        gates = self._gates(parts, base)
+        reused = gates is not None
         self.calls += 1
         self.reused += reused
         self.tokens += sum(len(segment) for _, segment, _ in parts)
-        if not reused:
+        if gates is None:
             for slot, segment, at in parts:
                 self.anchors.observe(slot, base(segment), real[:, :, at : at + len(segment)], at)
             self.score.add(case.prompt, case.answer(torch.ones_like(case.blocks, dtype=torch.bool)))
@@ -85,21 +80,15 @@ class Reuse:
         self.reused_tokens += round(sum(len(segment) for _, segment, _ in parts) * (1 - answered.refreshed))
         self.score.add(case.prompt, answered)
 
-
-def placed(task: str, agent: int, prompt: Prompt) -> list[tuple[Slot, tuple[int, ...], int]]:
-    """Each segment with the place whose anchors may serve it, and where it starts."""
-    starts = accumulate((len(segment) for segment in prompt.segments), initial=len(prompt.own))
-    return [
-        (Slot("demo", task, str(number), str(agent)), segment, start)
-        for number, (segment, start) in enumerate(zip(prompt.segments, starts, strict=False))
-    ]
-
-
-def calls_of(task: str, seeds: range, shape: Shape) -> Iterator[tuple[int, Prompt]]:
-    """The calls of these rounds in order, each with its agent's number."""
-    for seed in seeds:
-        for agent, example in enumerate(make_round(task, seed, shape)):
-            yield agent, of_example(example)
+    def _gates(self, parts: Sequence[Place], base: Bases) -> list[Gate] | None:
+        """Of all segments, or None where one of them is too far from the anchors of its place."""
+        gates = []
+        for slot, segment, _ in parts if self.estimates else ():
+            gate = self.anchors.gate(slot, base(segment))
+            if not gate.shareable:
+                return None
+            gates.append(gate)
+        return gates
 
 
 def frontier(engine: Engine, task: str, seeds: range, shape: Shape, ways: Sequence[Reuse]) -> Score:
@@ -111,21 +100,8 @@ def frontier(engine: Engine, task: str, seeds: range, shape: Shape, ways: Sequen
         whole = case.answer(torch.ones_like(case.blocks, dtype=torch.bool))
         dense.add(prompt, whole)
         for way in ways:
-            way.call(task, agent, case, whole.kv, base)
+            way.call(agent, case, whole.kv, base)
     return dense
-
-
-def gamma_of(engine: Engine, task: str, seeds: range, shape: Shape, error_max: float) -> float:
-    """γ by which estimates err by `error_max` in the mean, on rounds of their own."""
-    base = Bases(engine)
-
-    def samples() -> Iterator[Sample]:
-        for agent, prompt in calls_of(task, seeds, shape):
-            real = engine.prefill(prompt.context).kv
-            for slot, segment, at in placed(task, agent, prompt):
-                yield Sample(slot, base(segment), real[:, :, at : at + len(segment)], at)
-
-    return calibrate(Anchors(engine.geometry, engine.rotation), samples(), error_max)
 
 
 def new(engine: Engine, gamma: float, repair: float = 0.0, anchors_max: int = 20) -> Reuse:
@@ -155,7 +131,7 @@ def _row(bench: Bench, name: str, way: Reuse, dense: Score, agents: int) -> Row:
 def gammas(bench: Bench) -> Iterator[Row]:
     """Rows `anchors/TASK/…`: the share of calls reused, with accuracy beside it, for each γ."""
     shape = Shape(agents=5, questions=4, corpus=CORPUS, segment_tokens=SEGMENT_TOKENS)
-    rounds = 4 if bench.quick else 40
+    rounds = bench.rounds or (4 if bench.quick else 1_000 if bench.full else 40)
     for task in TASKS:
         bench.tell(f"anchors: {task}")
         found = {
@@ -165,9 +141,9 @@ def gammas(bench: Bench) -> Iterator[Row]:
         found[f"gamma={PAPER_GAMMA:g}/V={MANY_ANCHORS}"] = new(bench.demo, PAPER_GAMMA, anchors_max=MANY_ANCHORS)
         for most in () if bench.quick else (*FEW_ANCHORS, MANY_ANCHORS):
             found[f"gamma={OPEN_GAMMA:g}/V={most}"] = new(bench.demo, OPEN_GAMMA, anchors_max=most)
-        calibration = range(CALIBRATION_FROM, CALIBRATION_FROM + (3 if bench.quick else 12))
+        calibration = range(calibrating.SEEDS_FROM, calibrating.SEEDS_FROM + (3 if bench.quick else calibrating.ROUNDS))
         for error in ERRORS_MAX:
-            gamma = gamma_of(bench.demo, task, calibration, shape, error)
+            gamma = gamma_of(bench.demo, calls_of(task, calibration, shape), error).gamma
             found[f"calibrated/error={error:g}"] = new(bench.demo, gamma)
         for error in REPAIR_ERRORS:
             found[f"always+repair={error:g}"] = new(bench.demo, GAMMAS[-1], error)

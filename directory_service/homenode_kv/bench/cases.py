@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,20 +14,25 @@ from homenode_kv.bench.prompts import Prompt
 from homenode_kv.engine import Engine
 from homenode_kv.ledger import BLOCK_TOKENS
 
+BASES_MAX = 256
+"""More than the documents of a corpus, of which each round draws some."""
+
 #: Canonical KV of a segment.
 Base = Callable[[tuple[int, ...]], Tensor]
 
 
 class Bases:
-    """Each segment's KV, computed once, alone, at position 0."""
+    """Each segment's KV, computed alone, at position 0; those that were wanted last are kept."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._kept: dict[tuple[int, ...], Tensor] = {}
+        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     def __call__(self, segment: tuple[int, ...]) -> Tensor:
-        if segment not in self._kept:
-            self._kept[segment] = self._engine.prefill(segment).kv
+        kv = self._kept.pop(segment, None)
+        self._kept[segment] = self._engine.prefill(segment).kv if kv is None else kv
+        if len(self._kept) > BASES_MAX:
+            self._kept.popitem(last=False)
         return self._kept[segment]
 
 
@@ -82,7 +88,9 @@ class Case:
     def answer(self, chosen: Tensor, kept: Tensor | None = None) -> Answered:
         """The questions with the `chosen` tokens [T] of the context computed afresh, and no others of it."""
         chosen = chosen & (self.blocks >= 0)
-        logits, kv = self._logits(self.kept if kept is None else kept, chosen)
+        reused = self.blocks >= 0
+        whole = bool(chosen[reused].all())  # then what is kept does not matter
+        logits, kv = self._dense if whole else self._logits(self.kept if kept is None else kept, chosen)
         dense = self._dense[0]
         best = logits.argmax(1)
         hits = (best == self._gold).tolist()
@@ -91,7 +99,6 @@ class Case:
             right.append(all(hits[at : at + len(asked.answer)]))
             at += len(asked.answer)
         kl = (dense.log_softmax(1).exp() * (dense.log_softmax(1) - logits.log_softmax(1))).sum(1)
-        reused = self.blocks >= 0
         dirty = self.blocks[chosen].unique().numel() / self.blocks[reused].unique().numel()
         return Answered(right, best == dense.argmax(1), kl, float(chosen[reused].float().mean()), dirty, kv)
 

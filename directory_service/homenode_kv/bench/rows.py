@@ -47,6 +47,8 @@ class Bench:
         full: more sizes, without a limit of time.
         shape: of the random model whose time and bytes are taken; a name of `shapes`.
         tell: hears in one line what goes on.
+        rounds: of the rows by anchors, for each task; 0: as many as the size says.
+        failed: groups that ended early, and why.
     """
 
     device: str = "cpu"
@@ -54,6 +56,8 @@ class Bench:
     shape: str = "random-100m"
     tell: Callable[[str], None] = field(default=lambda line: None)
     full: bool = False
+    rounds: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def demo(self) -> Engine:

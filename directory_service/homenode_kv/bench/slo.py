@@ -176,11 +176,24 @@ def measure(ways: Mapping[str, Way], requests: list[Request], repeats: int, devi
         }
         if not left:
             return
-        took = in_turns({name: partial(made, requests[:size]) for name, (_, made) in left.items()}, repeats, device)
+        calls = {name: partial(made, requests[:size]) for name, (_, made) in left.items()}
+        if device.startswith("cuda"):
+            calls = {name: call for name, call in calls.items() if fits(call)}
+        took = in_turns(calls, repeats, device)
         for name, ms in took.items():
             way = left[name][0]
             way.ms[size] = min(ms, way.ms.get(size, ms))
         size *= 2
+
+
+def fits(call: Callable[[], object]) -> bool:
+    """Whether the device has memory for it; on a device that counts before it computes, asking is trying."""
+    try:
+        call()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
 
 
 @group("slo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from homenode_kv.calibration import FILE, Calibrated, CalibrationError
 from homenode_kv.engine import Engine
 from homenode_kv.errors import UnsupportedModel
 from homenode_kv.worker.text import Tokenizer
 
+LOG = logging.getLogger("homenode.kv")
 DEMOS = ("demo", "demo-isolated")
 
 
@@ -27,6 +30,7 @@ class Loaded:
         name: as it was asked for; of a folder, the folder's name.
         token_flops: of one token in a plain prefill, about: two for each parameter.
         isolated: it was trained with segments that do not see each other, as its configuration says.
+        folder: where its files are; None of an id.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Loaded:
     fingerprint: str
     token_flops: int
     isolated: bool
+    folder: Path | None = None
 
 
 def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
@@ -52,19 +57,41 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
     engine = Engine(model.to(device).eval(), tokenizer=tokenizer.digest)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     isolated = getattr(model.config, "homenode_segments", "") == "isolated"
-    shown = Path(name).resolve().name if Path(name).is_dir() else name
-    return Loaded(shown, engine, tokenizer, engine.fingerprint(), 2 * parameters, isolated)
+    folder = _demo_folder(name) if name in DEMOS else Path(name) if Path(name).is_dir() else None
+    shown = name if name in DEMOS or folder is None else folder.resolve().name
+    return Loaded(shown, engine, tokenizer, engine.fingerprint(), 2 * parameters, isolated, folder)
+
+
+def calibration_of(model: Loaded, file: Path | None = None) -> Calibrated | None:
+    """What calibration found for the model, in `file` or beside its weights; None where it was never calibrated.
+
+    Raises CalibrationError or OSError where `file` is given and is not for this model.
+    """
+    if file is not None:
+        return Calibrated.read(file, model.fingerprint)
+    if model.folder is None or not (model.folder / FILE).is_file():
+        return None
+    try:
+        return Calibrated.read(model.folder / FILE, model.fingerprint)
+    except CalibrationError as error:  # of weights that were there before, or of another dtype
+        LOG.warning("not used: %s", error)
+        return None
+
+
+def _demo_folder(name: str) -> Path:
+    from homenode_kv.demo.model import ISOLATED, WEIGHTS
+
+    return WEIGHTS if name == DEMOS[0] else ISOLATED
 
 
 def _demo(name: str) -> tuple[Tokenizer, Any]:
     from homenode_kv.demo import tokenizer as words
-    from homenode_kv.demo.model import ISOLATED, WEIGHTS, load_model
+    from homenode_kv.demo.model import load_model
 
     digest = hashlib.sha256(json.dumps([words.VOCABULARY, words.decode(range(words.VOCABULARY))]).encode()).hexdigest()
     longest = max(len(words.decode([one])) for one in range(words.VOCABULARY))
-    return Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID}), longest), load_model(
-        WEIGHTS if name == DEMOS[0] else ISOLATED
-    )
+    tokenizer = Tokenizer(digest, words.encode, words.decode, (), frozenset({words.END_ID}), longest)
+    return tokenizer, load_model(_demo_folder(name))
 
 
 def _files(name: str, dtype: str) -> tuple[Tokenizer, Any]:

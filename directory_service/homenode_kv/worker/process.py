@@ -21,7 +21,7 @@ from homenode import Homenode
 from homenode.errors import StaleFence
 from homenode.transport import Target, parse
 from homenode_api.v1 import kv_tier_pb2 as pb
-from homenode_kv import planner
+from homenode_kv import anchors, planner
 from homenode_kv.disk import DiskTier
 from homenode_kv.ident import digest
 from homenode_kv.pages import Pages
@@ -31,7 +31,7 @@ from homenode_kv.worker import folder, wire
 from homenode_kv.worker.artifacts import Holding
 from homenode_kv.worker.coherence import Coherence
 from homenode_kv.worker.keeper import Keeper
-from homenode_kv.worker.models import Loaded, load
+from homenode_kv.worker.models import Loaded, calibration_of, load
 from homenode_kv.worker.placement import Placement
 from homenode_kv.worker.service import Service
 from homenode_kv.worker.turns import Turns
@@ -56,6 +56,7 @@ class Settings:
         waiting_max: most calls that wait.
         metrics: host:port for Prometheus; "": none.
         error_max: relative deviation of keys above which a block that is reused is computed afresh.
+        calibration: file of `homenode kv calibrate`; None: that beside the model, if there is one.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Settings:
     waiting_max: int = 64
     metrics: str = ""
     error_max: float = planner.Settings().error_max
+    calibration: Path | None = None
     credentials: ssl.SSLContext | None = None
     certificate: tuple[bytes, bytes] | None = None  # chain and key, PEM
     drain_s: float = 10.0
@@ -80,19 +82,26 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a worker says when it serves."""
+    """What a worker says when it serves.
+
+    Attributes:
+        gamma: up to which anchors are tried; None of a model that needs none.
+        calibrated: whether that was found for this model. Otherwise it is the paper's.
+    """
 
     address: str
     metrics: str
     worker: pb.KvWorkerId
     model: pb.KvModel
+    gamma: float | None
+    calibrated: bool
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
     """Runs a worker until SIGTERM or SIGINT.
 
-    Raises UnsupportedModel, OSError, HomenodeError where the directory cannot be reached, StaleFence where a
-    later worker of the same name has taken its place.
+    Raises UnsupportedModel, CalibrationError, OSError, HomenodeError where the directory cannot be reached, StaleFence
+    where a later worker of the same name has taken its place.
     """
     target = parse(settings.directory)
     with folder.owned(settings.disk):
@@ -106,12 +115,14 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
 async def _serve(
     settings: Settings, target: Target, loaded: Loaded, stop: asyncio.Event, ready: Callable[[Ready], None]
 ) -> None:
+    calibrated = calibration_of(loaded, settings.calibration)
     agent = f"kv-worker {settings.name or settings.advertise or settings.listen}"[:100]
     async with homenode.connect(settings.directory, agent=agent, credentials=settings.credentials) as hn:
         server, port = _server(settings)
         address = settings.advertise or f"{settings.listen.rpartition(':')[0]}:{port}"
         identity = pb.KvWorkerId(worker=settings.name or address, epoch=folder.epoch(settings.disk))
-        async with _worker(settings, loaded, hn, identity, target.workspace) as (worker, told):
+        gamma = anchors.Settings().gamma if calibrated is None else calibrated.gamma
+        async with _worker(settings, loaded, hn, identity, target.workspace, gamma) as (worker, told):
             metrics = _metrics(settings.metrics, worker)
             placement = Placement(
                 target.hosts,
@@ -130,7 +141,16 @@ async def _serve(
                 server,
                 placement,
                 stop,
-                lambda: ready(Ready(address, metrics, identity, worker.model)),
+                lambda: ready(
+                    Ready(
+                        address,
+                        metrics,
+                        identity,
+                        worker.model,
+                        None if loaded.isolated else worker.keeper.anchors.settings.gamma,
+                        calibrated is not None,
+                    )
+                ),
             )
 
 
@@ -169,7 +189,7 @@ async def _run(
 
 @contextlib.asynccontextmanager
 async def _worker(
-    settings: Settings, loaded: Loaded, hn: Homenode, identity: pb.KvWorkerId, workspace: str
+    settings: Settings, loaded: Loaded, hn: Homenode, identity: pb.KvWorkerId, workspace: str, gamma: float
 ) -> AsyncIterator[tuple[Worker, list[Callable[[Holding], None]]]]:
     """The worker over its pool; at the end what fits goes to disk. Who joins the list hears of holdings."""
     geometry = loaded.engine.geometry
@@ -196,6 +216,7 @@ async def _worker(
         told,
         Pool(Pages(sheets, max(1, settings.mirror_bytes // sheets.block_bytes), loaded.engine.device)),
         settings=planner.Settings(error_max=settings.error_max),
+        anchors=anchors.Settings(gamma=gamma),
         isolated=loaded.isolated,
     )
     turns = Turns(settings.waiting_max)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from homenode_kv.bench.accuracy import DENSE, NAIVE, Way, compare
-from homenode_kv.bench.anchored import frontier, gamma_of, new
+from homenode_kv.bench.anchored import frontier, new
+from homenode_kv.bench.calibrating import calls_of, gamma_of
 from homenode_kv.bench.cases import Bases, Case
 from homenode_kv.bench.choosing import disagreeing, scattered, whole_blocks
 from homenode_kv.bench.prompts import Prompt, prompts_of
@@ -105,5 +106,5 @@ def test_anchors_come_from_earlier_calls_alone() -> None:
     assert shut.score.accuracy() == dense.accuracy()
     assert open_.reused == 8 - 2 * 2  # each agent's first two calls became the anchors
     assert open_.reused_tokens == open_.reused * 2 * 32
-    assert gamma_of(engine(), "edits", SEEDS[:3], shape, 0.0) == 0.0
-    assert gamma_of(engine(), "edits", SEEDS[:3], shape, 9.0) > 0.5
+    assert gamma_of(engine(), calls_of("edits", SEEDS[:3], shape), 0.0).gamma == 0.0
+    assert gamma_of(engine(), calls_of("edits", SEEDS[:3], shape), 9.0).gamma > 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import homenode
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
+from homenode_kv.calibration import FILE, Calibrated
 from tests.client.server_process import ServerProcess
 from tests.conftest import RedisFactory
 from tests.kv.worker.parts import Caller, WorkerProcess, artifact, refusal, text
@@ -26,12 +28,15 @@ BLOCK_BYTES = 3 * 2 * 32 * 2 * 16 * 4
 async def test_what_is_on_disk_outlives_a_kill_and_an_end(model_folder: Path, short_tmp: Path) -> None:
     server = await ServerProcess(f"sqlite:///{short_tmp}/store.sqlite3", short_tmp).start()
     flags = ("--pool-bytes", str(12 * BLOCK_BYTES), "--disk", str(short_tmp / "kv"), "--disk-bytes", "16M")
-    worker = WorkerProcess(model_folder, server.url, short_tmp, *flags, "--name", "one")
+    folder = shutil.copytree(model_folder, short_tmp / "model")
+    worker = WorkerProcess(folder, server.url, short_tmp, *flags, "--name", "one")
     try:
         async with homenode.connect(server.url, agent="test") as hn:
             notes = [await hn.put(f"note{n}", f"note {n}: " + "words that fill a page. " * 9) for n in range(4)]
             await worker.start()
             caller, epoch = Caller(worker.address), worker.told["epoch"]
+            assert (worker.told["gamma"], worker.told["calibrated"]) == (0.3, False)
+            Calibrated(0.75, 0.5, 0.1, 0.2, 40, 30, worker.told["fingerprint"]).write(folder / FILE)
             for note in notes:
                 await caller.stub.Prefill(pb.PrefillRequest(artifacts=[artifact(note).artifact]))
             stat = await caller.stat()
@@ -40,6 +45,7 @@ async def test_what_is_on_disk_outlives_a_kill_and_an_end(model_folder: Path, sh
             await caller.close()
             await worker.start()
             assert worker.told["epoch"] > epoch
+            assert (worker.told["gamma"], worker.told["calibrated"]) == (0.75, True)
             caller = Caller(worker.address)
             assert 0 < (await caller.stat()).entries < 4
             answers = [
