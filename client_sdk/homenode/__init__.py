@@ -44,7 +44,8 @@ from homenode.errors import (
     Unsupported,
     VersionConflict,
 )
-from homenode.generation import Generation, Key
+from homenode.generation import Generation
+from homenode.generation_prompt import Key
 from homenode.generation_report import GenerationReport
 from homenode.joint import DELETE, Gate, GateReason
 from homenode.lease_handle import Lease, ReadLease, WriteLease

@@ -61,8 +61,7 @@ class Artifact:
         metadata: what the committer said about it, read-only.
         tags: labels of the committer.
         media_type: such as "application/json"; "" where not said.
-        committed_at_ms: when it was committed, on the store's clock, in Unix milliseconds; 0 of what this process has
-            committed and not read since.
+        committed_at_ms: when it was committed, on the store's clock, in Unix milliseconds.
         level: "lazy" or "strict": what this read is guaranteed to be.
         change: for a read with `since`: what to show to an agent that has seen that version; else None.
     """

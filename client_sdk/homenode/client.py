@@ -19,7 +19,7 @@ from homenode.core import Core
 from homenode.draft import WriteContext
 from homenode.edits import ATTEMPTS, edit
 from homenode.errors import AlreadyExists, InvalidArgument
-from homenode.generation import Generates
+from homenode.generates import Generates
 from homenode.large import Progress
 from homenode.lease_handle import LeaseContext
 from homenode.opening import Settings

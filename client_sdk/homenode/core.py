@@ -535,7 +535,8 @@ class Core:
         self.cache.saw(key, version)
         level = LEVELS.get(message.level, LAZY)
         data = body.data if isinstance(body, LargeBody) else body
-        artifact = self.make(key, version, data or b"", hash, meta, level=level, fetched_ns=pending.sent_ns)
+        times = {"committed_at_ms": message.committed_at_ms, "fetched_ns": pending.sent_ns}
+        artifact = self.make(key, version, data or b"", hash, meta, level=level, **times)
         if data is not None:
             self._remember(key, version, hash, data)
             policy = self.cache.policy(key)

@@ -201,7 +201,19 @@ class Unavailable(HomenodeError):
 
 
 class NoWorker(Unavailable):
-    """No KV worker can serve the prompt: none is there, none has the model, or all are silent or draining."""
+    """No KV worker can serve the prompt: none is there, none has the model, or all are silent or draining.
+
+    Attributes:
+        known: KV workers of the workspace. Each of them counts once in what follows, by the first reason that holds:
+        other_model: they have another model; excluded: they failed this call before; draining: they take no new work;
+        silent: the directory has not heard of them for some seconds.
+    """
+
+    def __init__(self, message: str = "", *, found: t.WorkersFound | None = None) -> None:
+        super().__init__(message)
+        found = found or t.WorkersFound()
+        self.known, self.other_model, self.excluded = found.known, found.other_model, found.excluded
+        self.draining, self.silent = found.draining, found.silent
 
 
 class SessionLost(Unavailable):
@@ -254,7 +266,6 @@ _PLAIN: dict[int, type[HomenodeError]] = {
     t.ERROR_REASON_INTERNAL: InternalError,
     t.ERROR_REASON_SUCCESSOR_LOST: SuccessorLost,
     t.ERROR_REASON_MODEL_MISMATCH: ModelMismatch,
-    t.ERROR_REASON_NO_WORKER: NoWorker,
 }
 
 
@@ -290,6 +301,8 @@ def _from_wire(error: t.Error) -> HomenodeError:
         return LeaseLost(message, cause=CAUSES.get(error.cause, ""), current=current)
     if reason == t.ERROR_REASON_OVERLOADED:
         return Overloaded(message, retry_after=retry_after)
+    if reason == t.ERROR_REASON_NO_WORKER:
+        return NoWorker(message, found=error.workers)
     if reason == t.ERROR_REASON_CONTENDED:
         return Contended(message, retry_after=retry_after)
     return _PLAIN.get(reason, InternalError)(message)

@@ -1,15 +1,11 @@
-"""`hn.generate`: a prompt of texts and artifacts, at the KV worker that has most of it.
-
-The artifacts are read as by `hn.read`, so what the worker is asked for is what this agent may see now, and KV is found
-only under its version. The directory names the worker; the prompt and the output never pass it.
-"""
+"""One generation: a worker is found, called, read, and left for another where it is lost."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Self, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
 
 from homenode.artifact import Artifact
 from homenode.clock import NS_PER_MS
@@ -22,33 +18,26 @@ from homenode.errors import (
     NotFound,
     NoWorker,
     Overloaded,
+    SessionLost,
     StaleFence,
     Unavailable,
     Unsupported,
     VersionConflict,
 )
+from homenode.generation_prompt import Key, Part, Prompt
 from homenode.generation_report import GenerationReport, provenance_of, use_of
-from homenode.versions import ABSENT, Base, Version
+from homenode.versions import Base, Version
 from homenode_api.v1 import kv_tier_pb2 as kv
 
 if TYPE_CHECKING:
     from homenode.client import Homenode
-    from homenode.core import Core
     from homenode.workers import Workers
 
-PARTS_MAX = 1_024
 WORKERS_TRIED_MAX = 4
 ROUNDS_MAX = 16
+STRANGERS_MAX = 3  # times that a worker does not know this session
 STALL_MS = 60_000  # without a piece of text
 
-
-class Key(str):
-    """Names an artifact in a prompt, where a plain string is text."""
-
-    __slots__ = ()
-
-
-Part = str | Key | Artifact
 OnLoss = Literal["fail", "retry"]
 
 
@@ -72,26 +61,6 @@ class Asked:
     timeout_s: float
 
 
-@dataclass(slots=True)
-class _Prompt:
-    """The parts as they are sent, with the versions that were read."""
-
-    parts: list[kv.PromptPart] = field(default_factory=list)
-    artifacts: list[Artifact | None] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)  # estimates
-
-    def route(self) -> list[kv.RoutePart]:
-        """As the directory is asked."""
-        found = []
-        for artifact, tokens in zip(self.artifacts, self.tokens, strict=True):
-            part = kv.RoutePart(tokens=tokens)
-            if artifact is not None and artifact.version is not None:
-                part.key = artifact.key
-                part.version.incarnation, part.version.n = artifact.version
-            found.append(part)
-        return found
-
-
 class Generation:
     """What a worker writes: `async for piece in generation`. Make it with `hn.generate`.
 
@@ -109,7 +78,7 @@ class Generation:
         self._homenode = homenode
         self._workers: Workers = homenode._core.workers
         self._asked = asked
-        self._prompt = _Prompt()
+        self._prompt = Prompt()
         self._now = homenode._core.clock
         self._begun_ns = self._now()
         self._first_ns = 0
@@ -126,7 +95,7 @@ class Generation:
     @property
     def versions(self) -> dict[str, Version]:
         """See the class."""
-        return {a.key: a.version for a in self._prompt.artifacts if a is not None and a.version is not None}
+        return self._prompt.versions
 
     def __aiter__(self) -> Self:
         return self
@@ -175,29 +144,16 @@ class Generation:
 
     async def _read(self, afresh: Sequence[int] = ()) -> None:
         """Read what the prompt names; `afresh`: places of what is known to be superseded."""
-        prompt = _Prompt()
-        for index, part in enumerate(self._asked.parts):
-            artifact = part if isinstance(part, Artifact) else None
-            if isinstance(part, Key):
-                limit = 0 if index in afresh else None
-                artifact = await self._homenode.read(str(part), max_age_ms=limit)
-            sent = kv.PromptPart()
-            if artifact is None or artifact.version is None:
-                sent.text = str(part) if artifact is None else _text(artifact)
-                tokens = (len(sent.text.encode()) + 3) // 4
-            else:
-                sent.artifact.key, sent.artifact.text = artifact.key, _text(artifact)
-                sent.artifact.version.incarnation, sent.artifact.version.n = artifact.version
-                tokens = (len(artifact.bytes) + 3) // 4
-            prompt.parts.append(sent)
-            prompt.artifacts.append(artifact)
-            prompt.tokens.append(tokens)
-        self._prompt = prompt
+
+        async def read(key: str, max_age_ms: int | None) -> Artifact:
+            return await self._homenode.read(key, max_age_ms=max_age_ms)
+
+        self._prompt = await Prompt.of(self._asked.parts, read, afresh)
 
     async def _begin(self) -> None:
         """Find a worker that takes the prompt: the best, then the next best. Raises NoWorker, HomenodeError."""
         failure: HomenodeError | None = None
-        rounds = 0
+        rounds = strangers = 0
         while True:
             try:
                 await self._route()
@@ -216,6 +172,10 @@ class Generation:
                     raise
                 rounds += 1
                 await self._read_on(refusal, rounds)
+            except SessionLost:  # not known there yet, or over: then the directory says so too, and another is opened
+                strangers += 1
+                if strangers >= STRANGERS_MAX:
+                    raise
             except (Unavailable, DeadlineExceeded, StaleFence, Overloaded) as refusal:
                 failure = refusal
                 self._lost.append(self._candidate.worker.worker)
@@ -257,6 +217,7 @@ class Generation:
         """Send the prompt, and what is written already; returns when the worker has begun."""
         asked = self._asked
         request = kv.GenerateRequest(
+            session_id=self._homenode.session_id,
             model=self._candidate.model.fingerprint,
             epoch=self._candidate.worker.epoch,
             parts=self._prompt.parts,
@@ -275,6 +236,7 @@ class Generation:
             request.parts.append(kv.PromptPart(text=self.text))
         if self._together:
             begin = kv.BeginRoundRequest(
+                session_id=self._homenode.session_id,
                 epoch=self._candidate.worker.epoch,
                 round_id=asked.round,
                 members=asked.members,
@@ -340,7 +302,12 @@ class Generation:
         assert artifact is not None and artifact.version is not None
         if not output:
             return False
-        request = kv.AdoptOutputRequest(epoch=self._candidate.worker.epoch, output_id=output, key=artifact.key)
+        request = kv.AdoptOutputRequest(
+            session_id=self._homenode.session_id,
+            epoch=self._candidate.worker.epoch,
+            output_id=output,
+            key=artifact.key,
+        )
         request.version.incarnation, request.version.n = artifact.version
         address, timeout_s = self._candidate.address, self._asked.timeout_s
         with contextlib.suppress(HomenodeError):
@@ -369,91 +336,3 @@ class Generation:
             lost=tuple(self._lost),
             dead_parts=self._dead,
         )
-
-
-def _text(artifact: Artifact) -> str:
-    try:
-        return artifact.text
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"{artifact.key!r} is no text, so it cannot be in a prompt") from None
-
-
-class Generates:
-    """The part of `homenode.Homenode` that KV workers are for."""
-
-    _core: Core
-
-    async def generate(
-        self,
-        model: str,
-        parts: Sequence[Part],
-        *,
-        commit_to: str | None = None,
-        exact: bool = False,
-        judge: bool = False,
-        error_max: float | None = None,
-        on_loss: OnLoss = "fail",
-        max_tokens: int = 0,
-        temperature: float = 0.0,
-        seed: int = 0,
-        round: str = "",
-        members: Sequence[str] = (),
-        round_wait_ms: int = 1_000,
-        stall_ms: int = STALL_MS,
-        timeout_ms: int | None = None,
-    ) -> Generation:
-        """Let a KV worker write on after a prompt: `async for piece in await hn.generate(model, [...])`.
-
-        Args:
-            model: its name or its fingerprint; "": whichever the workers have.
-            parts: the prompt, in order: text, `homenode.Key("plan.md")` for an artifact that is read now, or an
-                `Artifact` for the very version that it is.
-            commit_to: commit the output there when it has ended, replacing what this agent saw last, as `put` does; the
-                worker's KV of it becomes the base of that version.
-            exact: use no approximate KV. judge: the output judges others, so nothing approximate either, unless
-                `error_max`, the greatest relative error of keys, is given.
-            on_loss: when the worker is lost while it writes: "fail" raises Unavailable; "retry" lets another worker
-                with the same model go on behind what is written.
-            max_tokens: most tokens to write; 0: the worker's default.
-            temperature, seed: 0 takes the likeliest token each time.
-            round: prompts that name the same round share a worker while it has room.
-            members: names of the agents whose prompts of the round are computed together: when all have come, or
-                after `round_wait_ms`. All say the same. What must be exact is computed apart.
-            stall_ms: the longest time without a piece.
-
-        A worker begins only with versions that are committed then. Where one was superseded meanwhile, keys are read
-        again; an `Artifact` is not, and VersionConflict says so.
-
-        Returns when a worker has begun. Raises NotFound, Stale and others as `read` does; NoWorker; Overloaded and
-        TooLarge from the worker; Contended where new versions came too fast; and while it is iterated Unavailable, and
-        what `put` raises.
-        """
-        if isinstance(parts, str) or not parts or len(parts) > PARTS_MAX:
-            raise InvalidArgument(f"a prompt is a list of 1 to {PARTS_MAX} texts, keys and artifacts")
-        if wrong := [part for part in parts if not isinstance(part, str | Artifact)]:
-            raise InvalidArgument(f"a part of a prompt is text, a homenode.Key or an Artifact, not {wrong[0]!r}")
-        if on_loss not in ("fail", "retry"):
-            raise InvalidArgument(f"on_loss is 'fail' or 'retry', not {on_loss!r}")
-        homenode = cast("Homenode", self)
-        if members and (not round or homenode.name not in members):
-            raise InvalidArgument(f"a round has a name, and {homenode.name!r} among its members")
-        demand = kv.KvDemand(exact=exact, judge=judge)
-        if error_max is not None:
-            demand.error_max = error_max
-        asked = Asked(
-            model,
-            list(parts),
-            commit_to or "",
-            homenode._base(commit_to, None) if commit_to else ABSENT,
-            demand,
-            on_loss,
-            max_tokens,
-            temperature,
-            seed,
-            round,
-            tuple(members),
-            round_wait_ms,
-            stall_ms / 1_000,
-            self._core.timeout_s(timeout_ms),
-        )
-        return await Generation(homenode, asked).start()

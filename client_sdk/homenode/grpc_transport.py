@@ -35,7 +35,8 @@ def _kv_methods() -> dict[str, tuple[str, Any]]:
     from homenode_api.v1 import kv_tier_pb2 as kv
 
     service = kv.DESCRIPTOR.services_by_name["KvRoutingService"]
-    return {"Route": (f"/{service.full_name}/Route", kv.RouteResponse)}
+    answers = {"Route": kv.RouteResponse, "Admit": kv.AdmitResponse}
+    return {name: (f"/{service.full_name}/{name}", answer) for name, answer in answers.items()}
 
 
 _CALM = 1_000_000  # the server is trusted more than its clients are by it

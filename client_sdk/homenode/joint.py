@@ -104,7 +104,12 @@ async def _commit_many(
         answers = {item.key: item for item in message.items}
         for change, sent in zip(changes, request.items, strict=True):
             answer = answers[change.key]
-            one = pb.CommitResponse(version=answer.version, as_of=message.as_of, level=message.level)
+            one = pb.CommitResponse(
+                version=answer.version,
+                as_of=message.as_of,
+                level=message.level,
+                committed_at_ms=answer.committed_at_ms,
+            )
             done[change.key] = core.committed(
                 change.key, bodies[change.key], sent.content.hash, change.meta, one, pending,
                 keep_copy=core.cache.end_write(change.key),

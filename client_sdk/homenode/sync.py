@@ -21,7 +21,8 @@ from homenode.artifact import Artifact
 from homenode.change import TokenCounter, estimate_tokens
 from homenode.draft import Draft, WriteContext
 from homenode.errors import HomenodeError, Unavailable
-from homenode.generation import Generation, Part
+from homenode.generation import Generation
+from homenode.generation_prompt import Part
 from homenode.joint import Gate
 from homenode.lease_handle import LeaseContext, ReadLease, WriteLease
 from homenode.snapshot import Snapshot

@@ -16,6 +16,7 @@ from homenode_api.http2.connection import Bounds
 from homenode_api.v1 import kv_tier_pb2 as kv
 
 if TYPE_CHECKING:
+    from homenode.client import Homenode
     from homenode.core import Core
 
 CHANNELS_MAX = 64
@@ -103,6 +104,18 @@ class Workers:
             task.cancel()
         for channel in channels.values():
             await channel.close()
+
+
+async def admission(homenode: Homenode, caller: str, timeout_s: float) -> kv.Admission:
+    """Whether a session may use what the worker holds whose session this is. Raises HomenodeError."""
+    session = homenode._core.session
+
+    async def ask(left_s: float) -> kv.AdmitResponse:
+        request = kv.AdmitRequest(session_id=session.id, caller=caller)
+        answer: kv.AdmitResponse = await session.link.transport.call("Admit", request, left_s)
+        return answer
+
+    return (await session.link.again(ask, timeout_s)).admission
 
 
 def _decoded(kind: Any, data: bytes) -> Any:

@@ -65,6 +65,7 @@ from homenode_directory.together import Joint
 from homenode_directory.tracing import Tracer
 
 if TYPE_CHECKING:
+    from homenode_directory.api.servicer import KvMethods
     from homenode_directory.telemetry.metrics import Prometheus
     from homenode_directory.telemetry.traces import Spans
 
@@ -346,6 +347,14 @@ def _parts(
 
 
 @dataclass(frozen=True, slots=True)
+class Sibling:
+    """One of the processes that share a port. `index`: path of the socket at which number 0 keeps the routing index."""
+
+    number: int
+    index: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The server serves: ports as bound (0 where metrics are off); `more_metrics`: those of further workers."""
 
@@ -355,9 +364,15 @@ class Ready:
 
 
 async def run_server(
-    settings: Settings, ready: Callable[[Ready], None] = lambda ready: None, *, stop: asyncio.Event | None = None
+    settings: Settings,
+    ready: Callable[[Ready], None] = lambda ready: None,
+    *,
+    stop: asyncio.Event | None = None,
+    sibling: Sibling | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (or `stop`), then drain; a second signal ends at once.
+
+    `sibling`: which of the processes this is that share the port.
 
     Raises:
         ConfigError: an address, a TLS file or the store's address cannot be used, or another server over the store has
@@ -396,7 +411,8 @@ async def run_server(
     async with contextlib.AsyncExitStack() as cleanup:
         if tracer is not None:
             cleanup.push_async_callback(asyncio.to_thread, tracer.close)
-        api = ApiServer(server.endpoint, listen)
+        kv = await _routing_among(server.endpoint, sibling, cleanup) if sibling is not None else None
+        api = ApiServer(server.endpoint, listen, kv)
         cleanup.push_async_callback(api.stop)
         await server.start(agree=True, replicas=settings.wait_replicas)
         cleanup.push_async_callback(server.close)
@@ -440,6 +456,20 @@ async def await_replicas(store: Store, wanted: int, within_s: float = REPLICAS_S
             LOG.warning("waiting for replicas", extra={"wait_replicas": wanted, "replicas": have, "for_s": within_s})
             told = True
         await asyncio.sleep(LOOP_LOOK_S)
+
+
+async def _routing_among(endpoint: Endpoint, sibling: Sibling, cleanup: contextlib.AsyncExitStack) -> KvMethods:
+    """The one routing index of processes that share a port: kept here, or asked."""
+    from homenode_directory.api.kv_relay import Index, KvRelay
+
+    if sibling.number:
+        relay = KvRelay(endpoint.kv, endpoint.parts.hub, sibling.index)
+        cleanup.push_async_callback(relay.close)
+        return relay
+    index = Index(endpoint.kv, sibling.index)
+    cleanup.push_async_callback(index.stop)
+    await index.start()
+    return endpoint.kv
 
 
 async def _ask_store(store: Store, observer: Prometheus) -> None:
@@ -500,20 +530,19 @@ def on_signals(stop: asyncio.Event) -> None:
             loop.add_signal_handler(number, handle, number)
 
 
-def main(settings: Settings, ready: Callable[[Ready], None] = lambda ready: None, *, worker: int | None = None) -> int:
-    """Run a server with logs and uvloop where present; returns the exit status, after printing what was wrong.
-
-    `worker`: its number among the processes that share the port, for the log.
-    """
+def main(
+    settings: Settings, ready: Callable[[Ready], None] = lambda ready: None, *, sibling: Sibling | None = None
+) -> int:
+    """Run a server with logs and uvloop where present; returns the exit status, after printing what was wrong."""
     import sys
 
     from homenode_directory.telemetry.logs import set_up_logs
 
-    set_up_logs(settings.log_level, settings.log_format, worker)
+    set_up_logs(settings.log_level, settings.log_format, sibling.number if sibling is not None else None)
     _quiet_collector()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run_server(settings, ready))
+            runner.run(run_server(settings, ready, sibling=sibling))
     except (ConfigError, StoreError) as error:
         print(f"homenode: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -3,7 +3,8 @@
 The parent serves nothing. It holds the port's address, starts the workers, starts another for one that ends (the
 later the more often that happens), hands SIGTERM and SIGINT on, and waits while they drain. A worker gets its settings
 on standard input, tells its ports on standard output, and stops when its parent is gone. Each has metrics of its own,
-on consecutive ports; all write to one log, where each line names its worker.
+on consecutive ports; all write to one log, where each line names its worker. The first keeps the routing index of KV
+workers for all (`api.kv_relay`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from asyncio.subprocess import PIPE, Process
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from homenode_directory import server
 from homenode_directory.config import OFF, Settings
 from homenode_directory.errors import ConfigError
-from homenode_directory.server import Ready
+from homenode_directory.server import Ready, Sibling
 
 LOG = logging.getLogger("homenode.server")
 
@@ -64,16 +66,18 @@ class _NotStarted(Exception):
 class _Worker:
     """One worker process after the other, under one number."""
 
-    def __init__(self, number: int, settings: Settings) -> None:
+    def __init__(self, number: int, settings: Settings, index: str) -> None:
         self.number = number
         self.settings = settings
+        self._index = index
         self.ready = Ready(0, 0)
         self.process: Process | None = None
         self._pause_s = RESTART_S[0]
 
     async def start(self) -> None:
         """Start a process and wait until it serves. Raises _NotStarted."""
-        task = json.dumps({"worker": self.number, "settings": dataclasses.asdict(self.settings)})
+        sibling = dataclasses.asdict(Sibling(self.number, self._index))
+        task = json.dumps({"sibling": sibling, "settings": dataclasses.asdict(self.settings)})
         self.process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "homenode_directory.workers", stdin=PIPE, stdout=PIPE, start_new_session=True
         )
@@ -117,10 +121,11 @@ class _Worker:
 async def _supervise(settings: Settings, ready: Announce) -> int:
     stop = asyncio.Event()
     server.on_signals(stop)
-    with _hold_port(settings) as held:
+    with _hold_port(settings) as held, tempfile.TemporaryDirectory(prefix="homenode-") as folder:  # for us alone
         host = settings.listen.rpartition(":")[0]
         settings = dataclasses.replace(settings, listen=f"{host}:{held.getsockname()[1]}")
-        workers = [_Worker(number, _own(settings, number)) for number in range(settings.workers)]
+        index = f"{folder}/routing"
+        workers = [_Worker(number, _own(settings, number), index) for number in range(settings.workers)]
         try:
             await workers[0].start()  # what is wrong is told once
             await asyncio.gather(*(worker.start() for worker in workers[1:]))
@@ -192,7 +197,7 @@ def work() -> int:
         return 0  # the parent has changed its mind
     task = json.loads(line)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return server.main(Settings(**task["settings"]), _announce, worker=task["worker"])
+    return server.main(Settings(**task["settings"]), _announce, sibling=Sibling(**task["sibling"]))
 
 
 def _announce(ready: Ready) -> None:

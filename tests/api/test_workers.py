@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,14 +11,20 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 import homenode
+from homenode_api.v1 import kv_tier_pb2 as kv
+from homenode_api.v1 import types_pb2 as t
+from homenode_api.v1.kv_tier_pb2_grpc import KvRoutingServiceStub
+from tests.api.client import error_of
 from tests.faults import apart
+from tests.routing.stream import Worker, part, stored
 from tests.support.ports import HOST, wait_until_async
 
 WAIT_S = 60.0
@@ -106,6 +113,65 @@ async def test_a_worker_that_dies_is_replaced_and_its_clients_go_on(redis_url: s
         assert {line["worker"] for line in lines} == {0, 1}
         ended = [line for line in lines if line["message"].startswith("a worker ended")]
         assert [line["status"] for line in ended] == [-signal.SIGKILL]
+
+
+@asynccontextmanager
+async def routing(port: int) -> AsyncIterator[KvRoutingServiceStub]:
+    """Over a connection of its own, which any of the workers may get."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"{HOST}:{port}", options=options) as channel:
+        yield KvRoutingServiceStub(channel)
+
+
+@pytest.mark.redis
+async def test_each_worker_sends_prompts_to_every_kv_worker(redis_url: str) -> None:
+    """Streams of KV workers and questions reach any process; a commit reaches the index whichever one makes it."""
+    url = "homenode://{}:{}/main"
+    with running(redis_url, "--workers", "3") as workers:
+        async with homenode.connect(url.format(HOST, workers.port)) as hn, AsyncExitStack() as stack:
+            made = await hn.put("plan.md", "0", base=homenode.ABSENT)
+            assert made.version is not None
+            version = t.Version(incarnation=made.version.incarnation, n=made.version.n)
+
+            async def worker(name: str) -> Worker:
+                stub = await stack.enter_async_context(routing(workers.port))
+                return await Worker(stub, hn.session_id, name).start(stored("plan.md", version))
+
+            async def choice(name: str) -> kv.RouteResponse:
+                """Asked over a new connection, for the worker of that name."""
+                others = [f"kv{number}" for number in range(6) if f"kv{number}" != name]
+                asked = kv.RouteRequest(session_id=hn.session_id, parts=[part("plan.md", version)], exclude=others)
+                async with routing(workers.port) as stub:
+                    return await stub.Route(asked, timeout=WAIT_S)  # type: ignore[no-any-return]
+
+            streams = [await worker(f"kv{number}") for number in range(6)]
+            for number in range(6):
+                answer = await choice(f"kv{number}")
+                assert (answer.choice.worker.worker, answer.choice.exact_tokens) == (f"kv{number}", 100)
+            await streams[0].call.write(kv.PlacementRequest(events=[kv.PlacementEvent(sequence=1)]))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:  # as if it had come to the one that keeps the index
+                while await streams[0].next() is not None:
+                    pass
+            assert error_of(refused.value).reason == t.ERROR_REASON_INVALID_ARGUMENT
+            await hn.put("plan.md", "1")
+
+            async def dead() -> bool:
+                return bool((await choice("kv1")).dead_parts)
+
+            await wait_until_async(dead, timeout_s=WAIT_S)
+            os.kill(workers.pids[0], signal.SIGKILL)  # the one that keeps the index
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                while await streams[1].next() is not None:
+                    pass
+
+            async def known_again() -> bool:
+                try:
+                    await worker("kv1")
+                    return (await choice("kv1")).choice.worker.worker == "kv1"
+                except (grpc.aio.AioRpcError, AssertionError):
+                    return False
+
+            await wait_until_async(known_again, timeout_s=WAIT_S)
 
 
 @pytest.mark.redis

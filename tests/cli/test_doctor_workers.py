@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from homenode.cli import doctor_workers
 from homenode.cli.findings import Finding
@@ -62,8 +63,11 @@ async def test_silent_workers_and_those_that_a_server_does_not_know() -> None:
             (worker,) = served.server.endpoint.kv.routing.placements.everyone()
             worker.heard_ms -= 60_000
             (silent,) = await looked(served)
-            assert (silent.level, "silent" in silent.found) == ("warn", True)
+            assert (silent.level, "1 silent" in silent.found) == ("warn", True)
             assert silent.advice
+            worker.load = replace(worker.load, draining=True)
+            (leaving,) = await looked(served)
+            assert (leaving.level, "1 draining" in leaving.found, leaving.advice) == ("note", True, "")
 
 
 def test_the_command_says_that_there_is_none(cli: Cli) -> None:

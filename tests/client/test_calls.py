@@ -102,6 +102,22 @@ async def test_a_commit_ends_the_copies_of_others_and_they_fetch_a_patch(url: st
         assert a.stats().sent_bytes < len(text)
 
 
+async def test_a_commit_knows_when_it_was_committed(url: str) -> None:
+    async with homenode.connect(url, agent="writer") as hn:
+        made = [await hn.put("put", "1", base=ABSENT), await hn.edit("edit", lambda text: text + "1", default="")]
+        async with hn.write("draft", create=True) as draft:
+            draft.text = "1"
+        made.append(await hn.read("draft"))
+        made += (await hn.commit_many({"a": "1", "b": "1"}, base={"a": ABSENT, "b": ABSENT})).values()
+        large = await hn.upload("large", b"1" * 2_000_000, base=ABSENT)
+        assert large.committed_at_ms == (await hn.stat("large")).committed_at_ms > 0
+        for artifact in made:
+            assert artifact.committed_at_ms == (await hn.stat(artifact.key)).committed_at_ms > 0, artifact.key
+        again = await hn.put("put", "2")
+        assert again.committed_at_ms >= made[0].committed_at_ms
+        assert (await hn.read("put")).committed_at_ms == again.committed_at_ms, "also from its own copy"
+
+
 async def test_put_compares_with_what_the_agent_saw(url: str) -> None:
     async with homenode.connect(url, agent="a") as a:
         b, c = a.agent("b"), a.agent("c")

@@ -30,12 +30,15 @@ class Script(rpc.KvTierServiceServicer):
     refusal: int = 0
     refusals: int = 1_000_000  # how often
     requests: list[kv.GenerateRequest] = field(default_factory=list)
+    named: str = "?"  # the only session that it knows, where one is given
     adopted: list[kv.AdoptOutputRequest] = field(default_factory=list)
     rounds: list[kv.BeginRoundRequest] = field(default_factory=list)
     server: grpc.aio.Server | None = None
 
     async def Generate(self, request: kv.GenerateRequest, context: Any) -> AsyncIterator[kv.GenerateResponse]:
         self.requests.append(request)
+        if self.named not in ("?", request.session_id):
+            await refuse(context, t.ERROR_REASON_SESSION_LOST)
         if self.refusal and self.refusals:
             self.refusals -= 1
             await refuse(context, self.refusal)

@@ -148,13 +148,21 @@ async def test_keys_are_read_again_where_a_commit_was_faster_than_the_prompts_tu
         await bed.hn.generate("m", [Key("plan.md")])
 
 
+async def test_a_worker_that_never_knows_the_session_is_given_up(bed: Bed) -> None:
+    script = await bed.worker("w", named="main~another")
+    with pytest.raises(homenode.SessionLost):
+        await bed.hn.generate("m", ["Write"])
+    assert {asked.session_id for asked in script.requests} == {bed.hn.session_id} and len(script.requests) == 3
+
+
 async def test_the_only_workers_refusal_is_told_as_it_is(bed: Bed) -> None:
     await bed.worker("w", refusal=t.ERROR_REASON_OVERLOADED)
     with pytest.raises(homenode.Overloaded, match="as the script says") as failure:
         await bed.hn.generate("m", ["Write"])
     assert failure.value.retry_after == 1.5
-    with pytest.raises(homenode.NoWorker, match="that model"):
+    with pytest.raises(homenode.NoWorker, match="that model") as nobody:
         await bed.hn.generate("another", ["Write"])
+    assert (nobody.value.known, nobody.value.other_model, nobody.value.silent) == (1, 1, 0)
 
 
 async def test_a_round_whose_worker_computes_none_is_written_all_the_same(bed: Bed) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from homenode_directory.kv_routing.model import Holding, Load, Part, Provenance, Stored, Tier
 from homenode_directory.kv_routing.placements import Placements
-from homenode_directory.kv_routing.router import GROUP_MAX, NoWorker, Router, Wanted
+from homenode_directory.kv_routing.router import GROUP_MAX, Found, NoWorker, Router, Wanted
 from homenode_directory.kv_routing.score import REFRESHED, cost
 from homenode_directory.place import Place
 from tests.routing.test_placements import PLACE, PLAN, Stream, holding, version
@@ -104,6 +105,29 @@ def test_equals_are_told_apart_by_the_artifacts_and_not_by_their_versions() -> N
     assert len(chosen) == 4
 
 
+def test_among_equals_the_holder_serves() -> None:
+    """To wait at the holder takes as long as to compute elsewhere; elsewhere it would be computed once more."""
+    for number in range(16):
+        fleet = Fleet("w1", "w2")
+        artifact = f"default/main/{number}"
+        holder = fleet.route(Part(100, artifact, version(1)))
+        fleet = Fleet("w1", "w2")
+        (other,) = {"w1", "w2"} - {holder}
+        fleet.streams[other].tell(Stored(holding(1, artifact, tokens=100)))
+        fleet.load(other, queued_tokens=100)
+        assert fleet.route(Part(100, artifact, version(1))) == other
+
+
+def test_a_prompt_with_a_superseded_version_burdens_nobody() -> None:
+    fleet = Fleet("w1", "w2")
+    fleet.placements.invalidate(PLAN, version(2))
+    for _ in range(GROUP_MAX + 1):
+        choice = fleet.router.route(Wanted(PLACE, [plan()], round="r"))
+        assert choice.dead == (0,)
+    assert not any(stream.worker.requests for stream in fleet.streams.values())
+    assert not fleet.router._rounds
+
+
 def test_a_hot_artifact_draws_no_crowd() -> None:
     fleet = Fleet("w1", "w2")
     fleet.holds("w1", tokens=100_000)
@@ -193,3 +217,16 @@ def test_a_round_whose_name_is_used_for_ever_takes_no_more_memory() -> None:
         fleet.placements.leave(stream.worker)
     with pytest.raises(NoWorker):
         fleet.route(Part(10), round="r")
+
+
+def test_nobody_says_who_is_there_and_why_each_cannot() -> None:
+    fleet = Fleet("other", "avoided", "draining", "silent", "both")
+    fleet.streams["other"].worker.hello = replace(fleet.streams["other"].worker.hello, fingerprint="g")
+    for name in ("draining", "both"):
+        fleet.load(name, draining=True)
+    fleet.now = 5_000
+    for name in ("other", "avoided", "draining"):
+        fleet.load(name, draining=name == "draining")
+    with pytest.raises(NoWorker, match="1 avoided, 2 draining, 1 silent") as nobody:
+        fleet.route(model="f", avoid=["avoided"])
+    assert nobody.value.found == Found(known=5, other_model=1, excluded=1, draining=2, silent=1)

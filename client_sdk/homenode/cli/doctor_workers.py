@@ -24,9 +24,8 @@ async def examine(args: argparse.Namespace, hosts: Sequence[str], workspace: str
     workers = {name: one for answer in told.values() for name, one in answer.items()}
     nobody = next((answer for answer in answers if isinstance(answer, NoWorker)), None)
     if nobody is not None and not workers:
-        silent = "silent" in nobody.message
         advice = "see the workers' logs: each tells every server of the directory once a second that it is there"
-        yield Finding(CHECK, WARN if silent else NOTE, nobody.message, advice if silent else "")
+        yield Finding(CHECK, WARN if nobody.silent else NOTE, nobody.message, advice if nobody.silent else "")
     stats = await asyncio.gather(*(stat(args, one) for one in workers.values()), return_exceptions=True)
     alone = all(isinstance(answer, BaseException) for answer in stats)
     for (name, one), answer in zip(workers.items(), stats, strict=True):

@@ -64,6 +64,12 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     serve.add_argument("--listen-cert", type=Path, metavar="FILE", help="certificate chain of --listen, PEM")
     serve.add_argument("--listen-key", type=Path, metavar="FILE", help="its private key, PEM")
     serve.add_argument(
+        "--listen-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="authorities whose certificates callers must show, PEM (default: callers need a session alone)",
+    )
+    serve.add_argument(
         "--insecure-listen", action="store_true", help="allow plain text on an address that other machines reach"
     )
     serve.set_defaults(run=run_serve)
@@ -106,6 +112,7 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
         calibration=args.calibration,
         credentials=credentials(args),
         certificate=_certificate(args),
+        client_ca=args.listen_client_ca.read_bytes() if args.listen_client_ca else None,
     )
     if args.error_max is not None:
         settings = dataclasses.replace(settings, error_max=args.error_max)
@@ -162,6 +169,8 @@ def _need_parts() -> None:
 def _certificate(args: argparse.Namespace) -> tuple[bytes, bytes] | None:
     if bool(args.listen_cert) != bool(args.listen_key):
         raise CliError("--listen-cert and --listen-key belong together", Exit.USAGE)
+    if args.listen_client_ca and not args.listen_cert:
+        raise CliError("--listen-client-ca needs --listen-cert and --listen-key", Exit.USAGE)
     if args.listen_cert:
         return args.listen_cert.read_bytes(), args.listen_key.read_bytes()
     if not args.listen.startswith(_LOOPBACK) and not args.insecure_listen:

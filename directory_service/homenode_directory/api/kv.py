@@ -1,4 +1,4 @@
-"""KvRoutingService: streams of KV workers, and where to send a prompt."""
+"""KvRoutingService: streams of KV workers, where to send a prompt, and who may call a worker."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from homenode_api.v1 import kv_tier_pb2 as kv
 from homenode_api.v1 import types_pb2 as t
 from homenode_directory.api import validate, wire
+from homenode_directory.api.confirmed import Confirmed
 from homenode_directory.api.errors import Rejected, invalid, outcome_of, rejected
 from homenode_directory.api.parts import Parts
 from homenode_directory.kv_routing.model import (
@@ -26,7 +27,7 @@ from homenode_directory.kv_routing.model import (
     TierChanged,
 )
 from homenode_directory.kv_routing.placements import Crowded, Hello, Outcome, StaleEpoch, Worker
-from homenode_directory.kv_routing.router import NoWorker, Wanted
+from homenode_directory.kv_routing.router import Found, NoWorker, Wanted
 from homenode_directory.kv_routing.score import Cost
 from homenode_directory.place import Place
 from homenode_directory.routing import Routing
@@ -195,28 +196,33 @@ class KvEndpoint:
     def __init__(self, parts: Parts, routing: Routing) -> None:
         self._parts = parts
         self.routing = routing
+        self._confirmed = Confirmed(parts.directory, parts.clock)
 
     def placement(self, requests: AsyncIterator[kv.PlacementRequest]) -> AsyncGenerator[kv.PlacementResponse, None]:
         """A worker's stream. Raises Rejected."""
+        self.require_room()
+        return PlacementCall(self._parts, self.routing).responses(requests)
+
+    def require_room(self) -> None:
+        """Raises Rejected where no further stream is taken."""
         hub = self._parts.hub
         if hub.draining:
             raise rejected(t.ERROR_REASON_UNAVAILABLE, "the server is about to stop")
         if hub.full:
             raise rejected(t.ERROR_REASON_OVERLOADED, "too many streams are open", retry_after_ms=1_000)
-        return PlacementCall(self._parts, self.routing).responses(requests)
 
     async def route(self, m: kv.RouteRequest) -> kv.RouteResponse:
         """Where to send a prompt. Raises Rejected."""
         started, outcome = self._parts.clock(), "ok"
         try:
-            return self._route(m)
+            return await self._route(m)
         except BaseException as failure:
             outcome = outcome_of(failure)
             raise
         finally:
             self._parts.observer.request("route", outcome, (self._parts.clock() - started) / 1_000)
 
-    def _route(self, m: kv.RouteRequest) -> kv.RouteResponse:
+    async def _route(self, m: kv.RouteRequest) -> kv.RouteResponse:
         place = validate.session(self._parts.tenant, m.session_id)
         if len(m.parts) > PARTS_MAX or len(m.exclude) > EXCLUDE_MAX:
             raise invalid(f"at most {PARTS_MAX} parts, and {EXCLUDE_MAX} workers to exclude")
@@ -230,15 +236,33 @@ class KvEndpoint:
             avoid=frozenset(m.exclude),
             tokens_max=m.tokens_max,
         )
+        await self._confirmed.alive(place, m.session_id)
         try:
             choice = self.routing.route(wanted)
         except NoWorker as nobody:
-            raise rejected(t.ERROR_REASON_NO_WORKER, str(nobody), retry_after_ms=500) from None
+            refusal = rejected(t.ERROR_REASON_NO_WORKER, str(nobody), retry_after_ms=500)
+            refusal.error.workers.CopyFrom(_found(nobody.found))
+            raise refusal from None
         return kv.RouteResponse(
             choice=_candidate(choice.worker, choice.cost),
             alternatives=[_candidate(worker, cost) for worker, cost in choice.others],
             dead_parts=choice.dead,
         )
+
+    async def admit(self, m: kv.AdmitRequest) -> kv.AdmitResponse:
+        """Whether the caller of a worker may use what that holds. Raises Rejected where the asking session may not."""
+        place = validate.session(self._parts.tenant, m.session_id)
+        caller = validate.session(self._parts.tenant, m.caller)
+        await self._confirmed.alive(place, m.session_id)
+        if caller != place:
+            return kv.AdmitResponse(admission=kv.ADMISSION_OTHER_WORKSPACE)
+        try:
+            await self._confirmed.alive(place, m.caller)
+        except Rejected as over:
+            if over.error.reason != t.ERROR_REASON_SESSION_LOST:
+                raise
+            return kv.AdmitResponse(admission=kv.ADMISSION_SESSION_OVER)
+        return kv.AdmitResponse(admission=kv.ADMISSION_GRANTED)
 
 
 # --- translation ------------------------------------------------------------------------------------------------------
@@ -258,6 +282,17 @@ def _candidate(worker: Worker, cost: Cost) -> kv.RouteCandidate:
         predicted_ms=cost.ms,
         exact_tokens=cost.exact,
         approximate_tokens=cost.approximate,
+    )
+
+
+def _found(found: Found) -> t.WorkersFound:
+    """The workers that could not serve a prompt."""
+    return t.WorkersFound(
+        known=found.known,
+        other_model=found.other_model,
+        excluded=found.excluded,
+        draining=found.draining,
+        silent=found.silent,
     )
 
 

@@ -14,7 +14,7 @@ from homenode_api.http2.connection import Bounds
 from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.http2.link import Times
 from homenode_directory.api.http2.server import Http2Server
-from homenode_directory.api.servicer import KV_SERVICE, SERVICE, handlers, kv_handlers
+from homenode_directory.api.servicer import KV_SERVICE, SERVICE, KvMethods, handlers, kv_handlers
 from homenode_directory.errors import ConfigError
 
 MESSAGE_BYTES_MAX = 4 * 1024 * 1024
@@ -96,8 +96,9 @@ def _no_password() -> str:
 class ApiServer:
     """DirectoryService, KvRoutingService, health and reflection on one address."""
 
-    def __init__(self, endpoint: Endpoint, listen: Listen) -> None:
-        """Raises ConfigError for an address or TLS files that cannot serve."""
+    def __init__(self, endpoint: Endpoint, listen: Listen, kv: KvMethods | None = None) -> None:
+        """`kv`: KvRoutingService where it is not the endpoint's own. Raises ConfigError for an address or TLS files
+        that cannot serve."""
         self._endpoint = endpoint
         self._listen = listen
         tls = _tls(listen)
@@ -109,7 +110,7 @@ class ApiServer:
             connections_max=listen.connections_max,
             tls=tls,
         )
-        self._server.add_generic_rpc_handlers((handlers(endpoint), kv_handlers(endpoint.kv)))
+        self._server.add_generic_rpc_handlers((handlers(endpoint), kv_handlers(kv or endpoint.kv)))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, KV_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -18,7 +18,6 @@ from homenode_directory.api import transfers
 from homenode_directory.api.endpoint import Endpoint
 from homenode_directory.api.errors import malformed
 from homenode_directory.api.http2.call import Call, Direct
-from homenode_directory.api.kv import KvEndpoint
 from homenode_directory.api.session_call import SessionCall
 from homenode_directory.tracing import CURRENT
 
@@ -140,7 +139,20 @@ def handlers(endpoint: Endpoint) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(SERVICE, table)
 
 
-def kv_handlers(endpoint: KvEndpoint) -> grpc.GenericRpcHandler:
+class KvMethods(Protocol):
+    """KvRoutingService on messages: `KvEndpoint`, or what hands them on to another process's."""
+
+    def placement(self, requests: AsyncIterator[kv.PlacementRequest]) -> AsyncGenerator[kv.PlacementResponse, None]:
+        """A worker's stream."""
+
+    async def route(self, m: kv.RouteRequest) -> kv.RouteResponse:
+        """Where to send a prompt."""
+
+    async def admit(self, m: kv.AdmitRequest) -> kv.AdmitResponse:
+        """Who may call a worker."""
+
+
+def kv_handlers(endpoint: KvMethods) -> grpc.GenericRpcHandler:
     """The methods of KvRoutingService."""
 
     async def placement(received: AsyncIterator[bytes], context: Call) -> AsyncIterator[bytes]:
@@ -151,6 +163,7 @@ def kv_handlers(endpoint: KvEndpoint) -> grpc.GenericRpcHandler:
 
     table = {
         "Route": _unary(kv.RouteRequest, endpoint.route, 0, False),
+        "Admit": _unary(kv.AdmitRequest, endpoint.admit, 0, False),
         "Placement": grpc.stream_stream_rpc_method_handler(placement),
     }
     return grpc.method_handlers_generic_handler(KV_SERVICE, table)

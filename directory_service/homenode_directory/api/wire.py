@@ -331,7 +331,7 @@ def t_token(lease: str, incarnation: int, fence: int) -> pb.Token:
 
 def commit_response(effect: Done, as_of: Position, lease: str) -> pb.CommitResponse:
     """A commit's version, and the token to go on with where the lease was kept."""
-    m = pb.CommitResponse(level=LEVELS[effect.level])
+    m = pb.CommitResponse(level=LEVELS[effect.level], committed_at_ms=effect.committed_ms)
     set_version(m.version, effect.version)
     set_position(m.as_of, as_of)
     if effect.fence:
@@ -386,10 +386,10 @@ def _resolved(request: int, answer: Stored) -> pb.Answer:
     elif isinstance(answer, DoneMany):
         m.commit_many.level = t.CONSISTENCY_LAZY
         for one in answer.items:
-            m.commit_many.items.add(key=one.key, version=version(one.version))
+            m.commit_many.items.add(key=one.key, version=version(one.version), committed_at_ms=one.committed_ms)
     elif isinstance(answer, Pinned):
         m.snapshot.snapshot = answer.pin
     else:
         m.commit.version.CopyFrom(version(answer.version))
-        m.commit.level = LEVELS[answer.level]
+        m.commit.level, m.commit.committed_at_ms = LEVELS[answer.level], answer.committed_ms
     return m

@@ -102,7 +102,7 @@ def done_many_response(done: DoneMany, as_of: Position, lease_of: Callable[[str]
     """As `commit_many_response`."""
     m = pb.CommitManyResponse(as_of=wire.position(as_of), level=t.CONSISTENCY_LAZY)
     for one in done.items:
-        item = m.items.add(key=one.key)
+        item = m.items.add(key=one.key, committed_at_ms=one.committed_ms)
         item.version.CopyFrom(wire.version(one.version))
         if one.fence:
             item.token.CopyFrom(wire.t_token(lease_of(one.key), one.version.incarnation, one.fence))

@@ -1,8 +1,10 @@
 """Who should serve a prompt: the cheapest worker, with bounds on how much of a crowd one may draw.
 
 Until a worker's next Load, what was sent to it counts as its load and as held by it, for as long as it may take. A
-worker that leads the least busy one by more than LEAD_MAX requests gets no more, whatever it holds. Among equals the
-hash of the prompt's artifacts decides, so that the same artifacts meet the same worker, whatever their versions.
+worker that leads the least busy one by more than LEAD_MAX requests gets no more, whatever it holds. Among equals who
+holds most serves, then the hash of the prompt's artifacts decides, so that the same artifacts meet the same worker,
+whatever their versions. A prompt that names a superseded version is answered and counts as nobody's load: no worker
+takes it.
 
 The members of a round go to one worker while it has room; then a group begins at another.
 """
@@ -10,6 +12,7 @@ The members of a round go to one worker while it has room; then a group begins a
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +31,23 @@ OTHERS_MAX = 3
 GROUP_MAX = 32  # members of a round at one worker
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The workers of a workspace that cannot serve a prompt, by the first reason that holds for each."""
+
+    known: int = 0
+    other_model: int = 0
+    excluded: int = 0
+    draining: int = 0
+    silent: int = 0
+
+
 class NoWorker(Exception):
-    """Nobody can serve the prompt; the message says why."""
+    """Nobody can serve the prompt; the message says why, `found` who is there."""
+
+    def __init__(self, message: str, found: Found) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +117,31 @@ class Router:
         else:
             worker, how = self._choose(wanted, workers, held)
         found = cost(worker, parts, held[worker], exact=wanted.exact)
-        tokens = max(0, sum(part.tokens for part in parts) - found.cached)
-        if wanted.round:
-            self._joined(wanted, worker, group, tokens)
-        named = frozenset((part.artifact, part.version) for part in parts if part.artifact)
+        if not dead:  # else no worker takes it: the caller reads again, and asks again
+            tokens = max(0, sum(part.tokens for part in parts) - found.cached)
+            if wanted.round:
+                self._joined(wanted, worker, group, tokens)
+            self._sent(wanted, worker, found, tokens)
+        return Choice(worker, found, self._next_best(wanted, worker, held), dead, how)
+
+    def _sent(self, wanted: Wanted, worker: Worker, found: Cost, tokens: int) -> None:
+        """The prompt is the worker's load from now on, for as long as it may take."""
+        named = frozenset((part.artifact, part.version) for part in wanted.parts if part.artifact)
         now, decoded = self._placements.clock(), min(DECODED, wanted.tokens_max or DECODED)
         lasts_ms = 2 * (found.ms + (wanted.tokens_max or DECODED) * worker.load.decode_ms_per_token)
         until_ms = now + min(max(lasts_ms, LASTS_MS[0]), LASTS_MS[1])
         worker.routed.append(Routed(now, until_ms, tokens, decoded, named))
-        return Choice(worker, found, self._next_best(wanted, worker, held), dead, how)
 
     def _able(self, wanted: Wanted) -> list[Worker]:
         here = list(self._placements.workers(wanted.place))
-        if not here:
-            raise NoWorker("no KV worker serves this workspace: start one with `homenode kv serve`")
-        fitting = [w for w in here if wanted.model in ("", w.hello.model, w.hello.fingerprint)]
-        if not fitting:
-            raise NoWorker("no KV worker of this workspace has that model")
         now = self._placements.clock()
-        able = [
-            w
-            for w in fitting
-            if not w.load.draining and now - w.heard_ms < SILENT_MAX_MS and w.hello.name not in wanted.avoid
-        ]
+        fitting = [w for w in here if wanted.model in ("", w.hello.model, w.hello.fingerprint)]
+        tried = [w for w in fitting if w.hello.name not in wanted.avoid]
+        taking = [w for w in tried if not w.load.draining]
+        able = [w for w in taking if now - w.heard_ms < SILENT_MAX_MS]
         if not able:
-            raise NoWorker("the KV workers of this workspace are silent, draining or to be avoided")
+            left = [len(group) for group in (here, fitting, tried, taking, able)]
+            raise _nobody(Found(len(here), *(before - after for before, after in itertools.pairwise(left))))
         for worker in able:
             for routed in [one for one in worker.routed if one.until_ms <= now]:
                 worker.routed.remove(routed)
@@ -156,11 +174,11 @@ class Router:
         return best, "held" if any(held[best]) else "cold"
 
     def _cheapest(self, wanted: Wanted, workers: list[Worker], held: dict[Worker, list[Holding | None]]) -> Worker:
-        costs = {w: cost(w, wanted.parts, held[w], exact=wanted.exact).ms for w in workers}
-        limit = min(costs.values()) * (1 + EQUAL)
-        equal = [worker for worker in workers if costs[worker] <= limit]
+        costs = {w: cost(w, wanted.parts, held[w], exact=wanted.exact) for w in workers}
+        limit = min(found.ms for found in costs.values()) * (1 + EQUAL)
+        equal = [worker for worker in workers if costs[worker].ms <= limit]
         named = sorted({part.artifact for part in wanted.parts if part.artifact}) or [wanted.caller]
-        return max(equal, key=lambda worker: _weight(worker.hello.name, named))
+        return max(equal, key=lambda worker: (costs[worker].cached, _weight(worker.hello.name, named)))
 
     def _next_best(
         self, wanted: Wanted, worker: Worker, held: dict[Worker, list[Holding | None]]
@@ -189,6 +207,16 @@ class Router:
         group.tokens += tokens
         while len(self._rounds) > ROUNDS_MAX:
             self._rounds.popitem(last=False)
+
+
+def _nobody(found: Found) -> NoWorker:
+    if not found.known:
+        return NoWorker("no KV worker serves this workspace: start one with `homenode kv serve`", found)
+    if found.other_model == found.known:
+        return NoWorker("no KV worker of this workspace has that model", found)
+    counts = {"avoided": found.excluded, "draining": found.draining, "silent": found.silent}
+    why = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return NoWorker(f"no KV worker of this workspace can serve the prompt: {why}", found)
 
 
 def _weight(worker: str, named: Sequence[str]) -> bytes:

@@ -199,7 +199,7 @@ class Draft:
 
     def done(self, fence: int = 0, ttl_ms: int = 0) -> Done:
         """The answer to an effect."""
-        return Done(self.version, fence, ttl_ms, self.level)
+        return Done(self.version, fence, ttl_ms, self.level, self.committed_ms)
 
     @property
     def pushes(self) -> tuple[Push | None, str]:

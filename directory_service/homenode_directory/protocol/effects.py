@@ -50,22 +50,24 @@ class Done:
     """A commit, delete, release, renewal or policy change took effect.
 
     `fence` is the token to go on with when a lease is kept; `version` the artifact's committed version now, and `level`
-    what its reads and commits are.
+    what its reads and commits are; `committed_ms`: when that version was committed.
     """
 
     version: Version
     fence: int = 0
     ttl_ms: int = 0
     level: Level = Level.LAZY
+    committed_ms: int = 0
 
 
 @value
 class KeyDone:
-    """One of several artifacts that were committed together; `fence` as in Done."""
+    """One of several artifacts that were committed together; `fence` and `committed_ms` as in Done."""
 
     key: str
     version: Version
     fence: int = 0
+    committed_ms: int = 0
 
 
 @value

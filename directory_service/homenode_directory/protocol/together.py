@@ -70,7 +70,7 @@ def commit_many(items: Sequence[tuple[str, Entry, Commit]], facts: Facts) -> Tog
         else:
             assert isinstance(answer, Done), "a commit is done, denied or prepared"
             decisions.append(decision)
-            done.append(KeyDone(key, answer.version, answer.fence))
+            done.append(KeyDone(key, answer.version, answer.fence, answer.committed_ms))
     if not refusals:
         return Together(tuple(decisions), DoneMany(tuple(done)))
     first = min(refusals, key=lambda refusal: _FIRST.index(refusal.reason) if refusal.reason in _FIRST else len(_FIRST))

@@ -20,6 +20,7 @@ import homenode
 from homenode import Homenode
 from homenode.errors import StaleFence
 from homenode.transport import Target, parse
+from homenode.workers import admission
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_kv import anchors, planner
 from homenode_kv.disk import DiskTier
@@ -29,6 +30,7 @@ from homenode_kv.pool import Pool
 from homenode_kv.sheets import sheet_geometry
 from homenode_kv.worker import folder, wire
 from homenode_kv.worker.artifacts import Holding
+from homenode_kv.worker.callers import Callers
 from homenode_kv.worker.coherence import Coherence
 from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.models import Loaded, calibration_of, load
@@ -41,6 +43,7 @@ LOG = logging.getLogger("homenode.kv")
 
 MESSAGE_BYTES_MAX = 64 << 20
 STREAMS_MAX = 1_024
+ASK_S = 2.0  # for who calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Settings:
     calibration: Path | None = None
     credentials: ssl.SSLContext | None = None
     certificate: tuple[bytes, bytes] | None = None  # chain and key, PEM
+    client_ca: bytes | None = None  # authorities, PEM; callers must show a certificate of theirs
     drain_s: float = 10.0
 
 
@@ -221,7 +225,8 @@ async def _worker(
     )
     turns = Turns(settings.waiting_max)
     coherence = Coherence(hn, keeper, turns, loaded.tokenizer)
-    worker = Worker(loaded, identity, keeper, turns, coherence, _version())
+    callers = Callers(lambda session: admission(hn, session, ASK_S))
+    worker = Worker(loaded, identity, keeper, turns, coherence, callers, _version())
     keeper.on_superseded = worker.metrics.superseded
     try:
         yield worker, listeners
@@ -249,7 +254,9 @@ def _server(settings: Settings) -> tuple[grpc.aio.Server, int]:
             port = server.add_insecure_port(settings.listen)
         else:
             chain, key = settings.certificate
-            port = server.add_secure_port(settings.listen, grpc.ssl_server_credentials([(key, chain)]))
+            shown = settings.client_ca is not None
+            credentials = grpc.ssl_server_credentials([(key, chain)], settings.client_ca, require_client_auth=shown)
+            port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}") from error
     return server, port

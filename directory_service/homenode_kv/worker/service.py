@@ -108,7 +108,7 @@ class Service(rpc.KvTierServiceServicer):
 
     async def _prefill(self, request: pb.PrefillRequest) -> pb.PrefillResponse:
         began_ns = time.monotonic_ns()
-        self._check(request.model, request.epoch)
+        await self._check(request, request.model)
         self._worker.turns.admit()
         pieces = await self._parts.artifacts(request.artifacts)
         answer = pb.PrefillResponse(worker=self._worker.identity)
@@ -127,7 +127,7 @@ class Service(rpc.KvTierServiceServicer):
 
     async def _adopt(self, request: pb.AdoptOutputRequest) -> pb.AdoptOutputResponse:
         worker = self._worker
-        self._check("", request.epoch)
+        await self._check(request)
         output = await worker.turns.run(lambda: worker.outputs.take(request.output_id))
         if output is None:
             return pb.AdoptOutputResponse(adopted=False)
@@ -141,7 +141,7 @@ class Service(rpc.KvTierServiceServicer):
         return answer
 
     async def _begin_round(self, request: pb.BeginRoundRequest) -> pb.BeginRoundResponse:
-        self._check("", request.epoch)
+        await self._check(request)
         if not _ROUND.fullmatch(request.round_id) or len(set(request.members)) < len(request.members):
             raise invalid("a round has a name of 1-128 characters A-Z a-z 0-9 . _ -, and members of different names")
         if not all(0 < len(member.encode()) <= NAME_BYTES_MAX for member in request.members):
@@ -150,12 +150,12 @@ class Service(rpc.KvTierServiceServicer):
         return pb.BeginRoundResponse(worker=self._worker.identity, deadline_ms=deadline_ms)
 
     async def _commit_round(self, request: pb.CommitRoundRequest) -> pb.CommitRoundResponse:
-        self._check("", request.epoch)
+        await self._check(request)
         return pb.CommitRoundResponse(report=await self._worker.rounds.commit(request.round_id))
 
     async def _materialize(self, request: pb.MaterializeRequest) -> pb.MaterializeResponse:
         worker = self._worker
-        self._check("", request.epoch)
+        await self._check(request)
         found = await worker.turns.run(lambda: worker.keeper.rounds.materialize(request.round_id, request.member))
         if found is None:
             raise Refused(t.ERROR_REASON_NOT_FOUND, "this worker keeps no such member of a round")
@@ -163,7 +163,7 @@ class Service(rpc.KvTierServiceServicer):
 
     async def _leave_round(self, request: pb.LeaveRoundRequest) -> pb.LeaveRoundResponse:
         worker = self._worker
-        self._check("", request.epoch)
+        await self._check(request)
         worker.rounds.leave(request.round_id, request.member)
         master = await worker.turns.run(lambda: worker.keeper.rounds.leave(request.round_id, request.member))
         return pb.LeaveRoundResponse(kept=master is not None, master=master or "")
@@ -184,7 +184,7 @@ class Service(rpc.KvTierServiceServicer):
         self, request: pb.GenerateRequest, received_ns: int
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
         worker = self._worker
-        self._check(request.model, request.epoch)
+        await self._check(request, request.model)
         if bool(request.round_id) != bool(request.member):
             raise invalid("a round is joined as a member of it")
         if not 0 <= request.temperature <= TEMPERATURE_MAX:
@@ -279,8 +279,10 @@ class Service(rpc.KvTierServiceServicer):
             report.measured_error = composed.measured
         return report
 
-    def _check(self, model: str, epoch: int) -> None:
-        worker = self._worker
+    async def _check(self, request: Any, model: str = "") -> None:
+        """Nothing is looked up for who may not call, nor told."""
+        worker, epoch = self._worker, request.epoch
+        await worker.callers.require(request.session_id)
         if epoch and epoch != worker.identity.epoch:
             raise Refused(t.ERROR_REASON_STALE_FENCE, f"the call is for epoch {epoch} of this worker, which is over")
         if worker.draining:

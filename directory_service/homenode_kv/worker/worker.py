@@ -9,6 +9,7 @@ from homenode_api.v1 import types_pb2 as t
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine
 from homenode_kv.ledger import BLOCK_TOKENS
+from homenode_kv.worker.callers import Callers
 from homenode_kv.worker.coherence import Coherence
 from homenode_kv.worker.generation import Job, Written, write
 from homenode_kv.worker.keeper import Keeper
@@ -34,6 +35,7 @@ class Worker:
     keeper: Keeper
     turns: Turns
     coherence: Coherence
+    callers: Callers
     version: str
     outputs: Outputs = field(default_factory=Outputs)
     metrics: Metrics = field(default_factory=Metrics)

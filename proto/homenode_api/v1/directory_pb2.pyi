@@ -550,16 +550,18 @@ class Token(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class CommitResponse(_message.Message):
-    __slots__ = ("version", "as_of", "token", "level")
+    __slots__ = ("version", "as_of", "token", "level", "committed_at_ms")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     version: _types_pb2.Version
     as_of: _types_pb2.Position
     token: Token
     level: _types_pb2.Consistency
-    def __init__(self, version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., level: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
+    committed_at_ms: int
+    def __init__(self, version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., level: _Optional[_Union[_types_pb2.Consistency, str]] = ..., committed_at_ms: _Optional[int] = ...) -> None: ...
 
 class AcquireRequest(_message.Message):
     __slots__ = ("session_id", "request_id", "key", "lease_id", "ttl_ms", "wait_ms", "create", "have")
@@ -908,14 +910,16 @@ class CommitManyResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[CommittedItem, _Mapping]]] = ..., as_of: _Optional[_Union[_types_pb2.Position, _Mapping]] = ..., level: _Optional[_Union[_types_pb2.Consistency, str]] = ...) -> None: ...
 
 class CommittedItem(_message.Message):
-    __slots__ = ("key", "version", "token")
+    __slots__ = ("key", "version", "token", "committed_at_ms")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     key: str
     version: _types_pb2.Version
     token: Token
-    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
+    committed_at_ms: int
+    def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., committed_at_ms: _Optional[int] = ...) -> None: ...
 
 class GateRequest(_message.Message):
     __slots__ = ("session_id", "items")

@@ -27,6 +27,13 @@ class GenerateEnd(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GENERATE_END_STOP: _ClassVar[GenerateEnd]
     GENERATE_END_LENGTH: _ClassVar[GenerateEnd]
     GENERATE_END_CONTEXT: _ClassVar[GenerateEnd]
+
+class Admission(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADMISSION_UNSPECIFIED: _ClassVar[Admission]
+    ADMISSION_GRANTED: _ClassVar[Admission]
+    ADMISSION_SESSION_OVER: _ClassVar[Admission]
+    ADMISSION_OTHER_WORKSPACE: _ClassVar[Admission]
 KV_KIND_UNSPECIFIED: KvKind
 KV_KIND_EXACT: KvKind
 KV_KIND_EXACT_BY_MASK: KvKind
@@ -39,6 +46,10 @@ GENERATE_END_UNSPECIFIED: GenerateEnd
 GENERATE_END_STOP: GenerateEnd
 GENERATE_END_LENGTH: GenerateEnd
 GENERATE_END_CONTEXT: GenerateEnd
+ADMISSION_UNSPECIFIED: Admission
+ADMISSION_GRANTED: Admission
+ADMISSION_SESSION_OVER: Admission
+ADMISSION_OTHER_WORKSPACE: Admission
 
 class KvProvenance(_message.Message):
     __slots__ = ("kind", "error", "own_decode")
@@ -87,14 +98,16 @@ class KvDemand(_message.Message):
     def __init__(self, exact: bool = ..., judge: bool = ..., error_max: _Optional[float] = ...) -> None: ...
 
 class PrefillRequest(_message.Message):
-    __slots__ = ("model", "epoch", "artifacts")
+    __slots__ = ("model", "epoch", "artifacts", "session_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     epoch: int
     artifacts: _containers.RepeatedCompositeFieldContainer[ArtifactPart]
-    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[int] = ..., artifacts: _Optional[_Iterable[_Union[ArtifactPart, _Mapping]]] = ...) -> None: ...
+    session_id: str
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[int] = ..., artifacts: _Optional[_Iterable[_Union[ArtifactPart, _Mapping]]] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class PrefillResponse(_message.Message):
     __slots__ = ("parts", "worker", "total_ms")
@@ -123,7 +136,7 @@ class PrefilledPart(_message.Message):
     def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., provenance: _Optional[_Union[KvProvenance, _Mapping]] = ..., kept: bool = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "epoch", "parts", "tokens_max", "temperature", "seed", "demand", "consumer", "round_id", "member", "keep_output")
+    __slots__ = ("model", "epoch", "parts", "tokens_max", "temperature", "seed", "demand", "consumer", "round_id", "member", "keep_output", "session_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +148,7 @@ class GenerateRequest(_message.Message):
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     KEEP_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     epoch: int
     parts: _containers.RepeatedCompositeFieldContainer[PromptPart]
@@ -146,7 +160,8 @@ class GenerateRequest(_message.Message):
     round_id: str
     member: str
     keep_output: bool
-    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., tokens_max: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., demand: _Optional[_Union[KvDemand, _Mapping]] = ..., consumer: _Optional[str] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ..., keep_output: bool = ...) -> None: ...
+    session_id: str
+    def __init__(self, model: _Optional[str] = ..., epoch: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., tokens_max: _Optional[int] = ..., temperature: _Optional[float] = ..., seed: _Optional[int] = ..., demand: _Optional[_Union[KvDemand, _Mapping]] = ..., consumer: _Optional[str] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ..., keep_output: bool = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("started", "piece", "report")
@@ -227,16 +242,18 @@ class KvUse(_message.Message):
     def __init__(self, tokens: _Optional[int] = ..., exact_tokens: _Optional[int] = ..., exact_by_mask_tokens: _Optional[int] = ..., approximate_tokens: _Optional[int] = ..., refreshed_tokens: _Optional[int] = ..., dense_tokens: _Optional[int] = ..., restored_tokens: _Optional[int] = ...) -> None: ...
 
 class AdoptOutputRequest(_message.Message):
-    __slots__ = ("epoch", "output_id", "key", "version")
+    __slots__ = ("epoch", "output_id", "key", "version", "session_id")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     output_id: str
     key: str
     version: _types_pb2.Version
-    def __init__(self, epoch: _Optional[int] = ..., output_id: _Optional[str] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ...) -> None: ...
+    session_id: str
+    def __init__(self, epoch: _Optional[int] = ..., output_id: _Optional[str] = ..., key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class AdoptOutputResponse(_message.Message):
     __slots__ = ("adopted", "tokens")
@@ -247,16 +264,18 @@ class AdoptOutputResponse(_message.Message):
     def __init__(self, adopted: bool = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class BeginRoundRequest(_message.Message):
-    __slots__ = ("epoch", "round_id", "members", "deadline_ms")
+    __slots__ = ("epoch", "round_id", "members", "deadline_ms", "session_id")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     round_id: str
     members: _containers.RepeatedScalarFieldContainer[str]
     deadline_ms: int
-    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    session_id: str
+    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., deadline_ms: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class BeginRoundResponse(_message.Message):
     __slots__ = ("worker", "deadline_ms")
@@ -267,12 +286,14 @@ class BeginRoundResponse(_message.Message):
     def __init__(self, worker: _Optional[_Union[KvWorkerId, _Mapping]] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
 
 class CommitRoundRequest(_message.Message):
-    __slots__ = ("epoch", "round_id")
+    __slots__ = ("epoch", "round_id", "session_id")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     round_id: str
-    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ...) -> None: ...
+    session_id: str
+    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class CommitRoundResponse(_message.Message):
     __slots__ = ("report",)
@@ -325,14 +346,16 @@ class RoundCounts(_message.Message):
     def __init__(self, lookups: _Optional[int] = ..., loads: _Optional[int] = ..., rotations: _Optional[int] = ..., selections: _Optional[int] = ..., passes: _Optional[int] = ..., rotated_bytes: _Optional[int] = ..., refreshed_tokens: _Optional[int] = ...) -> None: ...
 
 class MaterializeRequest(_message.Message):
-    __slots__ = ("epoch", "round_id", "member")
+    __slots__ = ("epoch", "round_id", "member", "session_id")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     round_id: str
     member: str
-    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ...) -> None: ...
+    session_id: str
+    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class MaterializeResponse(_message.Message):
     __slots__ = ("tokens", "bytes")
@@ -343,14 +366,16 @@ class MaterializeResponse(_message.Message):
     def __init__(self, tokens: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class LeaveRoundRequest(_message.Message):
-    __slots__ = ("epoch", "round_id", "member")
+    __slots__ = ("epoch", "round_id", "member", "session_id")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ROUND_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     round_id: str
     member: str
-    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ...) -> None: ...
+    session_id: str
+    def __init__(self, epoch: _Optional[int] = ..., round_id: _Optional[str] = ..., member: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class LeaveRoundResponse(_message.Message):
     __slots__ = ("kept", "master")
@@ -623,3 +648,17 @@ class RouteCandidate(_message.Message):
     exact_tokens: int
     approximate_tokens: int
     def __init__(self, worker: _Optional[_Union[KvWorkerId, _Mapping]] = ..., address: _Optional[str] = ..., model: _Optional[_Union[KvModel, _Mapping]] = ..., predicted_ms: _Optional[float] = ..., exact_tokens: _Optional[int] = ..., approximate_tokens: _Optional[int] = ...) -> None: ...
+
+class AdmitRequest(_message.Message):
+    __slots__ = ("session_id", "caller")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    caller: str
+    def __init__(self, session_id: _Optional[str] = ..., caller: _Optional[str] = ...) -> None: ...
+
+class AdmitResponse(_message.Message):
+    __slots__ = ("admission",)
+    ADMISSION_FIELD_NUMBER: _ClassVar[int]
+    admission: Admission
+    def __init__(self, admission: _Optional[_Union[Admission, str]] = ...) -> None: ...

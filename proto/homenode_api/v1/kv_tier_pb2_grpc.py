@@ -31,6 +31,10 @@ class KvTierServiceStub(object):
 
     What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
 
+    Every call but Stat names a session of the directory: the worker asks the directory before it looks anything up, and
+    refuses a call without one as UNAUTHENTICATED, with one of another workspace as PERMISSION_DENIED, with one that is over
+    as SESSION_LOST. So nobody gets text from an artifact, or learns that it is held here, who could not read it.
+
     A call that names another epoch than the worker's own is refused with STALE_FENCE; epoch 0 fits any. A full queue is
     OVERLOADED with the time after which to try again; an unknown model is NOT_FOUND, another fingerprint of it
     MODEL_MISMATCH, too long a prompt TOO_LARGE.
@@ -89,6 +93,10 @@ class KvTierServiceServicer(object):
     finds KV only by model, tenant, artifact, version and tokens.
 
     What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
+
+    Every call but Stat names a session of the directory: the worker asks the directory before it looks anything up, and
+    refuses a call without one as UNAUTHENTICATED, with one of another workspace as PERMISSION_DENIED, with one that is over
+    as SESSION_LOST. So nobody gets text from an artifact, or learns that it is held here, who could not read it.
 
     A call that names another epoch than the worker's own is refused with STALE_FENCE; epoch 0 fits any. A full queue is
     OVERLOADED with the time after which to try again; an unknown model is NOT_FOUND, another fingerprint of it
@@ -206,6 +214,10 @@ class KvTierService(object):
     finds KV only by model, tenant, artifact, version and tokens.
 
     What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
+
+    Every call but Stat names a session of the directory: the worker asks the directory before it looks anything up, and
+    refuses a call without one as UNAUTHENTICATED, with one of another workspace as PERMISSION_DENIED, with one that is over
+    as SESSION_LOST. So nobody gets text from an artifact, or learns that it is held here, who could not read it.
 
     A call that names another epoch than the worker's own is refused with STALE_FENCE; epoch 0 fits any. A full queue is
     OVERLOADED with the time after which to try again; an unknown model is NOT_FOUND, another fingerprint of it
@@ -449,6 +461,11 @@ class KvRoutingServiceStub(object):
                 request_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.RouteRequest.SerializeToString,
                 response_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.RouteResponse.FromString,
                 _registered_method=True)
+        self.Admit = channel.unary_unary(
+                '/homenode_api.v1.KvRoutingService/Admit',
+                request_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.AdmitRequest.SerializeToString,
+                response_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.AdmitResponse.FromString,
+                _registered_method=True)
 
 
 class KvRoutingServiceServicer(object):
@@ -470,6 +487,13 @@ class KvRoutingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Admit(self, request, context):
+        """A worker asks whether who calls it may use what it holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KvRoutingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -482,6 +506,11 @@ def add_KvRoutingServiceServicer_to_server(servicer, server):
                     servicer.Route,
                     request_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.RouteRequest.FromString,
                     response_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.RouteResponse.SerializeToString,
+            ),
+            'Admit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Admit,
+                    request_deserializer=homenode__api_dot_v1_dot_kv__tier__pb2.AdmitRequest.FromString,
+                    response_serializer=homenode__api_dot_v1_dot_kv__tier__pb2.AdmitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -539,6 +568,33 @@ class KvRoutingService(object):
             '/homenode_api.v1.KvRoutingService/Route',
             homenode__api_dot_v1_dot_kv__tier__pb2.RouteRequest.SerializeToString,
             homenode__api_dot_v1_dot_kv__tier__pb2.RouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Admit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homenode_api.v1.KvRoutingService/Admit',
+            homenode__api_dot_v1_dot_kv__tier__pb2.AdmitRequest.SerializeToString,
+            homenode__api_dot_v1_dot_kv__tier__pb2.AdmitResponse.FromString,
             options,
             channel_credentials,
             insecure,

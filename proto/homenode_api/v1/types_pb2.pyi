@@ -181,7 +181,7 @@ class Metadata(_message.Message):
     def __init__(self, values: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Iterable[str]] = ..., media_type: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("reason", "message", "current", "holder", "retry_after_ms", "cause", "holder_name", "keys")
+    __slots__ = ("reason", "message", "current", "holder", "retry_after_ms", "cause", "holder_name", "keys", "workers")
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,7 @@ class Error(_message.Message):
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     HOLDER_NAME_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     reason: ErrorReason
     message: str
     current: Version
@@ -198,7 +199,22 @@ class Error(_message.Message):
     cause: LeaseEnd
     holder_name: str
     keys: _containers.RepeatedCompositeFieldContainer[KeyRefusal]
-    def __init__(self, reason: _Optional[_Union[ErrorReason, str]] = ..., message: _Optional[str] = ..., current: _Optional[_Union[Version, _Mapping]] = ..., holder: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., cause: _Optional[_Union[LeaseEnd, str]] = ..., holder_name: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[KeyRefusal, _Mapping]]] = ...) -> None: ...
+    workers: WorkersFound
+    def __init__(self, reason: _Optional[_Union[ErrorReason, str]] = ..., message: _Optional[str] = ..., current: _Optional[_Union[Version, _Mapping]] = ..., holder: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., cause: _Optional[_Union[LeaseEnd, str]] = ..., holder_name: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[KeyRefusal, _Mapping]]] = ..., workers: _Optional[_Union[WorkersFound, _Mapping]] = ...) -> None: ...
+
+class WorkersFound(_message.Message):
+    __slots__ = ("known", "other_model", "excluded", "draining", "silent")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    OTHER_MODEL_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    known: int
+    other_model: int
+    excluded: int
+    draining: int
+    silent: int
+    def __init__(self, known: _Optional[int] = ..., other_model: _Optional[int] = ..., excluded: _Optional[int] = ..., draining: _Optional[int] = ..., silent: _Optional[int] = ...) -> None: ...
 
 class KeyRefusal(_message.Message):
     __slots__ = ("key", "error")

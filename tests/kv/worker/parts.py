@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import homenode
+from homenode.transport import parse
+from homenode_api.v1 import directory_pb2
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import kv_tier_pb2_grpc as rpc
 from homenode_api.v1 import types_pb2 as t
+from homenode_api.v1.directory_pb2_grpc import DirectoryServiceStub
 from tests.kv.models import model
 
 START_S = 120.0
@@ -51,6 +54,7 @@ class WorkerProcess:
             str(HOMENODE), "kv", "serve", "--model", str(model), "--directory", directory,
             "--threads", "1", "--metrics", "127.0.0.1:0", "--json", *flags,
         ]  # fmt: skip
+        self._directory = directory
         self._log = folder / "worker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.told: dict[str, Any] = {}
@@ -65,6 +69,7 @@ class WorkerProcess:
             line = await asyncio.to_thread(self._process.stdout.readline)
         assert line, f"the worker ended: {self.log}"
         self.told = json.loads(line)
+        _DIRECTORIES[self.address] = self._directory
         return self
 
     @property
@@ -106,11 +111,54 @@ class Text:
     pieces: int
 
 
-class Caller:
-    """Calls of one worker."""
+_DIRECTORIES: dict[str, str] = {}
+"""The directory of each worker that was started, by the worker's address."""
+
+_Continue = Callable[[grpc.aio.ClientCallDetails, Any], Any]
+
+
+class _Session:
+    """Names a session of the worker's directory in every request that names none."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address)
+        self._address = address
+        self._session = ""
+
+    async def named(self, request: Any) -> Any:
+        if not getattr(request, "session_id", "?"):
+            if not self._session:
+                target = parse(_DIRECTORIES[self._address])
+                async with grpc.aio.insecure_channel(target.hosts[0]) as channel:
+                    opening = directory_pb2.OpenSessionRequest(workspace=target.workspace, ttl_ms=300_000)
+                    opened = await DirectoryServiceStub(channel).OpenSession(opening, timeout=10)
+                self._session = opened.session_id
+            request.session_id = self._session
+        return request
+
+
+class _Unary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+
+    async def intercept_unary_unary(self, go_on: _Continue, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        return await go_on(details, await self._session.named(request))
+
+
+class _Stream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+
+    async def intercept_unary_stream(self, go_on: _Continue, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        return await go_on(details, await self._session.named(request))
+
+
+class Caller:
+    """Calls of one worker; `named`: with a session, where they name none."""
+
+    def __init__(self, address: str, *, named: bool = True) -> None:
+        session = _Session(address)
+        interceptors = [_Unary(session), _Stream(session)] if named else None
+        self._channel = grpc.aio.insecure_channel(address, interceptors=interceptors)
         self.stub = rpc.KvTierServiceStub(self._channel)
 
     async def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import grpc
 import pytest
 
@@ -9,6 +11,7 @@ import homenode
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_api.v1 import types_pb2 as t
 from tests.kv.worker.parts import Caller, WorkerProcess, artifact, refusal, text
+from tests.support.ports import wait_until_async
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kv worker")]  # one worker for all
 
@@ -84,6 +87,14 @@ async def test_as_many_rounds_as_may_be_open_is_a_refusal_with_a_time(caller: Ca
             await caller.stub.CommitRound(pb.CommitRoundRequest(round_id=f"open{number}"), timeout=30)
         except grpc.aio.AioRpcError as failure:
             assert refusal(failure).reason == t.ERROR_REASON_NOT_FOUND
+
+    async def room() -> bool:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await caller.stub.BeginRound(pb.BeginRoundRequest(round_id="room", members=["m"], deadline_ms=1))
+            return True
+        return False
+
+    await wait_until_async(room, timeout_s=30)  # nobody came, and for as long nobody may: other tests need the worker
 
 
 async def test_an_artifact_that_is_gone_is_called_so(caller: Caller, hn: homenode.Homenode) -> None:
