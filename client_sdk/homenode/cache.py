@@ -144,7 +144,9 @@ class CopyPolicy:
 class Line:
     """What the session knows of one artifact."""
 
-    __slots__ = ("copy", "fills", "floor", "forfeited", "key", "known", "listed", "policy", "seen", "strict", "writes")
+    __slots__ = (
+        "copy", "fills", "floor", "forfeited", "key", "known", "listed", "policy", "seen", "settled", "strict", "writes"
+    )  # fmt: skip
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -155,7 +157,8 @@ class Line:
         self.forfeited = False  # replies that are under way must not be kept as copies
         self.writes = 0  # own effects under way, of which the directory makes nobody wait for our copy
         self.known: list[tuple[Version, bytes]] = []  # hashes of versions, newest first
-        self.policy: CopyPolicy | None = None
+        self.policy: CopyPolicy | None = None  # what the last answer said
+        self.settled = False  # it holds still, or else the directory will say so
         self.strict: bool | None = None  # what answers said; None: nothing yet
         self.listed = True  # the directory may count this session among the sharers of an older version
 
@@ -275,9 +278,25 @@ class Cache:
         return line.policy.strategy if line is not None and line.policy is not None else LAZY
 
     def policy(self, key: str) -> CopyPolicy | None:
-        """The policy that the last read of `key` came with; None where there was none."""
+        """The policy of `key`; None where it is not known, or may have changed without a word."""
         line = self._lines.get(key)
-        return line.policy if line is not None else None
+        return line.policy if line is not None and line.settled else None
+
+    def unsettle(self, key: str) -> None:
+        """The directory tells this session nothing of `key` any more, so its policy may change without a word."""
+        line = self._lines.get(key)
+        if line is not None:
+            line.settled = False
+
+    def policy_changed(self, key: str) -> None:
+        """Another policy holds: neither the copy nor what is under way may be kept under the former one."""
+        self.forfeit(key)
+        self.unsettle(key)
+
+    def attach(self) -> None:
+        """The session attaches anew: from now on it is told of the copies that it declares alone."""
+        for line in self._lines.values():
+            line.settled &= line.copy is not None
 
     def newest(self, key: str) -> Version | None:
         """The newest version of `key` that is known to exist, as far as that is remembered."""
@@ -301,7 +320,10 @@ class Cache:
         strict = artifact.level == STRICT
         line = self._line(artifact.key)
         line.policy = policy
-        if version < line.floor or line.forfeited:
+        if line.forfeited:
+            return False
+        line.settled = True
+        if version < line.floor:
             return False
         if strict and (line.writes or self.doubt):
             return False
@@ -387,6 +409,7 @@ class Cache:
         line = self._lines.get(key)
         if line is not None:
             self._kill(line)
+            line.settled = False
 
     def forfeit(self, key: str) -> None:
         """The directory tells of no invalidation of what it has sent of `key`: take the copy, and let none come of the
@@ -400,6 +423,7 @@ class Cache:
         """Take every permission; with `floors`, forget what versions were known too (another incarnation)."""
         for line in self._lines.values():
             self._kill(line)
+            line.settled = False
             if floors:
                 line.floor = line.seen = NO_VERSION
 

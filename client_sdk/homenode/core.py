@@ -537,6 +537,8 @@ class Core:
         data = body.data if isinstance(body, LargeBody) else body
         times = {"committed_at_ms": message.committed_at_ms, "fetched_ns": pending.sent_ns}
         artifact = self.make(key, version, data or b"", hash, meta, level=level, **times)
+        if body is None:
+            self.cache.drop(key)
         if data is not None:
             self._remember(key, version, hash, data)
             policy = self.cache.policy(key)

@@ -268,6 +268,7 @@ class Session(Requests):
                 continue
             holding = message.holdings.add(key=key)
             holding.version.incarnation, holding.version.n = version
+        self.cache.attach()
         self.attach_id = self.next_id()
         self.link.send(pb.Operation(session=self.number, request_id=self.attach_id, attach=message))
 
@@ -317,6 +318,9 @@ class Session(Requests):
             self.on_pushed(item.pushed)
         elif what == "lease_offered":
             self._offered(item.lease_offered)
+        elif what == "policy_changed":
+            self.cache.policy_changed(item.policy_changed.key)
+            self._advance(Position(self.position.incarnation, item.policy_changed.sequence - 1))
         elif what == "resync":
             self._resync(position_of(item.resync.position))
         elif what == "session_ended":
@@ -366,6 +370,7 @@ class Session(Requests):
             acks: list[tuple[str, tuple[Version, int, int]]] = []
             for key, ack in self._acks.items():
                 if not self.cache.has(key, ack[0]):
+                    self.cache.unsettle(key)
                     acks.append((key, ack))
                 elif len(self._replaced) < REPLACED_MAX:
                     self._replaced.append((key, *ack[1:]))

@@ -16,9 +16,18 @@ from typing import NamedTuple
 
 from homenode_directory.observer import Observer
 from homenode_directory.place import Place, Position
-from homenode_directory.protocol.effects import Ended, Granted, Inv, Published
+from homenode_directory.protocol.effects import Ended, Granted, Inv, PolicySet, Published
 from homenode_directory.protocol.model import RESERVED, Cause, Push
-from homenode_directory.sinks import Change, DeliveryEvent, Invalidation, LeaseLost, LeaseOffered, Resync, Sink
+from homenode_directory.sinks import (
+    Change,
+    DeliveryEvent,
+    Invalidation,
+    LeaseLost,
+    LeaseOffered,
+    PolicyChanged,
+    Resync,
+    Sink,
+)
 from homenode_directory.store import fields
 from homenode_directory.store.fields import LogRecord
 
@@ -45,10 +54,11 @@ class Member:
 
     def tell(self, record: LogRecord, event: object, sequence: int) -> int:
         """Send what concerns the session of one log event: obsolete copies, its own lease. Returns how many."""
-        if isinstance(event, Inv):
+        if isinstance(event, Inv | PolicySet):
             if record.artifact not in self.interest:
                 return 0
-            self.sink.push(invalidation(record, event, sequence))
+            changed = isinstance(event, PolicySet)
+            self.sink.push(policy_changed(record, sequence) if changed else invalidation(record, event, sequence))
             return 1
         if isinstance(event, Granted):
             return self.tell_offered(record, event, sequence)
@@ -91,6 +101,11 @@ def invalidation(record: LogRecord, event: Inv, sequence: int) -> Invalidation:
     deleted = event.content is None
     trace = record.trace
     return Invalidation(key, event.version, event.fence, sequence, event.session, deleted, event.prepared, trace=trace)
+
+
+def policy_changed(record: LogRecord, sequence: int) -> PolicyChanged:
+    """What they are told of another policy."""
+    return PolicyChanged(fields.key_of(record.artifact), sequence)
 
 
 class Audience:
@@ -152,6 +167,12 @@ class Audience:
         """One log event to all whom it concerns."""
         if isinstance(event, Inv):
             self._invalidate(record, event, sequence)
+        elif isinstance(event, PolicySet):
+            interested = self._interested.get(record.artifact, {})
+            item = policy_changed(record, sequence)
+            for member in interested:
+                member.sink.push(item)
+            self._observer.delivered("policy_changed", len(interested))
         elif isinstance(event, Ended):
             member = self.members.get(event.session)
             if member is not None:

@@ -30,6 +30,14 @@ class Invalidation:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """Copies of `key` were given under a policy that holds no more. One object goes to many sessions."""
+
+    key: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseLost:
     """The session's write lease ended without its doing."""
 
@@ -112,7 +120,18 @@ class Crowded:
     session: str
 
 
-DeliveryEvent = Invalidation | LeaseLost | Bookmark | Resync | Change | Pushed | LeaseOffered | SessionOver | Crowded
+DeliveryEvent = (
+    Invalidation
+    | PolicyChanged
+    | LeaseLost
+    | Bookmark
+    | Resync
+    | Change
+    | Pushed
+    | LeaseOffered
+    | SessionOver
+    | Crowded
+)
 
 
 class Sink(Protocol):

@@ -60,6 +60,47 @@ async def test_limits_of_a_prefix_are_kept_by_readers(url: str) -> None:
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("by_prefix", [False, True], ids=["artifact", "prefix"])
+async def test_copies_that_are_out_follow_at_once(url: str, by_prefix: bool) -> None:
+    """Whoever reads, and whoever writes and keeps what he wrote; also after a break in which the news were sent."""
+    async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:
+        await a.put("notes/1.md", "text")
+        await b.read("notes/1.md")
+        await b.put("notes/1.md", "own text")
+        which = {"prefix": "notes/"} if by_prefix else {"key": "notes/1.md"}
+
+        async def served() -> list[bool]:
+            async with b.step():
+                return [b.read_cached("notes/1.md") is not None for _ in range(3)]
+
+        assert await served() == [True] * 3
+        await a.set_policy(**which, max_reads=2)
+        async with asyncio.timeout(5):
+            while b.read_cached("notes/1.md") is not None:
+                await asyncio.sleep(0)
+        await b.put("notes/1.md", "own text again")
+        assert await served() == [False] * 3, "nobody said under which policy that is"
+        await b.read("notes/1.md")
+        assert await served() == [True, True, False]
+        await b.put("notes/1.md", "now it is known")
+        assert await served() == [True, True, False]
+
+        await a.set_policy(**which)
+        await b.read("notes/1.md", max_age_ms=0)
+        b._core.session.link.restart()  # another stream goes on from where this one ended
+        await a.set_policy(**which, max_steps=0)
+        async with asyncio.timeout(10):
+            while not b.connected or b.read_cached("notes/1.md") is not None:
+                await asyncio.sleep(0.01)
+        async with b.step():
+            await b.read("notes/1.md")
+            assert b.read_cached("notes/1.md") is not None
+        async with b.step():
+            pass
+        async with b.step():
+            assert b.read_cached("notes/1.md") is None
+
+
 async def test_a_prefix_becomes_strict_and_lazy_again_under_load(brisk_url: str) -> None:
     """Nobody reads strictly what was there before a commit that was answered, whatever level holds meanwhile."""
     keys = [f"notes/{number}.md" for number in range(4)]

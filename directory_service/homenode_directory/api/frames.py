@@ -19,6 +19,7 @@ from homenode_directory.sinks import (
     Invalidation,
     LeaseLost,
     LeaseOffered,
+    PolicyChanged,
     Pushed,
     Resync,
     SessionOver,
@@ -115,6 +116,8 @@ def _body(event: DeliveryEvent) -> tuple[str, bytes]:
                 sequence=event.sequence,
             )
             return "lease_offered", m.SerializeToString()
+        case PolicyChanged():
+            return "policy_changed", pb.PolicyChanged(key=event.key, sequence=event.sequence).SerializeToString()
         case SessionOver():
             return "session_ended", pb.SessionEnded(error=wire.error(event.denial)).SerializeToString()
         case Resync():

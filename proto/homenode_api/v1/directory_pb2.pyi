@@ -296,7 +296,7 @@ class AckedKey(_message.Message):
     def __init__(self, key: _Optional[str] = ..., version: _Optional[_Union[_types_pb2.Version, _Mapping]] = ..., fence: _Optional[int] = ..., held_us: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
-    __slots__ = ("session", "answer", "invalidation", "bookmark", "lease_ended", "resync", "change", "session_ended", "draining", "pushed", "lease_offered")
+    __slots__ = ("session", "answer", "invalidation", "bookmark", "lease_ended", "resync", "change", "session_ended", "draining", "pushed", "lease_offered", "policy_changed")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     INVALIDATION_FIELD_NUMBER: _ClassVar[int]
@@ -308,6 +308,7 @@ class Item(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     PUSHED_FIELD_NUMBER: _ClassVar[int]
     LEASE_OFFERED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_CHANGED_FIELD_NUMBER: _ClassVar[int]
     session: int
     answer: Answer
     invalidation: Invalidation
@@ -319,7 +320,8 @@ class Item(_message.Message):
     draining: Draining
     pushed: Pushed
     lease_offered: LeaseOffered
-    def __init__(self, session: _Optional[int] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., invalidation: _Optional[_Union[Invalidation, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., lease_ended: _Optional[_Union[LeaseEnded, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., pushed: _Optional[_Union[Pushed, _Mapping]] = ..., lease_offered: _Optional[_Union[LeaseOffered, _Mapping]] = ...) -> None: ...
+    policy_changed: PolicyChanged
+    def __init__(self, session: _Optional[int] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., invalidation: _Optional[_Union[Invalidation, _Mapping]] = ..., bookmark: _Optional[_Union[Bookmark, _Mapping]] = ..., lease_ended: _Optional[_Union[LeaseEnded, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., session_ended: _Optional[_Union[SessionEnded, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., pushed: _Optional[_Union[Pushed, _Mapping]] = ..., lease_offered: _Optional[_Union[LeaseOffered, _Mapping]] = ..., policy_changed: _Optional[_Union[PolicyChanged, _Mapping]] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("request_id", "error", "attach", "read", "commit", "acquire", "renew", "release", "set_policy", "stat", "list", "history", "watch", "snapshot", "release_snapshot", "commit_many", "gate", "handoff", "list_policies")
@@ -462,6 +464,14 @@ class LeaseOffered(_message.Message):
     remaining_ms: int
     sequence: int
     def __init__(self, key: _Optional[str] = ..., by: _Optional[str] = ..., by_name: _Optional[str] = ..., agent: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class PolicyChanged(_message.Message):
+    __slots__ = ("key", "sequence")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    sequence: int
+    def __init__(self, key: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class SessionEnded(_message.Message):
     __slots__ = ("error",)
