@@ -326,10 +326,10 @@ class Homenode(Reads, Tools, Generates):
             max_steps: how many steps (`step`) an agent may use a copy without hearing from the directory.
 
         Between lazy and strict an artifact changes once no copy of the former kind can be served any more; this waits
-        for that. Of other changes the sessions that have copies are told, as of a commit, and ask again. Returns how many artifacts have not taken
-        the policy over yet, because they are being written or somebody who may have a copy is cut off; the directory
-        sees to them. Raises NotFound, LeaseDenied (a version is about to be published), Unsupported (the directory
-        cannot keep it strict), QuotaExceeded (too many prefixes), HomenodeError.
+        for that. Of other changes the sessions that have copies are told, as of a commit, and ask again. Returns how
+        many artifacts have not taken the policy over yet, because they are being written or somebody who may have a
+        copy is cut off; the directory sees to them. Raises NotFound, LeaseDenied (a version is about to be published),
+        Unsupported (the directory cannot keep it strict), QuotaExceeded (too many prefixes), HomenodeError.
         """
         if (key is None) == (prefix is None):
             raise InvalidArgument("a policy is of a key or of a prefix")

@@ -57,8 +57,8 @@ class Member:
         if isinstance(event, Inv | PolicySet):
             if record.artifact not in self.interest:
                 return 0
-            changed = isinstance(event, PolicySet)
-            self.sink.push(policy_changed(record, sequence) if changed else invalidation(record, event, sequence))
+            told = invalidation(record, event, sequence) if isinstance(event, Inv) else policy_changed(record, sequence)
+            self.sink.push(told)
             return 1
         if isinstance(event, Granted):
             return self.tell_offered(record, event, sequence)
@@ -168,11 +168,7 @@ class Audience:
         if isinstance(event, Inv):
             self._invalidate(record, event, sequence)
         elif isinstance(event, PolicySet):
-            interested = self._interested.get(record.artifact, {})
-            item = policy_changed(record, sequence)
-            for member in interested:
-                member.sink.push(item)
-            self._observer.delivered("policy_changed", len(interested))
+            self._change_policy(record, sequence)
         elif isinstance(event, Ended):
             member = self.members.get(event.session)
             if member is not None:
@@ -203,6 +199,13 @@ class Audience:
             self.rounds[record.artifact, event.fence] = record.at_ms, record.trace
             if len(self.rounds) > ROUNDS_MAX:
                 self.rounds.popitem(last=False)
+
+    def _change_policy(self, record: LogRecord, sequence: int) -> None:
+        interested = self._interested.get(record.artifact, {})
+        item = policy_changed(record, sequence)
+        for member in interested:
+            member.sink.push(item)
+        self._observer.delivered("policy_changed", len(interested))
 
     def to_push(self, record: LogRecord, event: Inv | Published) -> dict[Member, bool]:
         """To whom a version's content is sent by itself, each with whether it had a copy of what was replaced.

@@ -60,6 +60,8 @@ def test_live_runs_agree_within_two_standard_errors() -> None:
     assert agreement(simulated, near).agree and not agreement(simulated, far).agree
     assert agreement(simulated, near).allowed == pytest.approx(2 * simulated.row.saving_sd)
     assert "they agree" in agreement(simulated, simulated).text()
+    other = sum_up(Workload("A", 0.05, 0, strategy="eager", edit="append", lost=0.1), [1], [outcome(100)])
+    assert agreement(other, other).scenario == "A eager append lost=0.1"
 
 
 def test_the_gate_is_two_standard_errors() -> None:

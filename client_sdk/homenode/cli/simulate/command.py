@@ -137,7 +137,7 @@ def run_simulate(args: argparse.Namespace, out: Output) -> int:
     if args.plot:
         plot.draw([[results[load] for load in picture] for picture in pictures], args.plot)
         out.note(f"drawn: {args.plot}")
-    violations = {result.row.scenario: result.violations for result in results.values() if result.violations}
+    violations = {result.row.title: result.violations for result in results.values() if result.violations}
     if out.json:
         gates = [found.as_dict() for found in verdicts]
         told = {"rows": [result.as_dict() for result in shown], "gate": gates, "violations": violations}

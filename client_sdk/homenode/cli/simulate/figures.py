@@ -10,7 +10,7 @@ from typing import Any
 
 from homenode.cli.simulate.paper import SCENARIOS, Scenario, proved_floor, published_floor
 from homenode.cli.simulate.run import Outcome
-from homenode.cli.simulate.workload import Workload
+from homenode.cli.simulate.workload import LAZY, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,12 @@ class Row:
     hit_rate: float
     stale_reads: int
     max_age_steps: int
+
+    @property
+    def title(self) -> str:
+        """Its scenario, with whatever else tells it from other rows."""
+        said = [self.strategy] * (self.strategy != LAZY) + [self.edit_model] * (self.edit_model != "whole")
+        return " ".join([self.scenario, *said, *[f"lost={self.lost_rate:g}"] * (self.lost_rate > 0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def agreement(simulated: Result, live: Result) -> Agreement:
     """The same workload and seeds, both ways."""
     a, b = simulated.row, live.row
     allowed = 2 * math.sqrt((a.saving_sd**2 + b.saving_sd**2) / a.seeds)
-    return Agreement(a.scenario, b.saving_mean, a.saving_mean, allowed)
+    return Agreement(a.title, b.saving_mean, a.saving_mean, allowed)
 
 
 def sum_up(workload: Workload, seeds: Sequence[int], outcomes: Sequence[Outcome]) -> Result:

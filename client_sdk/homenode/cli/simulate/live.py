@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
@@ -42,7 +43,13 @@ class _Process:
         pipe = asyncio.subprocess.PIPE
         return cls(
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "homenode.cli.simulate.live_agent", stdin=pipe, stdout=pipe, limit=_LINE_BYTES_MAX
+                sys.executable,
+                "-m",
+                "homenode.cli.simulate.live_agent",
+                stdin=pipe,
+                stdout=pipe,
+                limit=_LINE_BYTES_MAX,
+                start_new_session=True,  # Ctrl-C is for the process that ends them
             )
         )
 
@@ -111,6 +118,9 @@ async def run_live(
     """
     if parse(args.url).embedded:
         raise CliError("--live needs the address of a directory that runs", Exit.USAGE)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C: nothing is left behind
     total, done = sum(len(seeds) for _, seeds in jobs), 0
     told(done, total)
     outcomes: list[list[Outcome]] = [[] for _ in jobs]
@@ -119,15 +129,18 @@ async def run_live(
             for seed in seeds:
                 place = f"simulate/{secrets.token_hex(4)}"
                 keys = [key_of(place, number) for number in range(load.artifacts)]
+                used = processes[: load.agents]
                 try:
                     truth = await found(hn, load, seed, keys)
                     run = {
                         "workload": asdict(load), "seed": seed, "url": args.url, "keys": keys,
                         "timeout_s": args.timeout, "tls": [getattr(args, name) for name in TLS_OPTIONS],
                     }  # fmt: skip
-                    used = processes[: load.agents]
                     await asyncio.gather(*(one.ask(begin={**run, "agent": n}) for n, one in enumerate(used)))
                     came.append(await play(load, seed, truth, _LiveStage(used)))
+                except BaseException:  # what an agent is writing must not come after the delete
+                    await asyncio.gather(*(one.end() for one in used))
+                    raise
                 finally:
                     await _delete(hn, keys)
                 done += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 from argparse import Namespace
@@ -103,7 +104,10 @@ async def serve() -> None:
                 said = await agent.end()
         except (HomenodeError, TimeoutError, OSError) as failure:
             said = {"failed": {"kind": type(failure).__name__, "message": str(failure) or "the directory is silent"}}
-        print(json.dumps(said), flush=True)
+        try:
+            os.write(sys.stdout.fileno(), json.dumps(said).encode() + b"\n")
+        except BrokenPipeError:  # nobody listens any more
+            return
 
 
 if __name__ == "__main__":
