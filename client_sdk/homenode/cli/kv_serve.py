@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import math
 import re
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from homenode.errors import StaleFence
 _SIZE = re.compile(r"(\d+)([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _PARTS = ("homenode_kv", "torch", "transformers", "safetensors", "grpc", "grpc_health", "prometheus_client")
+NAME_BYTES_MAX = 128
+COUNT_MAX = 1_024  # of threads, and of calls that wait: as many as a worker has under way
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
@@ -33,12 +36,18 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
         "--model", required=True, metavar="PATH_OR_ID", help="a folder, an id that transformers finds, or demo"
     )
     serve.add_argument("--directory", metavar="URL", help="the directory and workspace (default: as --url)")
-    serve.add_argument("--listen", default="127.0.0.1:0", metavar="ADDR", help="host:port (default: 127.0.0.1:0)")
-    serve.add_argument("--advertise", default="", metavar="ADDR", help="where callers reach it (default: --listen)")
-    serve.add_argument("--name", default="", help="of the worker, the same after a restart (default: its address)")
+    serve.add_argument(
+        "--listen", type=address, default="127.0.0.1:0", metavar="ADDR", help="host:port (default: 127.0.0.1:0)"
+    )
+    serve.add_argument(
+        "--advertise", type=address, default="", metavar="ADDR", help="where callers reach it (default: --listen)"
+    )
+    serve.add_argument(
+        "--name", type=name, default="", help="of the worker, the same after a restart (default: its address)"
+    )
     serve.add_argument("--device", default="cpu", help="such as cpu or cuda:0 (default: cpu)")
     serve.add_argument("--dtype", default="", help="such as bfloat16 (default: as the model's files say)")
-    serve.add_argument("--threads", type=int, default=0, metavar="N", help="of torch on a CPU (default: torch's)")
+    serve.add_argument("--threads", type=count, default=0, metavar="N", help="of torch on a CPU (default: torch's)")
     serve.add_argument("--pool-bytes", type=size, default=256 << 20, metavar="N", help="on the device (default: 256M)")
     serve.add_argument(
         "--mirror-bytes",
@@ -51,7 +60,11 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     serve.add_argument("--disk", type=Path, metavar="DIR", help="folder of the disk tier (default: none)")
     serve.add_argument("--disk-bytes", type=size, default=1 << 30, metavar="N", help="on disk (default: 1G)")
     serve.add_argument(
-        "--error-max", type=float, metavar="E", help="of keys that are reused, relative (default: the planner's)"
+        "--error-max", type=error, metavar="E", help="of keys that are reused, relative (default: the planner's)"
+    )
+    serve.add_argument("--waiting", type=count, default=64, metavar="N", help="most calls that wait (default: 64)")
+    serve.add_argument(
+        "--metrics", type=address, default="", metavar="ADDR", help="host:port for Prometheus (default: none)"
     )
     serve.add_argument(
         "--calibration",
@@ -59,8 +72,6 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of kv calibrate for this model (default: anchors.json in its folder)",
     )
-    serve.add_argument("--waiting", type=int, default=64, metavar="N", help="most calls that wait (default: 64)")
-    serve.add_argument("--metrics", default="", metavar="ADDR", help="host:port for Prometheus (default: none)")
     serve.add_argument("--listen-cert", type=Path, metavar="FILE", help="certificate chain of --listen, PEM")
     serve.add_argument("--listen-key", type=Path, metavar="FILE", help="its private key, PEM")
     serve.add_argument(
@@ -83,11 +94,46 @@ def size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def address(text: str) -> str:
+    """host:port, the host in brackets where it is an address of IPv6; port 0: the system chooses."""
+    host, _, port = text.rpartition(":")
+    if not text:  # as if it were not said
+        return text
+    if not host or not port.isdecimal() or int(port) > 65_535 or (":" in host) != (host[0] == "[" and host[-1] == "]"):
+        raise argparse.ArgumentTypeError(f"host:port such as 127.0.0.1:7410, not {text!r}")
+    return text
+
+
+def name(text: str) -> str:
+    """What directories take as the name of a worker."""
+    if not text.isprintable() or len(text.encode()) > NAME_BYTES_MAX:
+        raise argparse.ArgumentTypeError(f"printable text of up to {NAME_BYTES_MAX} bytes")
+    return text
+
+
+def count(text: str) -> int:
+    """A whole number from 1 to COUNT_MAX."""
+    if not text.isdecimal() or not 1 <= int(text) <= COUNT_MAX:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to {COUNT_MAX}, not {text!r}")
+    return int(text)
+
+
+def error(text: str) -> float:
+    """A relative error."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"a number from 0 on, not {text!r}")
+    return value
+
+
 async def run_serve(args: argparse.Namespace, out: Output) -> int:
     """`kv serve`."""
     _need_parts()
     from homenode_kv.calibration import CalibrationError
-    from homenode_kv.errors import UnsupportedModel
+    from homenode_kv.errors import UnsupportedModel, no_memory
     from homenode_kv.worker.process import Ready, Settings, serve
 
     if args.threads:
@@ -146,6 +192,12 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
         raise CliError(str(error), Exit.USAGE, kind=type(error).__name__) from None
     except StaleFence:
         raise CliError("a later worker of this name has taken its place", Exit.CONFLICT, kind="StaleFence") from None
+    except Exception as failure:
+        if not no_memory(failure):
+            raise
+        raise CliError(
+            "no memory on the device for the model and the budgets of --pool-bytes and --mirror-bytes"
+        ) from None
     return Exit.OK
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from homenode_kv.calibration import FILE, Calibrated, CalibrationError
-from homenode_kv.engine import Engine
+from homenode_kv.engine import PROBE_TOLERANCE, Engine
 from homenode_kv.errors import UnsupportedModel
 from homenode_kv.worker.text import Tokenizer
 
@@ -53,8 +53,9 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
 
     Raises UnsupportedModel for what is not there, or cannot be served by this tier.
     """
-    tokenizer, model = _demo(name) if name in DEMOS else _files(name, dtype)
-    engine = Engine(model.to(device).eval(), tokenizer=tokenizer.digest)
+    wanted, place = _dtype(dtype), _device(device)
+    tokenizer, model = _demo(name) if name in DEMOS else _files(name, wanted)
+    engine = Engine(model.to(device=place, dtype=wanted).eval(), tokenizer=tokenizer.digest)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     isolated = getattr(model.config, "homenode_segments", "") == "isolated"
     folder = _demo_folder(name) if name in DEMOS else Path(name) if Path(name).is_dir() else None
@@ -94,12 +95,25 @@ def _demo(name: str) -> tuple[Tokenizer, Any]:
     return tokenizer, load_model(_demo_folder(name))
 
 
-def _files(name: str, dtype: str) -> tuple[Tokenizer, Any]:
-    wanted: Any = getattr(torch, dtype, None) if dtype else "auto"
-    if wanted is None:
-        raise UnsupportedModel(f"no dtype is called {dtype!r}")
+def _dtype(name: str) -> torch.dtype | None:
+    found = getattr(torch, name, None) if name else None
+    if name and not (isinstance(found, torch.dtype) and found in PROBE_TOLERANCE):
+        raise UnsupportedModel(f"a dtype is {', '.join(str(one)[6:] for one in PROBE_TOLERANCE)}, not {name!r}")
+    return found
+
+
+def _device(name: str) -> torch.device:
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=wanted)
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+        raise UnsupportedModel(f"torch has no device {name!r} here") from None
+    return place
+
+
+def _files(name: str, dtype: torch.dtype | None) -> tuple[Tokenizer, Any]:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto")
         tokenizer = AutoTokenizer.from_pretrained(name)
     except OSError as error:
         raise UnsupportedModel(f"there is no model at {name!r}, nor under that id") from error

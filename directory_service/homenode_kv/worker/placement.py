@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from homenode.channel import Call, Channel
-from homenode.errors import HomenodeError, StaleFence, Unsupported, from_wire
+from homenode.errors import HomenodeError, InvalidArgument, StaleFence, Unsupported, from_wire
 from homenode_api.http2.connection import Bounds
 from homenode_api.v1 import kv_tier_pb2 as pb
 from homenode_kv.costs import Tier
@@ -164,6 +164,9 @@ class _Feed:
                 except StaleFence:
                     raise
                 except Unsupported:
+                    wait_s = WITHOUT_ROUTING_S
+                except InvalidArgument as refusal:  # and always will be: people must know
+                    LOG.warning("%s takes no word of this worker: %s", self._host, refusal)
                     wait_s = WITHOUT_ROUTING_S
                 except HomenodeError as failure:
                     LOG.debug("placement at %s: %s", self._host, failure)

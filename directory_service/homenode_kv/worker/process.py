@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -197,6 +198,7 @@ async def _worker(
 ) -> AsyncIterator[tuple[Worker, list[Callable[[Holding], None]]]]:
     """The worker over its pool; at the end what fits goes to disk. Who joins the list hears of holdings."""
     geometry = loaded.engine.geometry
+    _fits(settings, loaded.engine.device.type)
     sheets = sheet_geometry(geometry)
     files = settings.disk / loaded.fingerprint[:32] if settings.disk is not None else None
     pool = Pool(
@@ -234,6 +236,14 @@ async def _worker(
         listeners.clear()
         await turns.run(pool.flush)
         turns.close()
+
+
+def _fits(settings: Settings, device: str) -> None:
+    """Raises OSError where budgets are beyond the machine's memory: pages are taken at once, and used later."""
+    wanted = settings.host_bytes + (settings.pool_bytes + settings.mirror_bytes if device == "cpu" else 0)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > there:
+        raise OSError(f"budgets of {wanted >> 20} MiB, and this machine has {there >> 20} MiB of memory")
 
 
 def _soon(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
