@@ -34,12 +34,18 @@ class Private:
     kv: Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Shared:
-    """A segment that others of the group may read too."""
+    """A segment that others of the group may read too.
+
+    Attributes:
+        key, tokens: of it.
+        kv: canonical, what serves in place of its base: the first that a group names is for all of it.
+    """
 
     key: SegmentKey
     tokens: tuple[int, ...]
+    kv: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,7 +117,10 @@ class Composed:
 
 
 def load(engine: Engine, segments: Segments, group: Sequence[Request]) -> Canonical:
-    """Each shared segment of a group, looked up once, and loaded once or computed once. Raises OutOfMemory."""
+    """Each shared segment of a group, looked up once, and loaded once or computed once, unless its KV is given.
+
+    Raises OutOfMemory.
+    """
     wanted: dict[str, Shared] = {}
     for request in group:
         for part in request.parts:
@@ -123,15 +132,19 @@ def load(engine: Engine, segments: Segments, group: Sequence[Request]) -> Canoni
     kv = torch.zeros(
         engine.geometry.shape(starts[-1] * BLOCK_TOKENS), dtype=engine.geometry.dtype, device=engine.device
     )
-    loads = 0
+    loads = given = 0
     for part, start in zip(wanted.values(), starts, strict=False):
         into = kv[:, :, start * BLOCK_TOKENS :][:, :, : len(part.tokens)]
-        if _loaded(segments, part, into):
+        if part.kv is not None:
+            into.copy_(part.kv)
+            given += 1
+        elif _loaded(segments, part, into):
             loads += 1
         else:
             _computed(engine, segments, part, into)
     keys = tuple(part.key for part in wanted.values())
-    return Canonical(keys, tuple(starts), kv, len(wanted), loads, len(wanted) - loads)
+    lookups = len(wanted) - given
+    return Canonical(keys, tuple(starts), kv, lookups, loads, lookups - loads)
 
 
 def _loaded(segments: Segments, part: Shared, into: Tensor) -> bool:

@@ -244,6 +244,41 @@ def test_a_member_is_restored_into_pages_at_its_place() -> None:
     assert not store.families.restore_into("r", "nobody", blocks, ROTATION)
 
 
+def test_what_is_brought_back_for_a_prompt_leaves_no_block_and_is_counted() -> None:
+    store, places = Store(), torch.tensor([5, 0, 311, 7])
+    members = store.put("r")
+    for name in members:
+        assert store.families.pays("r", name)
+        moved = store.families.moved("r", name, ROTATION, places)
+        assert moved is not None and bits(moved) == bits(ROTATION.shift(members[name], places.repeat_interleave(32)))
+        store.check()
+    assert store.families.moved("r", "nobody", ROTATION) is None and not store.families.pays("r", "nobody")
+    assert store.families.moved("s", "agent 1", ROTATION) is None and not store.families.pays("s", "agent 1")
+    assert store.families.standing().restored == len(members)
+    tight = Store(blocks=BLOCKS)  # room for the master alone
+    tight.put("r")
+    with pytest.raises(OutOfMemory):
+        tight.families.moved("r", "agent 3", ROTATION)
+    tight.check()
+
+
+def test_who_stays_is_told_and_counted_when_several_leave_at_once() -> None:
+    store, told = Store(), []
+    store.families.on_change = lambda *change: told.append(change)
+    members = store.put("r", 5)
+    assert store.families.leave("r", "agent 1", "agent 2", "nobody")
+    assert told == [("r", "agent 1", 4), ("r", "agent 0", 2), ("r", "agent 0", 2)]
+    store.same("r", {name: members[name] for name in ("agent 0", "agent 3", "agent 4")})
+    assert store.families.standing().elections == 1
+    store.families.materialize("r", "agent 4")
+    assert store.families.leave("r", "agent 0", "agent 3")
+    assert store.families.members("r") == ("agent 4",), "whole, so it needs no master"
+    store.same("r", {"agent 4": members["agent 4"]})
+    store.check()
+    assert store.families.leave("r", "agent 4") and told[-1] == ("r", "", 0)
+    store.check()
+
+
 def test_a_collected_round_becomes_a_family_under_the_budget() -> None:
     done = run(10, share=1 / 7)
     g = next(iter(done.forwards.values())).kv

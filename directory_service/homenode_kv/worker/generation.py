@@ -73,7 +73,10 @@ def write(keeper: Keeper, outputs: Outputs, tokenizer: Tokenizer, job: Job) -> W
     composed = with_room(
         keeper,
         outputs,
-        lambda: compose_on(keeper, job.prompt, job.demand) or keeper.compose(job.prompt, job.demand, job.consumer),
+        lambda: (
+            compose_on(keeper, job.prompt, job.demand, job.consumer)
+            or keeper.compose(job.prompt, job.demand, job.consumer)
+        ),
     )
     return write_on(keeper, outputs, tokenizer, job, composed, began_ns)
 

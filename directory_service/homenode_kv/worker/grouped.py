@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from homenode_kv.collector import Collected, collect
 from homenode_kv.composing import Request, Shared
 from homenode_kv.errors import KvError
 from homenode_kv.layout import blocks_of
 from homenode_kv.worker.generation import Job, Stopped, Written, with_room, write_on
-from homenode_kv.worker.going_on import Opening, composed, error_max, opened, request_parts
+from homenode_kv.worker.going_on import Opening, composed, error_max, given, opened, request_parts
 from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.kept_rounds import Member
 from homenode_kv.worker.outputs import Outputs
@@ -73,6 +73,10 @@ def _collected(keeper: Keeper, jobs: Mapping[str, Job]) -> tuple[Mapping[str, Op
     for job in jobs.values():
         keeper.meet(job.prompt.pieces)
     openings = {member: opened(keeper, job.prompt, job.demand) for member, job in jobs.items()}
+    for member, job in jobs.items():  # one for all: what is in place of a base is the same for the group
+        if openings[member].begun is None and (kv := given(keeper, job.prompt, member)):
+            openings = {name: replace(opening, given=kv) for name, opening in openings.items()}
+            break
     requests = [Request(member, request_parts(keeper, job.prompt, openings[member])) for member, job in jobs.items()]
     bound = min(max(settings.error_max, error_max(keeper, job.demand)) for job in jobs.values())
     collected = collect(

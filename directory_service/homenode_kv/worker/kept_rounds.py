@@ -2,8 +2,10 @@
 
 Of each group the master is kept whole, the other members as what differs. A prompt that begins as a member's prompt
 did, up to the last artifact in it, finds that member: its KV of the artifacts was computed in this very context, with
-an error that is known, so it is neither checked nor refreshed again. It is approximate, so it serves as nothing else:
-no base, no exact beginning. A member that went on from an earlier round is found with what that round left.
+an error that is known, so it is neither checked nor refreshed again. A prompt with other text before or between the
+same artifacts in the same order finds it as well: what an artifact takes from its context it takes from the artifacts
+before it most of all. That is checked and repaired as bases are, and takes less of it. What is found is approximate, so
+it serves as nothing else: no base, no exact beginning.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ KeyOf = Callable[[Piece], SegmentKey]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A segment: where it begins in the prompt, how long it is, and its first block in what a family keeps."""
+    """A segment: its content key, where it begins in the prompt, how long it is, its first block of what is kept."""
 
+    digest: str
     start: int
     tokens: int
     block: int
@@ -74,11 +77,12 @@ class Member:
 
 @dataclass(slots=True)
 class _Group:
-    """A family: the round it comes from; the versions in each member's prompt, and the beginning that leads to it."""
+    """A family: the round it comes from; the versions in each member's prompt, and by which names it is found."""
 
     round_id: str
     versions: dict[str, dict[str, Version]]
     begun: dict[str, str] = field(default_factory=dict)
+    alike: dict[str, str] = field(default_factory=dict)
 
 
 class KeptRounds:
@@ -94,6 +98,7 @@ class KeptRounds:
         self._families.on_change = self._changed
         self._groups: dict[str, _Group] = {}  # by family; late members of a round are a group of their own
         self._begun: dict[str, Begun] = {}  # by `_beginnings`
+        self._alike: dict[str, dict[str, Begun]] = {}  # by the same without own text, then by member
         self._count = 0
         self._standing = Standing()
         self.on_change: Callable[[str, str, int], None] = lambda round_id, master, mirrors: None
@@ -133,28 +138,40 @@ class KeptRounds:
     def find(self, prompt: Prompt, key_of: KeyOf) -> Begun | None:
         """The longest beginning of a prompt that a round left, and that is cheaper to bring back than to compute."""
         found = None
-        for _, name in _beginnings(prompt, key_of):
+        for _, name in _beginnings(prompt, key_of) if self._begun else ():
             begun = self._begun.get(name)
-            if begun is not None and all(self._families.pays(link.family, link.member) for link in begun.links):
+            if begun is not None and self._pays(begun):
                 found = begun
         return found
 
-    def restore(self, begun: Begun, rotation: Rotation) -> list[tuple[int, Tensor]] | None:
-        """KV of the artifacts of a beginning, each at its place and with where it begins; None for a miss."""
-        restored: list[tuple[int, Tensor]] = []
+    def alike(self, prompt: Prompt, key_of: KeyOf, member: str = "") -> Begun | None:
+        """The longest with the same artifacts, whatever the text about them: this member's, or the last one's."""
+        found = None
+        for _, name in _beginnings(prompt, key_of, own=False) if self._alike else ():
+            if kept := {who: begun for who, begun in self._alike.get(name, {}).items() if self._pays(begun)}:
+                found = kept.get(member) or kept[next(reversed(kept))]
+        return found
+
+    def restore(self, begun: Begun, rotation: Rotation) -> dict[int, Tensor]:
+        """KV of the artifacts of a beginning, each at its place, by where it begins; empty for a miss."""
+        restored: dict[int, Tensor] = {}
         for link in begun.links:
             delta = torch.zeros(link.blocks, dtype=torch.long)
             for place in link.places:
                 delta[place.block : place.block + blocks_of(place.tokens)] = place.start
-            try:
-                kv = self._families.moved(link.family, link.member, rotation, delta)
-            except OutOfMemory:
-                kv = None
-            if kv is None:
-                return None
-            for place in link.places:
-                restored.append((place.start, kv[:, :, place.block * BLOCK_TOKENS :][:, :, : place.tokens]))
-        return sorted(restored, key=lambda one: one[0])
+            if (kv := self._moved(link, rotation, delta)) is None:
+                return {}
+            restored |= {place.start: _part(kv, place) for place in link.places}
+        return restored
+
+    def canonical(self, begun: Begun, rotation: Rotation) -> dict[str, Tensor]:
+        """The same, each at position 0, by content key."""
+        restored: dict[str, Tensor] = {}
+        for link in begun.links:
+            if (kv := self._moved(link, rotation, 0)) is None:
+                return {}
+            restored |= {place.digest: _part(kv, place) for place in link.places}
+        return restored
 
     def materialize(self, round_id: str, member: str) -> tuple[int, int] | None:
         """Makes a member whole; its tokens and bytes, None for a miss. Raises OutOfMemory."""
@@ -208,13 +225,26 @@ class KeptRounds:
             return
         starts = collected.starts
         places = tuple(
-            Place(start, len(piece.tokens), starts[key]) for (start, piece), key in zip(read, keys, strict=True)
+            Place(key, start, len(piece.tokens), starts[key]) for (start, piece), key in zip(read, keys, strict=True)
         )
         link = Link(family, name, collected.blocks, places)
-        before = member.begun or Begun(0)
-        end, begins = list(_beginnings(member.prompt, key_of))[-1]
-        self._begun[begins] = Begun(end, (*before.links, link), max(before.error, error))
-        self._groups[family].begun[name] = begins
+        before, group = member.begun or Begun(0), self._groups[family]
+        end, group.begun[name] = list(_beginnings(member.prompt, key_of))[-1]
+        _, group.alike[name] = list(_beginnings(member.prompt, key_of, own=False))[-1]
+        begun = Begun(end, (*before.links, link), max(before.error, error))
+        self._begun[group.begun[name]] = begun
+        alike = self._alike.setdefault(group.alike[name], {})
+        alike.pop(name, None)
+        alike[name] = begun
+
+    def _pays(self, begun: Begun) -> bool:
+        return all(self._families.pays(link.family, link.member) for link in begun.links)
+
+    def _moved(self, link: Link, rotation: Rotation, delta: int | Tensor) -> Tensor | None:
+        try:
+            return self._families.moved(link.family, link.member, rotation, delta)
+        except OutOfMemory:
+            return None
 
     def _family(self, round_id: str, member: str) -> str:
         """The latest of a round's groups that keeps a member."""
@@ -229,34 +259,43 @@ class KeptRounds:
         if (group := self._groups.get(family)) is not None:
             for name in members:
                 group.versions.pop(name, None)
-                self._forget(family, group.begun.pop(name, ""))
+                self._forget(family, group, name)
         return left
 
-    def _forget(self, family: str, begins: str) -> None:
-        begun = self._begun.get(begins)
-        if begun is not None and begun.links[-1].family == family:  # else a later round has begun so too
-            del self._begun[begins]
+    def _forget(self, family: str, group: _Group, member: str) -> None:
+        """A member is found no more, unless a later round has begun as it did."""
+        begins, same = group.begun.pop(member, ""), group.alike.pop(member, "")
+        alike = self._alike.get(same, {})
+        for kept, name in ((self._begun, begins), (alike, member)):
+            if name in kept and kept[name].links[-1].family == family:
+                del kept[name]
+        if same and not alike:
+            self._alike.pop(same, None)
 
     def _changed(self, family: str, master: str, mirrors: int) -> None:
         if (group := self._groups.get(family)) is None:
             return
         if not master:
             del self._groups[family]
-            for begins in group.begun.values():
-                self._forget(family, begins)
+            for name in list(group.begun):
+                self._forget(family, group, name)
         self.on_change(group.round_id, master, mirrors)
 
 
-def _beginnings(prompt: Prompt, key_of: KeyOf) -> Iterator[tuple[int, str]]:
-    """Where each artifact of a prompt ends, and a name of all tokens up to there and of the versions they are from."""
-    name, own = "", array("q", prompt.lead)
+def _part(kv: Tensor, place: Place) -> Tensor:
+    return kv[:, :, place.block * BLOCK_TOKENS :][:, :, : place.tokens]
+
+
+def _beginnings(prompt: Prompt, key_of: KeyOf, own: bool = True) -> Iterator[tuple[int, str]]:
+    """Where each artifact of a prompt ends, and a name of the versions up to there and, with `own`, of all tokens."""
+    name, text = "", array("q", prompt.lead)
     for start, piece in prompt.placed():
         if not piece.artifact or not piece.tokens:
-            own.extend(piece.tokens)
+            text.extend(piece.tokens)
             continue
-        key = key_of(piece)
-        name = digest([name.encode(), own.tobytes(), key.digest.encode()], salt=key.salt, person=b"beginning")
-        own = array("q")
+        key, before = key_of(piece), text.tobytes() if own else b""
+        name = digest([name.encode(), before, key.digest.encode()], salt=key.salt, person=b"beginning")
+        text = array("q")
         yield start + len(piece.tokens), name
 
 

@@ -29,7 +29,8 @@ class KvTierServiceStub(object):
     """A worker: one model, for the artifacts of one workspace. Who calls it has read the versions that it names: the worker
     finds KV only by model, tenant, artifact, version and tokens.
 
-    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
+    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact,
+    and in place of bases prompts with the same artifacts in the same order.
 
     Every call but Stat names a session of the directory: the worker asks the directory before it looks anything up, and
     refuses a call without one as UNAUTHENTICATED, with one of another workspace as PERMISSION_DENIED, with one that is over
@@ -92,7 +93,8 @@ class KvTierServiceServicer(object):
     """A worker: one model, for the artifacts of one workspace. Who calls it has read the versions that it names: the worker
     finds KV only by model, tenant, artifact, version and tokens.
 
-    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
+    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact,
+    and in place of bases prompts with the same artifacts in the same order.
 
     Every call but Stat names a session of the directory: the worker asks the directory before it looks anything up, and
     refuses a call without one as UNAUTHENTICATED, with one of another workspace as PERMISSION_DENIED, with one that is over
@@ -213,7 +215,8 @@ class KvTierService(object):
     """A worker: one model, for the artifacts of one workspace. Who calls it has read the versions that it names: the worker
     finds KV only by model, tenant, artifact, version and tokens.
 
-    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact.
+    What a round left of a member serves every prompt that begins as the member's did, up to the end of its last artifact,
+    and in place of bases prompts with the same artifacts in the same order.
 
     Every call but Stat names a session of the directory: the worker asks the directory before it looks anything up, and
     refuses a call without one as UNAUTHENTICATED, with one of another workspace as PERMISSION_DENIED, with one that is over

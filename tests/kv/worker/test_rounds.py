@@ -91,6 +91,20 @@ async def test_a_round_goes_without_those_who_do_not_come_and_exact_ones_go_apar
     assert (await waiting).report.round_members == 1
 
 
+async def test_at_its_deadline_a_round_goes_without_those_who_did_not_come(
+    caller: Caller, hn: homenode.Homenode
+) -> None:
+    parts = [text("Hello. "), artifact((await outputs(hn, "deadline"))[0]), text("Go on.")]
+    for deadline_ms in (50_000, 300):  # the shorter one was begun later
+        begin = pb.BeginRoundRequest(round_id=f"d{deadline_ms}", members=MEMBERS[:2], deadline_ms=deadline_ms)
+        await caller.stub.BeginRound(begin)
+    one = await caller.generate(*parts, round_id="d300", member="anna")
+    late = await caller.generate(*parts, round_id="d300", member="ben")
+    assert one.report.round_members == late.report.round_members == 1
+    committed = await caller.stub.CommitRound(pb.CommitRoundRequest(round_id="d300"))
+    assert [list(group.members) for group in committed.report.groups] == [["anna"], ["ben"]]
+
+
 async def test_a_member_with_a_dead_version_is_refused_and_the_others_go_on(
     caller: Caller, hn: homenode.Homenode
 ) -> None:
