@@ -236,6 +236,12 @@ class Keeper:
 
     # --- books --------------------------------------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """Lets go of what a later run could not find, before the rest goes to disk."""
+        for entry in self.pool.entries():
+            if not entry.meta:
+                self.segments.drop(entry.key)
+
     def relieve(self) -> None:
         """Gives up what takes the device's memory for later speed alone, when that is short."""
         self.anchors.clear()

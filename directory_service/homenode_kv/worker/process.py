@@ -234,6 +234,7 @@ async def _worker(
         yield worker, listeners
     finally:
         listeners.clear()
+        await turns.run(keeper.close)
         await turns.run(pool.flush)
         turns.close()
 

@@ -126,6 +126,28 @@ def test_what_an_edit_moved_is_turned_and_refreshed_and_no_base(place: str) -> N
         assert strict.provenance == EXACT and same(keeper, strict, prompt)
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_an_edit_in_the_last_tenth_computes_what_changed_and_what_follows_it(place: str) -> None:
+    """Exact: from the first edit on, with all that comes after the artifact. Else nothing that is kept."""
+    lead, before = PLACES[place]
+    text, after = tuple(tokens(360, seed=8)), Piece(tuple(tokens(45, seed=9)), "after.md", Version(7, 1))
+    changed = (*text[:325], 5, 6, *text[325:])
+    computed = {}
+    for demand in (EXACTLY, ANYHOW):
+        keeper = made()
+        for piece in (plan(text, 1), after):
+            assert keeper.keep(piece, keeper.engine.prefill(piece.tokens).kv, EXACT)
+        first = Prompt(lead, (*before, plan(text, 1), after, QUESTION))
+        keeper.prompts.keep(first, first.tokens, keeper.engine.prefill(first.tokens).kv, None)
+        keeper.supersede("plan.md", Version(7, 2))
+        prompt = Prompt(lead, (*before, plan(changed, 2), after, QUESTION))
+        whole = keeper.compose(prompt, demand).whole
+        computed[demand] = whole.dense + whole.refreshed
+    follows = len(changed) - 325 + len(after.tokens) + len(QUESTION.tokens)
+    assert computed[EXACTLY] == follows
+    assert computed[ANYHOW] == 2 + len(QUESTION.tokens)
+
+
 def test_turned_blocks_are_those_that_a_shift_gives() -> None:
     """On layer 0, which knows no context, they are what a plain pass computes."""
     for kind in ("inserted", "deleted"):
@@ -197,6 +219,18 @@ def test_a_deletion_leaves_nothing_of_the_artifact() -> None:
     keeper.meet([plan(TEXT, 2)])
     assert keeper.prefix(list(TEXT)) is None and keeper.prefix(prompt.tokens).tokens == 41  # type: ignore[union-attr]
     assert keeper.pool.bytes(Tier.DEVICE) == 2 * keeper.pool.geometry.block_bytes
+    keeper.pool.check()
+
+
+def test_what_a_later_run_could_not_find_is_not_written() -> None:
+    keeper = made()
+    keeper.base(plan(TEXT, 1))
+    keeper.base(OTHER)
+    asked(keeper, Prompt(LEAD, (ORDER, plan(TEXT, 1))), EXACTLY)
+    keeper.supersede("plan.md", Version(7, 2))
+    keeper.close()
+    assert [entry.key for entry in keeper.pool.entries()] == [keeper.key_of(OTHER).digest]
+    assert len(keeper.prompts) == 0 and "plan.md" not in keeper.lineage
     keeper.pool.check()
 
 
