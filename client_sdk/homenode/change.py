@@ -12,7 +12,8 @@ keeps the one with fewer tokens, or the full text when neither is smaller:
 
       @@ line 12, characters 340-420 are now 95 @@
 
-  This form also serves text whose lines are very long, such as JSON on one line.
+  This form also serves text whose lines are very long, such as JSON on one line: a long block is compared once more,
+  cut after a short string that occurs often in it.
 
 Either text is enough to rebuild the new version from the old one, byte for byte (`apply_change`).
 
@@ -25,13 +26,11 @@ lines.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from enum import StrEnum
 
+from homenode.lines import COMPARE_BUDGET, LINES_MAX, Block, Budget, LineMatcher, lines_of, parts_of, starts_of
 from homenode_api.patch import common_prefix, common_suffix
 
 CONTEXT_LINES = 3
@@ -41,17 +40,12 @@ SURROUNDINGS = 60
 #: What a reference is counted as: so many tokens it has in published simulations.
 POINTER_TOKENS = 8
 
-_LINES_MAX = 20_000  # old and new lines together that are compared line by line
-_COMPARE_BUDGET = 500_000  # upper estimate of difflib's inner steps for one description, about 50 ms
-_DEPTH_MAX = 8
 _NO_NEWLINE = "\\ No newline at end of file\n"
 _NUMBER = r"(\d{1,15})"
 _HUNK = re.compile(rf"@@ -{_NUMBER},{_NUMBER} \+{_NUMBER},{_NUMBER} @@\n")
 _PASSAGE = re.compile(rf"@@ line {_NUMBER}, characters {_NUMBER}-{_NUMBER} are now {_NUMBER} @@\n")
 
 TokenCounter = Callable[[str], int]
-#: Two half-open ranges that correspond: old[a:b] became new[c:d]. In lines or in characters.
-Block = tuple[int, int, int, int]
 
 
 def whole(count_tokens: TokenCounter) -> TokenCounter:
@@ -142,16 +136,18 @@ def _candidates(old: str, new: str) -> Iterator[str]:
     """The change as a unified diff and as passages."""
     head, tail = _common_lines(old, new)
     first_line = old.count("\n", 0, head)
+    budget = Budget(COMPARE_BUDGET)
     old_rest, new_rest = old[head : len(old) - tail], new[head : len(new) - tail]
-    if old_rest.count("\n") + new_rest.count("\n") > _LINES_MAX:
+    if old_rest.count("\n") + new_rest.count("\n") > LINES_MAX:
         # One block of that many lines: nothing but passages can be shorter than the full text.
-        yield _passages(old, new, [(head, len(old) - tail, head, len(new) - tail)])
+        yield from _in_passages(old, new, [(head, len(old) - tail, head, len(new) - tail)], budget)
         return
     a, b = lines_of(old_rest), lines_of(new_rest)
-    blocks = _LineMatcher(a, b).changed()
+    blocks = LineMatcher(a, b, budget).changed()
     yield _unified(a, b, blocks, first_line)
-    starts_a, starts_b = _starts(a, head), _starts(b, head)
-    yield _passages(old, new, [(starts_a[i], starts_a[j], starts_b[k], starts_b[m]) for i, j, k, m in blocks])
+    starts_a, starts_b = starts_of(a, head), starts_of(b, head)
+    found = [(starts_a[i], starts_a[j], starts_b[k], starts_b[m]) for i, j, k, m in blocks]
+    yield from _in_passages(old, new, found, budget)
 
 
 def _common_lines(old: str, new: str) -> tuple[int, int]:
@@ -166,88 +162,6 @@ def _common_lines(old: str, new: str) -> tuple[int, int]:
         start = old.find("\n", len(old) - tail) if tail else -1
         tail = 0 if start < 0 else len(old) - start - 1
     return head, tail
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines with their "\\n"; the last may lack it. No other character ends a line."""
-    lines = [line + "\n" for line in text.split("\n")]
-    last = lines.pop()[:-1]
-    return [*lines, last] if last else lines
-
-
-def _starts(lines: list[str], at: int) -> list[int]:
-    """The position of each line, and of the end, where the first is at `at`."""
-    starts = [at]
-    for line in lines:
-        at += len(line)
-        starts.append(at)
-    return starts
-
-
-class _LineMatcher:
-    """Finds the changed blocks between two lists of lines, with bounded work."""
-
-    def __init__(self, a: list[str], b: list[str]) -> None:
-        self._a, self._b = a, b
-        self._budget = _COMPARE_BUDGET
-        self._blocks: list[Block] = []
-
-    def changed(self) -> list[Block]:
-        """The blocks, in order, in line numbers from 0."""
-        self._compare(0, len(self._a), 0, len(self._b), _DEPTH_MAX)
-        return self._blocks
-
-    def _compare(self, i: int, j: int, k: int, m: int, depth: int) -> None:
-        a, b = self._a, self._b
-        while i < j and k < m and a[i] == b[k]:
-            i, k = i + 1, k + 1
-        while i < j and k < m and a[j - 1] == b[m - 1]:
-            j, m = j - 1, m - 1
-        if i == j or k == m:
-            if i < j or k < m:
-                self._blocks.append((i, j, k, m))
-            return
-        anchors = self._anchors(i, j, k, m) if depth else []
-        if not anchors:
-            self._compare_closely(i, j, k, m)
-            return
-        for x, y in [*anchors, (j, m)]:
-            self._compare(i, x, k, y, depth - 1)
-            i, k = min(x + 1, j), min(y + 1, m)
-
-    def _anchors(self, i: int, j: int, k: int, m: int) -> list[tuple[int, int]]:
-        """Lines that occur once on both sides, as an increasing sequence of pairs of greatest length."""
-        count_a, count_b = Counter(self._a[i:j]), Counter(self._b[k:m])
-        place = {line: y for y, line in enumerate(self._b[k:m], k) if count_b[line] == 1 and count_a.get(line) == 1}
-        pairs = [(x, place[line]) for x, line in enumerate(self._a[i:j], i) if line in place]
-        ends: list[int] = []  # the smallest last y of an increasing sequence of each length
-        chain: list[int] = []  # the index in `pairs` of that last pair
-        before: list[int] = []
-        for index, (_, y) in enumerate(pairs):
-            length = bisect_left(ends, y)
-            before.append(chain[length - 1] if length else -1)
-            ends[length : length + 1] = [y]
-            chain[length : length + 1] = [index]
-        found: list[tuple[int, int]] = []
-        index = chain[-1] if chain else -1
-        while index >= 0:
-            found.append(pairs[index])
-            index = before[index]
-        return found[::-1]
-
-    def _compare_closely(self, i: int, j: int, k: int, m: int) -> None:
-        a, b = self._a[i:j], self._b[k:m]
-        count_b = Counter(b)
-        # difflib looks at every pair of equal lines once per matching block that it finds, at worst.
-        pairs = sum(count_b[line] for line in a)
-        cost = (pairs + len(a) + len(b)) * (min(len(a), len(b)) + 1) if pairs else 0
-        if not pairs or cost > self._budget:
-            self._blocks.append((i, j, k, m))
-            return
-        self._budget -= cost
-        for tag, a1, a2, b1, b2 in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-            if tag != "equal":
-                self._blocks.append((i + a1, i + a2, k + b1, k + b2))
 
 
 def _unified(a: list[str], b: list[str], blocks: list[Block], first_line: int) -> str:
@@ -290,9 +204,17 @@ def _close_groups(blocks: list[Block], gap: int) -> Iterator[list[Block]]:
         yield group
 
 
-def _passages(old: str, new: str, blocks: list[Block]) -> str:
-    """The changed places of `new` with their surroundings; `blocks` are in characters."""
+def _in_passages(old: str, new: str, blocks: list[Block], budget: Budget) -> Iterator[str]:
+    """The change as passages; `blocks` are in characters. Where there are long ones, also with parts of these."""
     trimmed = [_trim(old, new, block) for block in blocks]
+    yield _passages(old, new, trimmed)
+    parts = [part for block in trimmed for part in parts_of(old, new, block, budget)]
+    if len(parts) > len(trimmed):
+        yield _passages(old, new, [_trim(old, new, part) for part in parts])
+
+
+def _passages(old: str, new: str, trimmed: list[Block]) -> str:
+    """The changed places of `new` with their surroundings."""
     out: list[str] = []
     line, counted = 1, 0
     for group in _close_groups(trimmed, 2 * SURROUNDINGS):

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from homenode.change import lines_of
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, short, version_fields
 from homenode.cli.session import Commands, connected, need_text, open_input, resolve, version_argument
 from homenode.errors import LeaseDenied, NotFound, VersionConflict
+from homenode.lines import lines_of
 from homenode.versions import Version
 
 if TYPE_CHECKING:
