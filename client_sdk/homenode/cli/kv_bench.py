@@ -30,7 +30,7 @@ def _bench(group: Commands[Any], common: argparse.ArgumentParser) -> None:
     )
     size = bench.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="fewer prompts, shorter segments: about a minute")
-    size.add_argument("--full", action="store_true", help="rounds of 1, 2, 5, 10 and 20 agents: ten minutes more")
+    size.add_argument("--full", action="store_true", help="1,000 rounds of each task by anchors, more repeats: hours")
     bench.add_argument("--only", default="", metavar="G,…", help="groups of rows (default: all)")
     bench.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     bench.add_argument(

@@ -155,12 +155,12 @@ def gammas(bench: Bench) -> Iterator[Row]:
 
 @group("agents")
 def over_agents(bench: Bench) -> Iterator[Row]:
-    """Rows `agents/TASK/N`: the share of calls reused where the gate is open as soon as there are two anchors."""
-    rounds = 3 if bench.quick else 20
-    for task in ("bound", "retrieval"):
+    """Rows `agents/TASK/N`: the share of calls reused by N agents, who read what N wrote, at a wide γ."""
+    rounds = 3 if bench.quick else 100 if bench.full else 20
+    for task in ("bound", "retrieval") if bench.quick else TASKS:
         for agents in (2, 10) if bench.quick else (2, 4, 6, 8, 10):
             bench.tell(f"reuse against agents: {task}, {agents}")
             shape = Shape(agents=agents, questions=4, corpus=CORPUS, segment_tokens=SEGMENT_TOKENS)
-            way = new(bench.demo, GAMMAS[-1])
+            way = new(bench.demo, OPEN_GAMMA)
             dense = frontier(bench.demo, task, range(SEEDS_FROM, SEEDS_FROM + rounds), shape, [way])
             yield _row(bench, f"agents/{task}/{agents}", way, dense, agents)

@@ -24,6 +24,7 @@ from homenode_kv.provenance import EXACT
 from homenode_kv.segments import Segments
 
 SHARE = 1 / 16
+MEMBERS = (1, 2, 5, 10, 20)
 DEEP = "random-135m-deep"
 """Beside the other shape on a CPU: the deeper a model, the less of it is the check that a group makes once."""
 
@@ -82,11 +83,12 @@ def batched(engine: Engine, segments: Segments, requests: list[Request]) -> Grou
 def rounds(bench: Bench) -> Iterator[Row]:
     """Rows `collective/N/…`: the time of a round per way, and how many times faster one call is."""
     cuda = bench.device.startswith("cuda")
-    members = (1, 5, 10, 20) if cuda else (3,) if bench.quick else (1, 2, 5, 10, 20) if bench.full else (1, 10)
+    members = (3,) if bench.quick else MEMBERS
     sizes = Sizes(segment_tokens=2048 if cuda else 128 if bench.quick else 512)
-    yield from _measured(bench, members, sizes, 5 if cuda else 1 if bench.quick else 3)
+    repeats = 1 if bench.quick else 5 if cuda or bench.full else 2
+    yield from _measured(bench, members, sizes, repeats)
     if not cuda and not bench.quick:
-        yield from _measured(replace(bench, shape=DEEP), (10,), sizes, 2)
+        yield from _measured(replace(bench, shape=DEEP), MEMBERS if bench.full else (10,), sizes, repeats)
 
 
 def _measured(bench: Bench, members: Sequence[int], sizes: Sizes, repeats: int) -> Iterator[Row]:

@@ -190,10 +190,11 @@ def fits(call: Callable[[], object]) -> bool:
     """Whether the device has memory for it; on a device that counts before it computes, asking is trying."""
     try:
         call()
+        return True
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return False
-    return True
+        pass
+    torch.cuda.empty_cache()  # not before: the error holds what was computed
+    return False
 
 
 @group("slo")

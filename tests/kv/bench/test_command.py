@@ -99,10 +99,11 @@ def test_pictures_are_drawn(
 ) -> None:
     monkeypatch.setattr("homenode_kv.bench.accuracy.TASKS", ("edits",))
     monkeypatch.setattr("homenode_kv.bench.anchored.TASKS", ("edits",))
-    assert kv("bench", "--only", "accuracy,anchors", "--plot", tmp_path / "plots", *TINY) == 0
+    assert kv("bench", "--only", "accuracy,anchors,collective", "--plot", tmp_path / "plots", *TINY) == 0
     rows = rows_of(capsys)
     assert {"accuracy/edits/dense", "accuracy/edits/naive", "accuracy/edits/blocks/layer=2/0.15"} <= rows.keys()
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["kv-gamma.png", "kv-refreshed.png"]
+    names = ["kv-agents.png", "kv-gamma.png", "kv-refreshed.png"]
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == names
 
 
 @pytest.mark.parametrize(
