@@ -12,11 +12,12 @@ What an earlier process left on disk is found by nobody: names are keyed with a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor
 
+from homenode_kv import kernels
 from homenode_kv.costs import Tier
 from homenode_kv.diffs import Mirror, Ratios
 from homenode_kv.errors import InUse, OutOfMemory
@@ -40,6 +41,7 @@ class Families:
         pool: of dense KV.
         sheets: of mirrors' blocks; its pages have the `sheet_geometry`. Families listen to both, as others did before.
         families_max, share_max: bounds; the family that was used longest ago makes room for another.
+        fused: whether mirrors are restored by Triton's kernel; None: where Triton and a GPU are.
 
     Attributes:
         on_change: hears of a family's master and how many mirrors it has; "" where it is kept no more. It neither
@@ -47,7 +49,13 @@ class Families:
     """
 
     def __init__(
-        self, pool: Pool, sheets: Pool, *, families_max: int = FAMILIES_MAX, share_max: float = SHARE_MAX
+        self,
+        pool: Pool,
+        sheets: Pool,
+        *,
+        families_max: int = FAMILIES_MAX,
+        share_max: float = SHARE_MAX,
+        fused: bool | None = None,
     ) -> None:
         if sheets.geometry != sheet_geometry(pool.geometry):
             raise ValueError("the pool of sheets has another geometry")
@@ -57,7 +65,9 @@ class Families:
         self._salt, self._count = os.urandom(32), 0
         self._kin: dict[str, Kin] = {}  # the one used last at the end
         self._owners: dict[str, tuple[str, str]] = {}  # key in either pool -> (round, member)
-        self._restoring = Restoring(pool, sheets)
+        if fused is None:
+            fused = pool.pages.data.is_cuda and kernels.available()
+        self._restoring = Restoring(pool, sheets, fused=fused)
         self._restored = self._elections = 0
         self.on_change: Callable[[str, str, int], None] = lambda round_id, master, mirrors: None
         self._told = {id(each): each.on_change for each in (pool, sheets)}
@@ -103,40 +113,14 @@ class Families:
         with self._kept(round_id):
             return self._restoring.dense(kin, member)
 
-    def restore_into(
-        self, round_id: str, member: str, blocks: Sequence[int], rotation: Rotation, delta: int | Tensor = 0
-    ) -> bool:
-        """Writes a member into blocks of the pool's pages, moved by `delta`: one number, or one a block. False: a miss.
-
-        Raises OutOfMemory.
-        """
-        if (kin := self._use(round_id)) is None:
-            return False
-        with self._kept(round_id):
-            return self._restoring.into(kin, member, blocks, rotation, delta)
-
     def moved(self, round_id: str, member: str, rotation: Rotation, delta: int | Tensor = 0) -> Tensor | None:
-        """The same by way of blocks that are given back; None for a miss. Raises OutOfMemory."""
+        """A member moved by `delta`: one number, or one for each block of it. None for a miss. Raises OutOfMemory."""
         if (kin := self._use(round_id)) is None:
             return None
         with self._kept(round_id):
             kv = self._restoring.moved(kin, member, rotation, delta)
         self._restored += kv is not None
         return kv
-
-    def elect(self, round_id: str, name: str | None = None) -> str | None:
-        """Makes `name` the master, by default the mirror of lowest deviation; None for a miss.
-
-        All members keep their bits. They are dense for a moment, beside the pool. Raises OutOfMemory, and the family is
-        forgotten: only where what the old master leaves cannot be used, being on a slower tier.
-        """
-        if (kin := self._use(round_id)) is None:
-            return None
-        if name is None:
-            name = kin.least(kin.sheets) if kin.sheets else kin.master
-        if name == kin.master or self._hand_over(round_id, kin, name, {kin.master, *kin.sheets}):
-            return name
-        return None
 
     def materialize(self, round_id: str, member: str) -> str | None:
         """Makes a member dense, an entry of the pool under the key that is returned; None for a miss.
@@ -153,7 +137,11 @@ class Families:
         return kin.dense[member]
 
     def leave(self, round_id: str, *leaving: str) -> bool:
-        """Forgets members; a master hands over first to the mirrors that stay. False for a miss. Raises OutOfMemory."""
+        """Forgets members; a master hands over first to the mirrors that stay. False for a miss.
+
+        Those are dense for a moment, beside the pool. Raises OutOfMemory, and the family is forgotten: only where what
+        the old master leaves cannot be used, being on a slower tier.
+        """
         kin = self._use(round_id)
         gone = {member for member in leaving if kin and member in kin.members}
         if kin is None or not gone:

@@ -9,9 +9,12 @@ import torch
 
 from homenode_kv.diffs import Mirror
 from homenode_kv.errors import WrongShape
+from homenode_kv.families import Families
 from homenode_kv.layout import Geometry, blocks_of
 from homenode_kv.pages import Pages
+from homenode_kv.pool import Pool
 from homenode_kv.rope import Rotation
+from homenode_kv.sheets import sheet_geometry
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not installed: `make kernels` brings it and runs these tests", allow_module_level=True)
@@ -129,6 +132,29 @@ def test_it_is_one_launch_a_layer_and_no_dense_copy(monkeypatch: pytest.MonkeyPa
     case.fused(rotation(8), 3)
     assert launches == [(4, 2)] * 3
     assert largest < case.member[0].nbytes / 10
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_families_restore_by_it_and_without_room_in_pages_beside_them(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geometry = Geometry(layers=2, heads=2, dim=8, dtype=torch.float32)
+    base = torch.randn(geometry.shape(70), device=DEVICE)
+    members = {name: base.clone() for name in "abc"}
+    for at, member in enumerate(members.values()):
+        member[1, 0, 30 * at] += 1
+    pool = Pool(Pages(geometry, 3 + room, DEVICE))
+    families = Families(pool, Pool(Pages(sheet_geometry(geometry), 8, DEVICE)), share_max=1.0, fused=True)
+    families.put("r", members, {"a": 0.3, "b": 0.1, "c": 0.2})
+    assert families.members("r") == ("b", "a", "c")
+    places, launches, kernel = torch.tensor([5, 0, 311], device=DEVICE), [], restore.restore_into
+    monkeypatch.setattr(restore, "restore_into", lambda *args: launches.append(kernel(*args)))
+    for name, member in members.items():
+        moved = families.moved("r", name, rotation(8), places)
+        assert moved is not None
+        assert bits(moved) == bits(rotation(8).shift(member, places.repeat_interleave(32)[:70]))
+        pool.check()
+    assert launches == [geometry.layers] * (2 if room else 0), "the master needs none"
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:
