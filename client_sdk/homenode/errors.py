@@ -11,6 +11,7 @@ from typing import Any
 from homenode.versions import Position, Version
 from homenode_api.http2.grpc import Status, StatusCode
 from homenode_api.v1 import types_pb2 as t
+from homenode_api.varints import varint_at
 
 #: Most characters of an artifact's name in a message.
 NAME_SHOWN = 80
@@ -357,12 +358,12 @@ def _fields(message: bytes) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
     position = 0
     while position < len(message):
-        tag, position = _varint(message, position)
+        tag, position = varint_at(message, position)
         kind = tag & 7
         if kind == 0:
-            _, position = _varint(message, position)
+            _, position = varint_at(message, position)
         elif kind == 2:
-            size, position = _varint(message, position)
+            size, position = varint_at(message, position)
             if position + size > len(message):
                 break
             found.append((tag >> 3, message[position : position + size]))
@@ -370,15 +371,3 @@ def _fields(message: bytes) -> list[tuple[int, bytes]]:
         else:
             break
     return found
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(message):
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    return value, position

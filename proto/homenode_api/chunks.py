@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from homenode_api.patch import PatchError, apply_patch, compress, decompress
+from homenode_api.varints import varint, varint_at
 
 #: Largest content that is stored and sent in one piece.
 PIECE_MAX_BYTES = 4 << 20
@@ -59,22 +60,22 @@ class ChunkMessage(NamedTuple):
     def encode(self) -> bytes:
         """The message on the wire."""
         form = _PATCH if self.base else _ZSTD if self.compressed else _RAW
-        base = b"%c%s%s" % (_BASE, _varint(len(self.base)), self.base) if self.base else b""
-        head = b"%c%s%s%c%s" % (_INDEX, _varint(self.place), base, form, _varint(len(self.data)))
-        return b"".join((_CHUNK, _varint(len(head) + len(self.data)), head, self.data))
+        base = b"%c%s%s" % (_BASE, varint(len(self.base)), self.base) if self.base else b""
+        head = b"%c%s%s%c%s" % (_INDEX, varint(self.place), base, form, varint(len(self.data)))
+        return b"".join((_CHUNK, varint(len(head) + len(self.data)), head, self.data))
 
 
 def chunk_message(message: bytes) -> ChunkMessage | None:
     """The chunk in a message, without copying its bytes; None for any other message, malformed ones included."""
     if message[:1] != _CHUNK:
         return None
-    size, at = _varint_at(message, 1)
+    size, at = varint_at(message, 1)
     if at + size != len(message):
         return None
     place, data, form, base = 0, None, _RAW, b""
     while at < len(message):
         tag, at = message[at], at + 1
-        value, at = _varint_at(message, at)
+        value, at = varint_at(message, at)
         if tag == _INDEX:
             place = value
         elif tag in (_RAW, _ZSTD, _PATCH):
@@ -167,25 +168,3 @@ def replaced(old: Sequence[Chunk], new: Sequence[Chunk]) -> dict[int, int]:
     rest = least - front
     back = next((at for at in range(rest) if old[-1 - at].hash != new[-1 - at].hash), rest)
     return {place: place for place in range(front, least - back) if old[place].hash != new[place].hash}
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _varint_at(message: bytes, at: int) -> tuple[int, int]:
-    """(number, position after it); a position behind the message where there is none."""
-    value = 0
-    for shift in range(0, 35, 7):
-        if at >= len(message):
-            break
-        byte = message[at]
-        value, at = value | (byte & 0x7F) << shift, at + 1
-        if byte < 0x80:
-            return value, at
-    return 0, len(message) + 1

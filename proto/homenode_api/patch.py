@@ -33,6 +33,8 @@ from typing import AnyStr
 
 import zstandard
 
+from homenode_api.varints import varint
+
 FORMAT_RAW = 1
 FORMAT_ZSTD = 2
 
@@ -103,7 +105,7 @@ def make_patch(base: bytes, new: bytes) -> bytes:
         frame = _compress_middle(base, middle)
         if len(frame) < len(middle):
             form, body = FORMAT_ZSTD, frame
-    return b"".join((bytes((form,)), _varint(prefix), _varint(suffix), _varint(len(new)), body))
+    return b"".join((bytes((form,)), varint(prefix), varint(suffix), varint(len(new)), body))
 
 
 def patch_size(patch: bytes) -> int:
@@ -238,19 +240,6 @@ def _walk_blocks(frame: bytes, position: int, blocks_max: int) -> int:
         if last:
             return position
     raise PatchError("the zstd frame is cut short or has too many blocks")
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:

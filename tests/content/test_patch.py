@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from homenode_api import patch as codec
 from homenode_api.patch import PatchError, apply_patch, apply_patches, compress, decompress, make_patch
+from homenode_api.varints import varint
 
 MAX_SIZE = 4 << 20
 LIMIT = 1 << 16  # the size limit in tests of corrupted input
@@ -195,7 +196,7 @@ def bomb(declared: int, blocks: int, *, window: bool = False) -> bytes:
 
 
 def patch_around(frame: bytes, size: int) -> bytes:
-    return bytes((codec.FORMAT_ZSTD, 0, 0)) + codec._varint(size) + frame
+    return bytes((codec.FORMAT_ZSTD, 0, 0)) + varint(size) + frame
 
 
 def peak_bytes_of_refusal(patch: bytes, size: int) -> int:

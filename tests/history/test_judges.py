@@ -9,10 +9,10 @@ import pytest
 
 from homenode.history.operations import Kind, Operation
 from homenode.history.report import judge
-from homenode.history.search import linearizable
 from homenode.history.zones import check
 from homenode.versions import ABSENT, ANY, Base, Version
 from tests.history.random_histories import corrupt, honest
+from tests.history.search import linearizable
 
 
 def compare(seed: int) -> tuple[bool, bool]:

@@ -10,7 +10,7 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from homenode.cli import (
     bench,
@@ -106,15 +106,22 @@ def _common(made: argparse.ArgumentParser) -> None:
     )
 
 
-def seconds(text: str) -> float:
-    """A positive number of seconds, as an option."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 86_400:
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0, not {text!r}")
-    return value
+def positive(high: float, of: str = "") -> Callable[[str], float]:
+    """The type of an option that is a number above 0, up to `high`; `of` says of what."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 < value <= high:
+            raise argparse.ArgumentTypeError(f"a number {of}above 0, not {text!r}")
+        return value
+
+    return parse
+
+
+seconds = positive(86_400, "of seconds ")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,5 @@
 """What agents did: recorded (`recorder`, `recorded`), and held against what is promised.
 
-`operations` is the form of a history, `zones` and `search` are two judges of linearizability over `register`,
-`promises` has what lazy artifacts promise, `report` puts all of it together for files. Pure but for reading and writing
-them.
+`operations` is the form of a history, `zones` judges whether it is linearizable, over `register`, `promises` has what
+lazy artifacts promise, `report` puts all of it together for files. Pure but for reading and writing them.
 """

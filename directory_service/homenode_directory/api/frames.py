@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from homenode_api.v1 import directory_pb2 as pb
+from homenode_api.varints import varint
 from homenode_directory.api import wire
 from homenode_directory.sinks import (
     Bookmark,
@@ -32,31 +33,22 @@ class Encodable(Protocol):
     def SerializeToString(self) -> bytes: ...
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _tags(message: Any) -> dict[str, bytes]:
     """Tag of each field that holds a message."""
-    return {f.name: _varint(f.number << 3 | 2) for f in message.DESCRIPTOR.fields if f.message_type}
+    return {f.name: varint(f.number << 3 | 2) for f in message.DESCRIPTOR.fields if f.message_type}
 
 
 _ANSWER = _tags(pb.Answer)
 _ITEM = _tags(pb.Item)
 _FRAME = _tags(pb.SessionResponse)["items"]
-_NUMBER = _varint(pb.Item.DESCRIPTOR.fields_by_name["session"].number << 3)
-_REQUEST_ID = _varint(pb.Answer.DESCRIPTOR.fields_by_name["request_id"].number << 3)
-_FRAME_NUMBER = _varint(pb.SessionResponse.DESCRIPTOR.fields_by_name["number"].number << 3)
-_SMALL = [_varint(value) for value in range(16_384)]
+_NUMBER = varint(pb.Item.DESCRIPTOR.fields_by_name["session"].number << 3)
+_REQUEST_ID = varint(pb.Answer.DESCRIPTOR.fields_by_name["request_id"].number << 3)
+_FRAME_NUMBER = varint(pb.SessionResponse.DESCRIPTOR.fields_by_name["number"].number << 3)
+_SMALL = [varint(value) for value in range(16_384)]
 
 
 def _number(value: int) -> bytes:
-    return _SMALL[value] if value < len(_SMALL) else _varint(value)
+    return _SMALL[value] if value < len(_SMALL) else varint(value)
 
 
 def _item(session: int, field: str, body: bytes) -> bytes:

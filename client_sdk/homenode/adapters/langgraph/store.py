@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -310,22 +310,20 @@ class HomenodeStore(BaseStore):
         self, hn: Homenode, name: str, seen: Version | None, mine: dict[str, Any], op: PutOp
     ) -> Artifact:
         """Replace the version that the node saw, or merge with what has replaced it since."""
-        value, base = mine, seen
-        for attempt in range(ATTEMPTS):
-            old = await _present(hn, name) if base is not None or attempt else None
-            try:
-                return await self._commit(hn, name, value, base, old, op)
-            except (VersionConflict, AlreadyExists):
-                if self._merge is None or attempt == ATTEMPTS - 1:
-                    raise
-            await _stand_back(hn, attempt)
+        merge = self._merge
+
+        async def put(attempt: int) -> Artifact:
+            if not attempt:
+                old = await _present(hn, name) if seen is not None else None
+                return await self._commit(hn, name, mine, seen, old, op)
             now = await _present(hn, name)
-            base = now.version if now is not None else None
-            value = mine
-            if now is not None:
-                before = await self._before(hn, name, seen)
-                value = dict(await asyncio.to_thread(self._merge, before, Found.of((), name, now).value, mine))
-        raise AssertionError("the last attempt returns or raises")
+            if now is None or merge is None:
+                return await self._commit(hn, name, mine, None, None, op)
+            before = await self._before(hn, name, seen)
+            value = dict(await asyncio.to_thread(merge, before, Found.of((), name, now).value, mine))
+            return await self._commit(hn, name, value, now.version, now, op)
+
+        return await (put(0) if merge is None else _repeated(hn, put))
 
     async def _before(self, hn: Homenode, name: str, version: Version | None) -> dict[str, Any] | None:
         if version is None:
@@ -337,15 +335,11 @@ class HomenodeStore(BaseStore):
             return None
 
     async def _overwrite(self, hn: Homenode, name: str, value: dict[str, Any], op: PutOp) -> Artifact:
-        for attempt in range(ATTEMPTS):
+        async def put(attempt: int) -> Artifact:
             old = await _present(hn, name)
-            try:
-                return await self._commit(hn, name, value, old.version if old is not None else None, old, op)
-            except (VersionConflict, AlreadyExists):
-                if attempt == ATTEMPTS - 1:
-                    raise
-            await _stand_back(hn, attempt)
-        raise AssertionError("the last attempt returns or raises")
+            return await self._commit(hn, name, value, old.version if old is not None else None, old, op)
+
+        return await _repeated(hn, put)
 
     async def _commit(
         self, hn: Homenode, name: str, value: dict[str, Any], base: Version | None, old: Artifact | None, op: PutOp
@@ -422,6 +416,16 @@ async def _present(hn: Homenode, name: str) -> Artifact | None:
 async def _stand_back(hn: Homenode, attempt: int) -> None:
     """Others edit the item too: wait for a random time, longer after each lost try."""
     await asyncio.sleep(hn.jitter() * min(_BACKOFF_S, _BACKOFF_S / 50 * 2**attempt))
+
+
+async def _repeated(hn: Homenode, put: Callable[[int], Awaitable[Artifact]]) -> Artifact:
+    """What a put makes, called with the number of the attempt, until it wins its race. Raises what the last one did."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return await put(attempt)
+        except (VersionConflict, AlreadyExists):
+            await _stand_back(hn, attempt)
+    return await put(ATTEMPTS - 1)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -27,7 +27,7 @@ HERE = ("127.0.0.1", "localhost", "[::1]")
 
 def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     """Add this command to the command line."""
-    from homenode.cli.main import seconds
+    from homenode.cli.main import positive, seconds
 
     kinds = commands.add_parser(
         "bench",
@@ -53,7 +53,7 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     add("--warmup", type=seconds, default=1.0, metavar="S", help="work before that (default: 1)")
     add(
         "--rate",
-        type=seconds_free,
+        type=positive(1e7),
         default=0.0,
         metavar="N",
         help="operations a second in all; times then count from when each was due (default: one after another)",
@@ -63,17 +63,6 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     add("--pid", type=whole(1, 1 << 31), action="append", metavar="PID", help="watch this process too, such as Redis")
     add("--keep", action="store_true", help="leave the artifacts there")
     load.set_defaults(run=run_load)
-
-
-def seconds_free(text: str) -> float:
-    """A positive number, as an option."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1e7:
-        raise argparse.ArgumentTypeError(f"a number above 0, not {text!r}")
-    return value
 
 
 class Process:

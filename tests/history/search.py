@@ -1,7 +1,8 @@
 """The search for an order (Wing and Gong, with Lowe's memory of what was tried): exact, for small histories.
 
-Takes one operation after the other that nothing still open has to come before, as long as the register allows it, and
-goes back where it does not. Exponential where much is concurrent; `zones` judges large histories.
+The judge against which `homenode.history.zones` is held. Takes one operation after the other that nothing still open
+has to come before, as long as the register allows it, and goes back where it does not. Exponential where much is
+concurrent.
 """
 
 from __future__ import annotations
