@@ -35,6 +35,11 @@ Commits(s, token, lease) ==
         k \in IF Has("keep") /\ token # None THEN BOOLEAN ELSE {FALSE},
         c \in {<<s, Len(net[s].req) + 1>>} \cup (IF Has("delete") THEN {None} ELSE {})}
 
+(* What exists is deleted, and made again by whoever takes it for deleted. *)
+Remakes(s) ==
+    LET r == [Blank(s) EXCEPT !.op = "Commit"]
+    IN IF TotalAsks = 0 THEN {[r EXCEPT !.base = client[s].shown]} ELSE {[r EXCEPT !.content = <<s, Len(net[s].req) + 1>>]}
+
 Requests(s) ==
     LET t == client[s].token
     IN (IF Has("lease") /\ t = None THEN {Blank(s)} ELSE {})
@@ -47,6 +52,7 @@ Requests(s) ==
                        ELSE {})
              ELSE {})
        \cup (IF Has("cas") THEN Commits(s, None, 0) ELSE {})
+       \cup (IF Has("remake") THEN Remakes(s) ELSE {})
        \cup (IF Has("policy") THEN {[Blank(s) EXCEPT !.op = "SetPolicy", !.level = l] : l \in {"lazy", "strict"}} ELSE {})
        \cup (IF Has("put") /\ (client[s].cache # None \/ net[s].reads # {})
              THEN {[Blank(s) EXCEPT !.op = "Put"]} ELSE {})

@@ -119,9 +119,10 @@ SetPolicyOn(st, s, id, r) ==
        ELSE IF round THEN PreparePolicy(st, s, id, r)
        ELSE Answer(st1, s, id, Result(TRUE, "", st1, None))
 
-(* The prefix gets another level, once; and what exists takes it over, as if nobody had asked for it. *)
+(* The prefix gets another level, once (where an artifact is deleted and made again: meanwhile); and what exists takes it
+   over, as if nobody had asked for it. *)
 SetPrefix ==
-    /\ Has("prefix") /\ store.prefix = Level
+    /\ Has("prefix") /\ store.prefix = Level /\ (Has("remake") => ~Exists(store.entry))
     /\ store' = [store EXCEPT !.prefix = IF Level = "lazy" THEN "strict" ELSE "lazy"]
     /\ UNCHANGED <<net, client>>
 Inherit ==

@@ -119,10 +119,12 @@ NewLife == \E i \in DOMAIN H : H[i].ver[1] > 1
 ToldOfNever == store.never # {}
 Quarantine == store.quar > 0
 LevelChanged == store.entry.level # Level
+LazyWaitedFor == store.entry.pending # None
+                 /\ \E s \in store.entry.pending.waits : Readable(s) /\ client[s].mode = "lazy"
 HandedOver == store.entry.holder # None /\ IsReserved(store.entry, store.entry.holder.s)
 
 Seen(k, name, holds) == IF TLCGet(k) = 0 /\ holds THEN TLCSet(k, 1) /\ PrintT(<<"situation", name>>) ELSE TRUE
-ASSUME \A k \in 1..23 : TLCSet(k, 0)
+ASSUME \A k \in 1..24 : TLCSet(k, 0)
 Situations ==
     /\ Seen(1, "LostInv", LostInv) /\ Seen(2, "StaleRead", StaleRead) /\ Seen(3, "InvBeforeFill", InvBeforeFill)
     /\ Seen(4, "Reordered", Reordered) /\ Seen(5, "ZombieCommit", ZombieCommit) /\ Seen(6, "Conflict", Conflict)
@@ -133,5 +135,5 @@ Situations ==
     /\ Seen(16, "LostCommit", LostCommit) /\ Seen(17, "OldCopy", OldCopy) /\ Seen(18, "NewLife", NewLife)
     /\ Seen(19, "ToldNever", ToldOfNever) /\ Seen(20, "Quarantine", Quarantine)
     /\ Seen(21, "LevelChanged", LevelChanged) /\ Seen(22, "HandedOver", HandedOver)
-    /\ Seen(23, "StepsTaken", StepsTaken)
+    /\ Seen(23, "StepsTaken", StepsTaken) /\ Seen(24, "LazyWaitedFor", LazyWaitedFor)
 =============================================================================

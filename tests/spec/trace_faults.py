@@ -263,7 +263,8 @@ def sharer_not_waited_for(run: Run) -> Iterator[Run]:
     for i, _, line, _ in _events(run, "Prepared"):
         for session in line.waits:
             later = [event for rest in run.lines[i + 1 :] for event in rest.events if event.session == session]
-            if any(event.kind in ("Shared", "Inv", "Prepared", "Granted") for event in later):
+            # A lease that comes out of the queue says nothing: who gives it may not have heard of the session's end.
+            if any(e.kind in ("Shared", "Inv", "Prepared") or (e.kind == "Granted" and not e.request) for e in later):
                 bad = _copy(run)
                 bad.lines[i].waits.remove(session)
                 yield bad
@@ -275,5 +276,18 @@ def published_at_once(run: Run) -> Iterator[Run]:
     for i, j, line, _ in _events(run, "Prepared"):
         if line.waits:
             bad = _change(run, i, j, kind="Inv")
+            bad.lines[i].waits = []
+            yield bad
+
+
+@_spoils
+def inherited_at_once(run: Run) -> Iterator[Run]:
+    """An artifact takes its prefix's level over while copies are out, and nobody is waited for."""
+    for i, j, line, event in _events(run, "Prepared"):
+        rest = [later for later in run.lines[i + 1 :] if later.key == line.key]
+        levels = [event.what for later in rest for event in later.events if event.kind == "PolicySet"]
+        if not event.session and line.waits and levels:
+            bad = _copy(run)
+            bad.lines[i].events[j] = Event("PolicySet", what=levels[0])
             bad.lines[i].waits = []
             yield bad
