@@ -112,6 +112,12 @@ class Placement:
         changed = pb.KvMasterChanged(round_id=round_id, member=master, mirrors=mirrors)
         self.tell(pb.PlacementEvent(master_changed=changed))
 
+    def idle(self) -> None:
+        """The worker has nothing to do: told at once, or the next prompt of who was just answered seems to have to
+        wait, and goes to a worker that holds none of it. In the event loop."""
+        for feed in self._feeds:
+            feed.tell_load()
+
     def tell(self, event: pb.PlacementEvent) -> None:
         """Any other event, to all servers."""
         for feed in self._feeds:
@@ -141,6 +147,7 @@ class _Feed:
         self._sequence = 0
         self._snapshot_wanted = False
         self._load_told = (b"", 0.0)
+        self._load_due = False
         self.attached = False
 
     def push(self, event: pb.PlacementEvent) -> None:
@@ -151,6 +158,11 @@ class _Feed:
             self._events.clear()
             self._snapshot_wanted = True
         self._events.append(event)
+        self._wake.set()
+
+    def tell_load(self) -> None:
+        """If it is not what was told, without the usual pause."""
+        self._load_due = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -210,7 +222,8 @@ class _Feed:
         load, now = self._placement.load(), time.monotonic()
         told, at = self._load_told
         written = load.SerializeToString()
-        if now - at >= LOAD_MAX_S or (written != told and now - at >= LOAD_S):
+        due, self._load_due = self._load_due or now - at >= LOAD_S, False
+        if now - at >= LOAD_MAX_S or (written != told and due):
             self._load_told = written, now
             events.append(pb.PlacementEvent(load=load))
         return events

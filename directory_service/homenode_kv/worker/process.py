@@ -140,6 +140,7 @@ async def _serve(
             loop = asyncio.get_running_loop()
             worker.keeper.anchors.on_change = lambda *told: _soon(loop, partial(placement.anchor, *told))
             worker.keeper.rounds.on_change = lambda *told: _soon(loop, partial(placement.round, *told))
+            worker.turns.on_idle = placement.idle
             await _run(
                 settings,
                 worker,

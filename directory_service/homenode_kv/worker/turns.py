@@ -34,12 +34,14 @@ class Turns:
         waiting, running: how many.
         tokens: of the prompts of those that wait.
         busy_ms: mean time of a call's turn.
+        on_idle: called when a turn ends and nobody waits for the next.
     """
 
     def __init__(self, waiting_max: int) -> None:
         self.waiting_max = waiting_max
         self.waiting = self.running = self.tokens = 0
         self.busy_ms = 0.0
+        self.on_idle: Callable[[], None] = lambda: None
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
 
@@ -73,6 +75,8 @@ class Turns:
             self._turn.release()
             took_ms = (time.monotonic() - entered) * 1000
             self.busy_ms += _WEIGHT * (took_ms - self.busy_ms) if self.busy_ms else took_ms
+            if not self.waiting:
+                self.on_idle()
 
     async def run(self, work: Callable[[], R]) -> R:
         """Runs `work` on the engine's thread. A caller that is cancelled keeps its turn until work that has begun ends.
