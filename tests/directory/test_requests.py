@@ -79,7 +79,8 @@ async def test_when_the_outcome_stays_unknown_the_request_id_resolves_it(world: 
 async def test_resolve_ends_the_session_and_says_what_ran(server: Process, other: Process) -> None:
     session = await server.session()
     version = await server.commit(session, "h1", request=5)
-    assert await other.directory.resolve(PLACE, session, [5, 6]) == [(5, Done(version)), (6, Gone.NEVER)]
+    done = Done(version, committed_ms=server.world.entry.committed_ms)
+    assert await other.directory.resolve(PLACE, session, [5, 6]) == [(5, done), (6, Gone.NEVER)]
     never = Commit(session, server.world.content("h2"), Base.ANY)
     assert reason(await server.answer("k", never, 6)) is Reason.SESSION_LOST
     assert await server.directory.resolve(PLACE, "main~nobody", [1]) == [(1, Gone.UNKNOWN)]
