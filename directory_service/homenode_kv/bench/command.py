@@ -29,6 +29,7 @@ _MODULES = {
     "accuracy": "accuracy",
     "isolated": "isolated",
     "compression": "compression",
+    "again": "again",
     "anchors": "anchored",
     "agents": "anchored",
     "matching": "matching",

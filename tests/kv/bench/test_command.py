@@ -80,6 +80,13 @@ def test_agents_are_interpolated_up_to_the_slo_and_bounded_by_memory() -> None:
     assert (way.by_memory(50), Way({}, 0.0, 1.0, {1: 1.0, 2: 2.0}).by_time()) == (0.0, 2)
 
 
+def test_a_round_refreshes_less_over_what_the_one_before_left(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kv("bench", "--only", "again", *TINY) == 0
+    first, second = rows_of(capsys).values()
+    assert 0 < second["value"] < first["value"] and first["beside"]["start"] == "bases"
+    assert min(one["beside"]["accuracy_cross"] for one in (first, second)) == 1.0
+
+
 def test_compression_comes_with_the_accuracy_of_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert kv("bench", "--only", "compression,isolated", *TINY) == 0
     rows = rows_of(capsys)
