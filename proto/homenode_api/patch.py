@@ -5,8 +5,9 @@ Theory of operation
 Most edits touch one place, so the common prefix and suffix of base and new are found first, by comparing bytes, and
 only lengths travel for them. What is left, the *middle*, is compressed by zstd with the whole base as its dictionary
 (raw content, no id), so that text that moved inside the artifact costs a reference. A one-line edit of 1 MiB of text
-becomes about 100 bytes. A large middle is first looked for in the base at a few places: where none is found, it is a
-rewrite, and not worth the time of a search that a snapshot wins anyhow.
+becomes about 100 bytes. A rewrite, and a text of which many small parts moved, are given up as soon as `FRAME_MAX_BYTES`
+were written: what a search costs is how many parts it finds and how many it does not, and each takes bytes. A snapshot
+is about as good there.
 
 A patch is::
 
@@ -41,13 +42,13 @@ FORMAT_ZSTD = 2
 #: Largest zstd window that a frame may ask for, in bytes, unless its content is larger (a single-segment frame).
 WINDOW_MAX_BYTES = 8 << 20
 
+#: Largest frame that is made of a middle; beyond it nothing is saved that is worth the time.
+FRAME_MAX_BYTES = 256 << 10
+
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _CHUNK = 1 << 16
 _RAW_MIDDLE_MAX_BYTES = 128  # below this, indexing the base costs more time than compression saves bytes
-_LARGE_MIDDLE_BYTES = 256 << 10
 _LARGE_TABLES_BYTES = 6 << 20
-_SAMPLES = 8
-_SAMPLE_BYTES = 24
 _VARINT_MAX_BYTES = 5
 _BLOCK_MAX_BYTES = 128 << 10
 # Real encoders write blocks of 8 KiB and more; a frame of thousands of empty blocks is an attack on the walk below.
@@ -101,9 +102,11 @@ def make_patch(base: bytes, new: bytes) -> bytes:
     suffix = common_suffix(base, new, min(len(base), len(new)) - prefix)
     middle = new[prefix : len(new) - suffix]
     form, body = FORMAT_RAW, middle
-    if len(middle) > _RAW_MIDDLE_MAX_BYTES and _akin(base, middle):
+    if len(middle) > _RAW_MIDDLE_MAX_BYTES:
         frame = _compress_middle(base, middle)
-        if len(frame) < len(middle):
+        if frame is None and 2 * len(middle) <= len(new):
+            frame = compress(middle)  # new text between what stays; refers to nothing in the base
+        if frame is not None and len(frame) < len(middle):
             form, body = FORMAT_ZSTD, frame
     return b"".join((bytes((form,)), varint(prefix), varint(suffix), varint(len(new)), body))
 
@@ -160,15 +163,8 @@ def decompress(data: bytes, *, size: int, max_size: int) -> bytes:
     return _decode(data, size, None)
 
 
-def _akin(base: bytes, middle: bytes) -> bool:
-    """Whether a search of `base` for parts of `middle` is worth its time, which for megabytes may be 0.2 s."""
-    if len(middle) <= _LARGE_MIDDLE_BYTES:
-        return True
-    step = (len(middle) - _SAMPLE_BYTES) // (_SAMPLES - 1)
-    return any(middle[at : at + _SAMPLE_BYTES] in base for at in range(0, step * _SAMPLES, step))
-
-
-def _compress_middle(base: bytes, middle: bytes) -> bytes:
+def _compress_middle(base: bytes, middle: bytes) -> bytes | None:
+    """The frame; None where it would be larger than FRAME_MAX_BYTES."""
     # The presets look back 2 MiB at most and index with tables far too small for a dictionary of megabytes: a move
     # inside 4 MiB then costs 1.2 MB instead of 0.4 KB. Tables grow with the input here, up to 2 x 4 MiB; beyond 6 MiB
     # half of that: 4 MiB of lines in another order then take two thirds of the time, and a quarter more bytes.
@@ -186,7 +182,16 @@ def _compress_middle(base: bytes, middle: bytes) -> bytes:
         write_checksum=False,
         write_dict_id=False,
     )
-    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=_dictionary(base)).compress(middle)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters, dict_data=_dictionary(base))
+    if len(middle) <= FRAME_MAX_BYTES:
+        return compressor.compress(middle)
+    stream, out, written = compressor.compressobj(size=len(middle)), [], 0
+    for at in range(0, len(middle), _BLOCK_MAX_BYTES):
+        out.append(stream.compress(middle[at : at + _BLOCK_MAX_BYTES]))
+        written += len(out[-1])
+        if written > FRAME_MAX_BYTES:
+            return None
+    return b"".join((*out, stream.flush()))
 
 
 def _dictionary(base: bytes) -> zstandard.ZstdCompressionDict:

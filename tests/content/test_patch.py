@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from typing import Any
 
 import pytest
 import zstandard
@@ -107,15 +108,63 @@ def test_edits_far_apart_and_moves_stay_small(size: int) -> None:
         assert restored(base, new) == new
 
 
-def test_a_rewrite_of_megabytes_is_not_searched_for_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = random.Random(1)
-    monkeypatch.setattr(codec, "_dictionary", None)
-    for base, new in (
-        (rng.randbytes(1 << 20).hex().encode(), rng.randbytes(1 << 20).hex().encode()),
-        (text_bytes(4 << 20), text_bytes(4 << 20, seed=8)),
+class Counting:
+    """A compressor that notes how much of a large middle it is given."""
+
+    given = 0
+
+    def __init__(self, *args: Any, make: Any = zstandard.ZstdCompressor, **options: Any) -> None:
+        self._compressor = make(*args, **options)
+
+    def compressobj(self, size: int) -> Counting:
+        self._stream = self._compressor.compressobj(size=size)
+        return self
+
+    def compress(self, data: bytes) -> bytes:
+        Counting.given += len(data)
+        return bytes(self._stream.compress(data))
+
+    def flush(self) -> bytes:
+        return bytes(self._stream.flush())
+
+
+def shuffled(text: bytes, separator: bytes = b"\n") -> bytes:
+    lines = text.split(separator)
+    random.Random(3).shuffle(lines)
+    return separator.join(lines)
+
+
+MIB4 = 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("base", "new"),
+    [
+        (text_bytes(MIB4), text_bytes(MIB4, seed=8)),
+        (text_bytes(MIB4), shuffled(text_bytes(MIB4))),
+        (text_bytes(MIB4), shuffled(text_bytes(MIB4), b" ")),
+        (text_bytes(MIB4)[::-1], text_bytes(MIB4)),
+        (random.Random(1).randbytes(MIB4), random.Random(2).randbytes(MIB4)),
+        (bytes(random.Random(1).choices(b"ab", k=MIB4)), bytes(random.Random(2).choices(b"ab", k=MIB4))),
         (b"", text_bytes(1 << 20)),
-    ):
-        assert make_patch(base, new)[0] == codec.FORMAT_RAW
+    ],
+    ids=["rewrite", "lines shuffled", "words shuffled", "backwards", "noise", "two letters", "from nothing"],
+)
+def test_a_search_is_given_up_when_it_has_written_enough(
+    monkeypatch: pytest.MonkeyPatch, base: bytes, new: bytes
+) -> None:
+    monkeypatch.setattr(codec.zstandard, "ZstdCompressor", Counting)
+    monkeypatch.setattr(Counting, "given", 0)
+    patch = make_patch(base, new)
+    assert Counting.given <= 3 * len(new) // 4 and patch[0] == codec.FORMAT_RAW
+    assert apply_patch(base, patch, size=len(new), max_size=MAX_SIZE) == new
+
+
+def test_much_new_text_between_what_stays_is_compressed() -> None:
+    base, put_in = text_bytes(2 << 20), text_bytes(1 << 20, seed=8)
+    new = base[: 1 << 20] + put_in + base[1 << 20 :]
+    assert codec.FRAME_MAX_BYTES < len(make_patch(base, new)) <= len(compress(put_in)) + 100
+    assert restored(base, new) == new
 
 
 @pytest.mark.parametrize("base", [b"", b"\x37\xa4\x30\xec" + b"looks like a zstd dictionary " * 30, b"short"])
