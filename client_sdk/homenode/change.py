@@ -10,7 +10,9 @@ keeps the one with fewer tokens, or the full text when neither is smaller:
 - **passages**: each changed place of the new text with its surroundings, without what was removed. A header says what
   it replaces, in characters of the old text (counted from 0, end excluded), and how many characters follow::
 
-      @@ line 12, characters 340-420 are now 95 @@
+      @@ line 12, 340-420 now 95 @@
+
+  For one changed line that header is a good part of what an agent pays, so it has no word that is not needed.
 
   This form also serves text whose lines are very long, such as JSON on one line: a long block is compared once more,
   cut after a short string that occurs often in it.
@@ -43,7 +45,7 @@ POINTER_TOKENS = 8
 _NO_NEWLINE = "\\ No newline at end of file\n"
 _NUMBER = r"(\d{1,15})"
 _HUNK = re.compile(rf"@@ -{_NUMBER},{_NUMBER} \+{_NUMBER},{_NUMBER} @@\n")
-_PASSAGE = re.compile(rf"@@ line {_NUMBER}, characters {_NUMBER}-{_NUMBER} are now {_NUMBER} @@\n")
+_PASSAGE = re.compile(rf"@@ line {_NUMBER}, {_NUMBER}-{_NUMBER} now {_NUMBER} @@\n")
 
 TokenCounter = Callable[[str], int]
 
@@ -130,6 +132,18 @@ def apply_change(old: str, change: Change) -> str:
     if _PASSAGE.match(change.text):
         return _apply_passages(old, change.text)
     return _apply_diff(old, change.text)
+
+
+def changed_text(old: str, new: str) -> str:
+    """The changed places of `new` alone. A measure: nobody could tell from it where they belong."""
+    blocks = [(0, len(old), 0, len(new))]
+    head, tail = _common_lines(old, new)
+    a, b = lines_of(old[head : len(old) - tail]), lines_of(new[head : len(new) - tail])
+    if len(a) + len(b) <= LINES_MAX:
+        starts_a, starts_b = starts_of(a, head), starts_of(b, head)
+        found = LineMatcher(a, b, Budget(COMPARE_BUDGET)).changed()
+        blocks = [(starts_a[i], starts_a[j], starts_b[k], starts_b[m]) for i, j, k, m in found]
+    return "".join(new[k:m] for _, _, k, m in (_trim(old, new, block) for block in blocks))
 
 
 def _candidates(old: str, new: str) -> Iterator[str]:
@@ -225,8 +239,13 @@ def _passages(old: str, new: str, trimmed: list[Block]) -> str:
         right = (stop + 1 if stop >= 0 else min(end + SURROUNDINGS, len(old))) - end
         body = new[group[0][2] - left : group[-1][3] + right]
         line, counted = line + old.count("\n", counted, start - left), start - left
-        out.append(f"@@ line {line}, characters {start - left}-{end + right} are now {len(body)} @@\n{body}\n")
+        out.append(f"@@ line {line}, {start - left}-{end + right} now {len(body)} @@\n{body}{_gap(body)}")
     return "".join(out)
+
+
+def _gap(body: str) -> str:
+    """What ends a passage whose text does not end with a line."""
+    return "" if body.endswith("\n") else "\n"
 
 
 def _trim(old: str, new: str, block: Block) -> Block:
@@ -247,7 +266,7 @@ def _apply_passages(old: str, text: str) -> str:
             raise ChangeMismatch("not a passage")
         _, start, end, size = map(int, header.groups())
         body = text[header.end() : header.end() + size]
-        position = header.end() + size + 1
+        position = header.end() + size + len(_gap(body))
         if not at <= start <= end <= len(old) or position > len(text):
             raise ChangeMismatch("a passage lies outside the text")
         out += (old[at:start], body)

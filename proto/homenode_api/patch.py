@@ -5,9 +5,9 @@ Theory of operation
 Most edits touch one place, so the common prefix and suffix of base and new are found first, by comparing bytes, and
 only lengths travel for them. What is left, the *middle*, is compressed by zstd with the whole base as its dictionary
 (raw content, no id), so that text that moved inside the artifact costs a reference. A one-line edit of 1 MiB of text
-becomes about 100 bytes. A rewrite, and a text of which many small parts moved, are given up as soon as `FRAME_MAX_BYTES`
-were written: what a search costs is how many parts it finds and how many it does not, and each takes bytes. A snapshot
-is about as good there.
+becomes about 100 bytes. A rewrite, and a text of which many small parts moved, are given up as soon as
+`FRAME_MAX_BYTES` were written: what a search costs is how many parts it finds and how many it does not, and each takes
+bytes. A snapshot is about as good there.
 
 A patch is::
 

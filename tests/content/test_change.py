@@ -18,6 +18,7 @@ from homenode.change import (
     TokenCounter,
     _candidates,
     apply_change,
+    changed_text,
     describe,
     estimate_tokens,
 )
@@ -36,7 +37,7 @@ LINE = st.sampled_from(
         "@@ -1,1 +1,1 @@",
         "\\ No newline at end of file",
     ]
-    + ["@@ line 1, characters 0-1 are now 1 @@", "-", "+", " "]
+    + ["@@ line 1, 0-1 now 1 @@", "-", "+", " "]
 )
 TEXT = st.builds(
     lambda lines, end: "\n".join(lines) + end, st.lists(LINE, max_size=40), st.sampled_from(["", "\n", "\r\n"])
@@ -102,8 +103,17 @@ def test_passages_show_the_new_text_with_its_surroundings() -> None:
     old = "\n".join(numbered(200)) + "\n"
     new = old.replace("line 77 of a text", "line 77 of another text")
     assert describe(old, new).text == (
-        "@@ line 78, characters 3917-3968 are now 57 @@\nline 77 of another text that has some words in each line\n\n"
+        "@@ line 78, 3917-3968 now 57 @@\nline 77 of another text that has some words in each line\n"
     )
+
+
+def test_the_changed_places_alone_are_the_new_text_without_what_stays() -> None:
+    lines = [f"{number:x}".rjust(40, "-") for number in range(100)]
+    new = list(lines)
+    new[3], new[50:52], new[90] = "+" * 30, ["*" * 30], "#" * 30
+    old_text = "\n".join(lines)
+    assert changed_text(old_text, "\n".join(new)) == "+" * 30 + "*" * 30 + "#" * 30
+    assert changed_text(old_text, old_text) == "" and changed_text("", "all new") == "all new"
 
 
 def test_a_diff_is_taken_where_it_has_fewer_tokens() -> None:
@@ -111,8 +121,8 @@ def test_a_diff_is_taken_where_it_has_fewer_tokens() -> None:
     new_lines = [*old_lines[:40], "new", *old_lines[41:60], *old_lines[61:]]
     old, new = "\n".join(old_lines) + "\n", "\n".join(new_lines)
 
-    def count(text: str) -> int:  # a counter to whom the words of a passage's header are dear
-        return len(text) + 500 * text.count("characters")
+    def count(text: str) -> int:  # a counter to whom a passage's header is dear
+        return len(text) + 500 * text.count("@@ line")
 
     assert describe(old, new, count).text == (
         "@@ -38,7 +38,7 @@\n 37\n 38\n 39\n-40\n+new\n 41\n 42\n 43\n"
@@ -236,11 +246,11 @@ def test_too_many_lines_are_one_passage() -> None:
         "@@ -1,1 +1,1 @@\n-other\n+new\n",
         "@@ -9,1 +9,1 @@\n-a\n+b\n",
         "@@ -1,1 +1,1 @@\n?a\n",
-        "@@ line 1, characters 0-99 are now 1 @@\nx\n",
-        "@@ line 1, characters 2-1 are now 1 @@\nx\n",
-        "@@ line 1, characters 0-1 are now 9 @@\nx\n",
-        "@@ line 1, characters 0-1 are now 1 @@\nx\nrest",
-        f"@@ line 1, characters 0-1 are now {'9' * 5000} @@\nx\n",
+        "@@ line 1, 0-99 now 1 @@\nx\n",
+        "@@ line 1, 2-1 now 1 @@\nx\n",
+        "@@ line 1, 0-1 now 9 @@\nx\n",
+        "@@ line 1, 0-1 now 1 @@\nx\nrest",
+        f"@@ line 1, 0-1 now {'9' * 5000} @@\nx\n",
     ],
 )
 def test_a_change_of_another_text_is_refused(text: str) -> None:

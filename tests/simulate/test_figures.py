@@ -26,8 +26,8 @@ def outcome(tokens: int, *, fetches: tuple[int, ...] = (4, 6), stale: int = 0) -
     """A run of two artifacts."""
     return Outcome(
         tokens=tokens, broadcast=1_000, prefix=500.0, pull=400, fetches=fetches, bounds=(5, 7), shown=tokens,
-        shown_max=tokens, accesses=20, hits=10, reads=10, stale=stale, oldest_steps=stale, conflicts=0, signals=0,
-        wire_bytes=80,
+        shown_max=tokens, first=tokens, changed=0, accesses=20, hits=10, reads=10, stale=stale, oldest_steps=stale,
+        conflicts=0, signals=0, wire_bytes=80,
     )  # fmt: skip
 
 
@@ -96,12 +96,36 @@ def test_the_table_shows_savings_beside_staleness_and_the_bound(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--seeds", "0"], ["--seeds", "5..5"], ["--lost", "1"], ["--strategy", "hope"], ["--agents", "1"],
-              ["--scenario", "A", "--volatility", "0.1"]],
+    "words", [["--seeds", "0"], ["--seeds", "5..5"], ["--seeds=-3"], ["--seeds", "0..1e3"], ["--seeds", "9" * 30],
+              ["--seeds", "0.." + "9" * 30], ["--lost", "1"], ["--strategy", "hope"], ["--agents", "1"],
+              ["--scenario", "Z"], ["--scenario", "A", "--volatility", "0.1"], ["--volatility", "1.1"],
+              ["--volatility", "nan"], ["--block-lines", "0"], ["--changes", "--show", "change"],
+              ["--changes", "--live", "homenode://127.0.0.1:1/main"], ["--edits", "/nowhere"],
+              ["--plot", "/nowhere/x.png"], ["--plot", "x"], ["--plot", "x.nope"], ["--plot", "/"]],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(words: list[str], capsys) -> None:
+def test_what_makes_no_sense_is_refused_before_anything_runs(
+    words: list[str], capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homenode.cli.simulate.command.run_all", None)
     assert main(["simulate", *words]) == 2
-    assert capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said and "Traceback" not in said
+
+
+def test_changes_are_compared_with_documents_and_with_what_they_cost_at_least(capsys) -> None:
+    words = ["simulate", "--changes", "--seeds", "2", "--steps", "10,20", "--tokens", "1024", "--block-lines", "1,4"]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["changes"]
+    assert [(row["block_lines"], row["steps"]) for row in told] == [(1, 10), (1, 20), (4, 10), (4, 20)]
+    for row in told:
+        least = row["first_looks"] + row["changed_text"]
+        assert 0 < row["first_looks"] <= 4 * 3 * 1024 and row["changed_text"] > 0
+        assert least + row["signals"] < row["changes"] < row["documents"]
+        assert 1 < row["times_fewer"] < row["at_most"] == pytest.approx(row["documents"] / least)
+    assert told[1]["times_fewer"] > told[3]["times_fewer"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("TIMES FEWER", "AT MOST", "FIRST LOOKS", "STALE", "OLDEST"))
 
 
 def test_processes_come_to_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import homenode
 from homenode.artifact import Artifact
-from homenode.change import POINTER_TOKENS, Change, describe, estimate_tokens
+from homenode.change import POINTER_TOKENS, Change, changed_text, describe, estimate_tokens
 from homenode.cli.simulate.corpus import load
-from homenode.cli.simulate.edits import EDITS, HISTORY
+from homenode.cli.simulate.edits import BLOCK, EDITS, HISTORY
 from homenode.cli.simulate.workload import ALWAYS_READ, CHANGE, OVERWRITE, POINTER, Workload
 from homenode.errors import VersionConflict
 from homenode.versions import Version
@@ -26,6 +26,8 @@ class Deed:
         version: that it used in the end; None: of a push.
         fetches: accesses that showed it a version which was not in its context and not its own.
         shown: tokens of what was new to it; repeated: of what its context held already.
+        first: of `shown`, those of artifacts that it saw for the first time.
+        changed: tokens of the places alone that others had changed since what it saw before.
         conflicts: writes that were refused.
         committed, text: what it wrote, if it did.
     """
@@ -38,6 +40,8 @@ class Deed:
     pushes: int = 0
     shown: int = 0
     repeated: int = 0
+    first: int = 0
+    changed: int = 0
     conflicts: int = 0
     committed: Version | None = None
     text: str = ""
@@ -74,7 +78,9 @@ class Agent:
                 change = None
                 if before is not None and self._workload.shows == CHANGE:
                     change = describe(before.text, artifact.text)
-                yield Deed(key, pushes=1, shown=self._show(artifact, change))
+                deed = Deed(key, pushes=1)
+                self._show(deed, artifact, change)
+                yield deed
 
     async def _read(self, deed: Deed) -> Artifact:
         deed.accesses += 1
@@ -87,7 +93,7 @@ class Agent:
             artifact = await self.hn.read(deed.key, since=since)
         if self._is_new(artifact):
             deed.fetches += 1
-            deed.shown += self._show(artifact, artifact.change)
+            self._show(deed, artifact, artifact.change)
         elif self._workload.access == ALWAYS_READ:
             deed.repeated += artifact.tokens(estimate_tokens)
         elif self._workload.access == POINTER:
@@ -98,9 +104,14 @@ class Agent:
         before = self._context.get(artifact.key)
         return before is None or before.version != artifact.version
 
-    def _show(self, artifact: Artifact, change: Change | None) -> int:
+    def _show(self, deed: Deed, artifact: Artifact, change: Change | None) -> None:
+        before, tokens = self._context.get(artifact.key), artifact.tokens(estimate_tokens)
         self._context[artifact.key] = artifact
-        return artifact.tokens(estimate_tokens) if change is None else change.tokens
+        deed.shown += tokens if change is None else change.tokens
+        if before is None:
+            deed.first += tokens
+        elif change is not None:
+            deed.changed += estimate_tokens(changed_text(before.text, artifact.text))
 
     async def _write(self, deed: Deed, artifact: Artifact) -> None:
         for _ in range(ATTEMPTS):
@@ -122,7 +133,8 @@ class Agent:
     def _edited(self, artifact: Artifact) -> str | None:
         """What it makes of the text; None: there is nothing to write, the file's history ends here."""
         if self._corpus is None:
-            return EDITS[self._workload.edit](self._texts, artifact.text)
+            sizes = [self._workload.block_lines] if self._workload.edit == BLOCK else []
+            return EDITS[self._workload.edit](self._texts, artifact.text, *sizes)
         assert artifact.version is not None
         return self._corpus.after(number_of(artifact.key), artifact.version.n - 1)  # the founder's is number 1
 

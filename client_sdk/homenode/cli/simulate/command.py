@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from homenode.cli.exits import CliError, Exit
 from homenode.cli.output import Output, console, table
 from homenode.cli.session import Commands
+from homenode.cli.simulate import changes
 from homenode.cli.simulate.corpus import CorpusError, load, pinned
-from homenode.cli.simulate.edits import EDITS, HISTORY
+from homenode.cli.simulate.edits import BLOCK, BLOCK_LINES, EDITS, HISTORY
 from homenode.cli.simulate.figures import Agreement, Result, Verdict, agreement, sum_up, verdict
 from homenode.cli.simulate.paper import ARTIFACT_TOKENS, SCENARIOS, SEEDS
 from homenode.cli.simulate.pool import Job, processors, run_all
@@ -38,6 +39,7 @@ T = TypeVar("T")
 N = TypeVar("N", int, float)
 
 SEEDS_MAX = 100_000
+SEED_MAX = 1 << 32
 ROWS_MAX = 2_000
 AUTO = "auto"
 _NAMES = tuple(scenario.name for scenario in SCENARIOS)
@@ -61,6 +63,7 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
     add("--volatility", type=_numbers(0, 1), metavar="V,…", help="instead: probabilities that an action is a write")
     add("--strategy", type=_some(STRATEGIES), default=[LAZY], metavar="S,…", help=f"all, or of {', '.join(STRATEGIES)}")
     add("--edit", type=_some(tuple(EDITS)), metavar="E,…", help=f"all, or of {', '.join(EDITS)} (default: whole)")
+    add("--block-lines", type=_wholes(1, 1_024), metavar="L,…", help=f"of the edit {BLOCK} (default: {BLOCK_LINES})")
     real = "instead: what its history did to the Markdown and Python files that changed most often, --artifacts of them"
     add("--edits", metavar="REPOSITORY", help=real)
     add(
@@ -71,7 +74,7 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
         help="part of the news that is lost (default: 0)",
     )
     add("--agents", type=_wholes(2, 64), default=[4], metavar="N,…", help="default: 4")
-    add("--steps", type=_wholes(1, 10_000), default=[40], metavar="S,…", help="default: 40")
+    add("--steps", type=_wholes(1, 10_000), metavar="S,…", help="default: 40")
     add("--artifacts", type=_wholes(1, 256), default=[3], metavar="M,…", help="default: 3")
     add(
         "--tokens",
@@ -102,6 +105,13 @@ def register(commands: Commands[Any], common: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="the same with agents in processes of their own at a directory that runs, compared",
     )
+    few = ", ".join(map(str, changes.STEPS))
+    add(
+        "--changes",
+        action="store_true",
+        help="instead: how many times fewer tokens changes take than documents, and how many at most (default: "
+        f"scenario {changes.SCENARIO}, {BLOCK} of {', '.join(map(str, changes.BLOCKS))} lines, {few} steps)",
+    )
     add("--plot", metavar="FILE", help="also draw a picture: savings over V, cost over n, staleness against saving")
     made.set_defaults(run=run_simulate)
 
@@ -117,9 +127,10 @@ def run_simulate(args: argparse.Namespace, out: Output) -> int:
     if args.plot:
         from homenode.cli.simulate import plot
 
-        plot.need_matplotlib()
+        plot.check(args.plot)
         pictures = plot.workloads()
-    every = list(dict.fromkeys([*loads, *(load for picture in pictures for load in picture)]))
+    compared = [one for load in loads for one in changes.pair(load)] if args.changes else loads
+    every = list(dict.fromkeys([*compared, *(load for picture in pictures for load in picture)]))
     jobs = [(load, [load.base_seed + number for number in args.seeds]) for load in every]
     with out.counting() as count:
         results = _summed(jobs, run_all(jobs, args.jobs, lambda done, total: count("runs", done, total)))
@@ -132,18 +143,20 @@ def run_simulate(args: argparse.Namespace, out: Output) -> int:
             live = asyncio.run(run_live(args, asked, lambda done, total: count("live runs", done, total)))
             simulated, results = results, results | _summed(asked, live)
             agreed = [agreement(simulated[load], results[load]) for load in loads]
-    shown = [results[load] for load in loads]
+    shown = [results[load] for load in dict.fromkeys(compared)]
     verdicts = [found for result in shown if (found := verdict(result)) is not None]
     if args.plot:
         plot.draw([[results[load] for load in picture] for picture in pictures], args.plot)
         out.note(f"drawn: {args.plot}")
     violations = {result.row.title: result.violations for result in results.values() if result.violations}
+    rows = [changes.compare(load, results) for load in loads] if args.changes else []
     if out.json:
         gates = [found.as_dict() for found in verdicts]
         told = {"rows": [result.as_dict() for result in shown], "gate": gates, "violations": violations}
+        told |= {"changes": changes.as_dicts(rows)} if rows else {}
         out.value(told | ({"live": [one.as_dict() for one in agreed]} if args.live else {}))
     else:
-        tell(out, shown, verdicts)
+        changes.tell(out, rows) if rows else tell(out, shown, verdicts)
         for one in agreed:
             out.line(one.text())
         for scenario, seeds in violations.items():
@@ -159,18 +172,22 @@ def workloads(args: argparse.Namespace) -> list[Workload]:
     """What the options ask for. Raises CliError, CorpusError."""
     if args.edits and args.edit:
         raise CliError("--edit and --edits exclude each other", Exit.USAGE)
+    if args.changes and (args.live or args.show != [AUTO]):
+        raise CliError("--changes shows both ways, in virtual time: not with --show or --live", Exit.USAGE)
+    args.steps = args.steps or (list(changes.STEPS) if args.changes else [40])
+    args.block_lines = args.block_lines or (list(changes.BLOCKS) if args.changes else [BLOCK_LINES])
     args.corpus = pinned(args.edits) if args.edits else ""
     for count in args.artifacts if args.edits else ():
         load(args.corpus, count)
-    edits = [HISTORY] if args.edits else args.edit or ["whole"]
+    edits = [HISTORY] if args.edits else args.edit or [BLOCK if args.changes else "whole"]
     if args.volatility:
         if args.scenario:
             raise CliError("--scenario and --volatility exclude each other", Exit.USAGE)
         bases = [Workload(f"V={part:g}", part, SCENARIOS[0].base_seed) for part in args.volatility]
     else:
-        chosen = args.scenario or _NAMES
+        chosen = args.scenario or ((changes.SCENARIO,) if args.changes else _NAMES)
         bases = [Workload(one.name, one.volatility, one.base_seed) for one in SCENARIOS if one.name in chosen]
-    sizes = product(args.agents, args.steps, args.artifacts, args.tokens, args.max_steps)
+    sizes = product(args.agents, args.artifacts, args.tokens, args.max_steps, args.block_lines, args.steps)
     ways = product(args.strategy, edits, args.lost, args.access, args.show)
     found = [_workload(args, base, size, way) for base, size, way in product(bases, list(sizes), list(ways))]
     if len(found) > ROWS_MAX:
@@ -179,7 +196,7 @@ def workloads(args: argparse.Namespace) -> list[Workload]:
 
 
 def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], way: tuple[Any, ...]) -> Workload:
-    agents, steps, artifacts, tokens, max_steps = size
+    agents, artifacts, tokens, max_steps, block_lines, steps = size
     strategy, edit, lost, access, show = way
     whole = edit == "whole"
     made = replace(
@@ -192,6 +209,7 @@ def _workload(args: argparse.Namespace, base: Workload, size: tuple[Any, ...], w
         strategy=strategy,
         edit=edit,
         lost=lost,
+        block_lines=block_lines if edit == BLOCK else BLOCK_LINES,
         access=access,
         lease_steps=args.lease_steps,
         max_reads=args.max_reads,
@@ -207,7 +225,7 @@ def _different(load: Workload) -> list[str]:
     """What a row's name has to say beside its scenario."""
     marks = (
         ("n", load.agents, 4), ("S", load.steps, 40), ("m", load.artifacts, 3), ("d", load.tokens, ARTIFACT_TOKENS),
-        ("K", load.max_steps, None),
+        ("K", load.max_steps, None), ("block", load.block_lines, BLOCK_LINES),
     )  # fmt: skip
     said = [f"{mark}={value}" for mark, value, usual in marks if value != usual]
     return said + [load.access] * (load.access != CONDITIONAL)
@@ -306,10 +324,10 @@ def _numbers(low: float, high: float) -> Callable[[str], list[float]]:
 
 def _seeds(text: str) -> range:
     first, dots, last = text.partition("..")
-    try:
-        found = range(int(first), int(last)) if dots else range(int(first))
-    except ValueError:
-        found = range(0)
-    if not found or found[0] < 0 or len(found) > SEEDS_MAX:
-        raise argparse.ArgumentTypeError(f"how many (up to {SEEDS_MAX}), or a range A..B without B, not {text!r}")
-    return found
+    with contextlib.suppress(ValueError):
+        start, stop = (int(first), int(last)) if dots else (0, int(first))
+        if 0 <= start < stop <= min(SEED_MAX, start + SEEDS_MAX):
+            return range(start, stop)
+    raise argparse.ArgumentTypeError(
+        f"how many (up to {SEEDS_MAX}), or a range A..B without B (up to {SEED_MAX}), not {text!r}"
+    )

@@ -33,9 +33,9 @@ def one_line(rng: random.Random, text: str) -> str:
     return _replace(rng, text, 1)
 
 
-def one_block(rng: random.Random, text: str) -> str:
-    """A block of eight neighbouring lines, a paragraph or a function, becomes another."""
-    return _replace(rng, text, BLOCK_LINES)
+def one_block(rng: random.Random, text: str, lines: int = BLOCK_LINES) -> str:
+    """A block of neighbouring lines, a paragraph or a function, becomes another."""
+    return _replace(rng, text, lines)
 
 
 def _replace(rng: random.Random, text: str, count: int) -> str:
@@ -46,7 +46,8 @@ def _replace(rng: random.Random, text: str, count: int) -> str:
     return "".join([*lines[:start], fresh(rng, old), *lines[start + count :]])
 
 
-Edit = Callable[[random.Random, str], str]
+Edit = Callable[..., str]
 #: The edit model of real texts.
 HISTORY = "history"
-EDITS: dict[str, Edit] = {"whole": whole, "append": append, "one_line": one_line, "one_block": one_block}
+BLOCK = "one_block"
+EDITS: dict[str, Edit] = {"whole": whole, "append": append, "one_line": one_line, BLOCK: one_block}

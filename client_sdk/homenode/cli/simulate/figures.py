@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from homenode.cli.simulate.paper import SCENARIOS, Scenario, proved_floor, published_floor
+from homenode.cli.simulate.paper import SCENARIOS, SIGNAL_TOKENS, Scenario, proved_floor, published_floor
 from homenode.cli.simulate.run import Outcome
 from homenode.cli.simulate.workload import LAZY, Workload
 
@@ -54,6 +54,7 @@ class Result:
     Attributes:
         saving_vs_prefix: against broadcast with prompts cached by exact prefix.
         stale_part: of reads. wire_bytes: of contents, a run.
+        first_mean, changed_mean, signals_mean: tokens of first looks, of changed places alone, and of signals, a run.
         violations: seeds in which an artifact was fetched more often than is proved.
     """
 
@@ -63,6 +64,9 @@ class Result:
     stale_part: float
     conflicts: int
     wire_bytes: float
+    first_mean: float
+    changed_mean: float
+    signals_mean: float
     violations: tuple[int, ...]
 
     @property
@@ -164,6 +168,9 @@ def sum_up(workload: Workload, seeds: Sequence[int], outcomes: Sequence[Outcome]
         stale_part=stale / max(1, reads),
         conflicts=sum(one.conflicts for one in outcomes),
         wire_bytes=fmean(one.wire_bytes for one in outcomes),
+        first_mean=fmean(one.first for one in outcomes),
+        changed_mean=fmean(one.changed for one in outcomes),
+        signals_mean=SIGNAL_TOKENS * fmean(one.signals for one in outcomes),
         violations=tuple(seed for seed, one in zip(seeds, outcomes, strict=True) if not one.in_bounds),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from homenode.cli.exits import CliError, Exit
@@ -19,10 +21,17 @@ BOUND_STEPS = 3
 _SEED = SCENARIOS[0].base_seed
 
 
-def need_matplotlib() -> None:
-    """Raises CliError where there is none."""
+def check(path: str) -> None:
+    """Raises CliError where a picture could not be drawn, or not there; before the runs, which may take minutes."""
     if importlib.util.find_spec("matplotlib") is None:
         raise CliError("--plot needs a part that is not installed: pip install 'homenode[plot]'", Exit.MISSING_EXTRA)
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    file, formats = Path(path), FigureCanvasBase.get_supported_filetypes()
+    if file.suffix[1:].lower() not in formats:
+        raise CliError(f"--plot: the name must end in one of .{', .'.join(sorted(formats))}, not {path!r}", Exit.USAGE)
+    if file.is_dir() or not file.parent.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise CliError(f"--plot: nothing can be written to {path!r}", Exit.USAGE)
 
 
 def workloads() -> list[list[Workload]]:
@@ -49,23 +58,23 @@ def draw(results: Sequence[Sequence[Result]], path: str) -> None:
     from matplotlib import pyplot
 
     lazy, eager, blocks, many, many_eager, lossy, bounded = results
-    figure, (over_v, over_n, staleness) = pyplot.subplots(1, 3, figsize=(16, 5), layout="constrained")
+    figure, (over_v, over_n, staleness) = pyplot.subplots(1, 3, figsize=(17, 5), layout="constrained")
     _savings(over_v, lazy, eager, blocks)
     _costs(over_n, many, many_eager)
     _staleness(staleness, lossy, bounded)
-    try:
-        figure.savefig(path, dpi=120)
-    except ValueError as failure:  # a name without a format
-        raise CliError(f"{path}: {failure}", Exit.USAGE) from None
-    finally:
-        pyplot.close(figure)
+    seeds = lazy[0].row.seeds
+    figure.supxlabel(f"means of {seeds} runs; bars: one standard deviation of a run, on the right one standard error")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def _savings(axes: Any, lazy: Sequence[Result], eager: Sequence[Result], blocks: Sequence[Result]) -> None:
     where = [result.row.volatility for result in lazy]
     for found, label, marker in (
-        (blocks, "lazy, changes of one block", "^"), (lazy, "lazy, whole rewrites", "o"), (eager, "eager", "s"),
-    ):  # fmt: skip
+        (blocks, "lazy, changes of one block", "^"),
+        (lazy, "lazy, whole rewrites", "o"),
+        (eager, "eager, whole rewrites", "s"),
+    ):
         means, spread = _percent(found, "saving_mean"), _percent(found, "saving_sd")
         axes.errorbar(where, means, spread, marker=marker, capsize=3, label=label)
     for index, label, style in ((0, "floor as published", ":"), (1, "floor as proved", "--")):
@@ -90,6 +99,7 @@ def _costs(axes: Any, lazy: Sequence[Result], eager: Sequence[Result]) -> None:
     axes.set(title="Cost over agents, V = 0.05", xlabel="agents", ylabel="thousand tokens a run")
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(where, [str(count) for count in where])
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
     axes.legend()
 
@@ -101,7 +111,8 @@ def _staleness(axes: Any, lossy: Sequence[Result], bounded: Sequence[Result]) ->
     shades = colormaps["viridis_r"]
     for found, label, marker in ((lossy, "lazy", "o"), (bounded, f"lazy, K = {BOUND_STEPS}", "s")):
         savings, stale = _percent(found, "saving_mean"), [100 * result.stale_part for result in found]
-        axes.plot(savings, stale, "-", marker=marker, color="grey", label=label)
+        errors = [100 * result.row.saving_sd / result.row.seeds**0.5 for result in found]
+        axes.errorbar(savings, stale, xerr=errors, marker=marker, color="grey", linewidth=0.8, capsize=3, label=label)
         for index, (x, y) in enumerate(zip(savings, stale, strict=True)):
             axes.plot(x, y, marker, color=shades(index / (len(found) - 1)), markersize=8, zorder=3 + index)
     for index, (one, other) in enumerate(zip(lossy, bounded, strict=True)):
@@ -111,7 +122,9 @@ def _staleness(axes: Any, lossy: Sequence[Result], bounded: Sequence[Result]) ->
     axes.set(title="Lost news look like savings, V = 0.25", xlabel="saved, %", ylabel="stale reads, %")
     axes.margins(x=0.1)
     axes.set_ylim(0, 115 * max(result.stale_part for result in (*lossy, *bounded)) or 1)
-    axes.legend(title=f"oldest read in steps,\nlazy and with K = {BOUND_STEPS}")
+    axes.legend(
+        title=f"oldest read in steps,\nlazy and with K = {BOUND_STEPS}", loc="center left", bbox_to_anchor=(1.01, 0.5)
+    )
 
 
 def _percent(results: Sequence[Result], name: str) -> list[float]:

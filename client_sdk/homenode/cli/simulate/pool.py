@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
+from homenode.cli.exits import CliError, Exit
 from homenode.cli.simulate.run import Outcome, simulate
 from homenode.cli.simulate.workload import Workload
 
@@ -19,7 +23,10 @@ Job = tuple[Workload, Sequence[int]]
 
 
 def run_all(jobs: Sequence[Job], processes: int, told: Callable[[int, int], None]) -> list[list[Outcome]]:
-    """The outcomes of each workload's seeds, in order. `told` is called with the runs that are done, and with all."""
+    """The outcomes of each workload's seeds, in order. `told` is called with the runs that are done, and with all.
+
+    Raises CliError where a process was killed.
+    """
     total = sum(len(seeds) for _, seeds in jobs)
     outcomes: list[dict[int, Outcome]] = [{} for _ in jobs]
     chunks = [
@@ -40,14 +47,33 @@ def run_all(jobs: Sequence[Job], processes: int, told: Callable[[int, int], None
     else:
         context = multiprocessing.get_context("spawn")  # nothing of this process's event loops goes along
         with ProcessPoolExecutor(min(processes, len(chunks)), mp_context=context) as pool:
-            futures = {pool.submit(run_chunk, load, seeds): at for at, load, seeds in chunks}
             try:
+                with _unheard():
+                    futures = {pool.submit(run_chunk, load, seeds): at for at, load, seeds in chunks}
                 for future in as_completed(futures):
                     take(futures[future], future.result())
+            except BrokenProcessPool:
+                raise CliError("a process of the simulation was killed; too little memory?", Exit.ERROR) from None
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()  # what they compute is for nobody
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [[outcomes[at][seed] for seed in seeds] for at, (_, seeds) in enumerate(jobs)]
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Processes started meanwhile never hear Ctrl-C, which a terminal sends to all: this one ends them."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread, which alone may say so
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_chunk(workload: Workload, seeds: Sequence[int]) -> dict[int, Outcome]:

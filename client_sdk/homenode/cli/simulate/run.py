@@ -40,6 +40,7 @@ class Outcome:
         fetches: contents shown, asked for or pushed; bounds: the most that there may be.
         shown: tokens of what was new to the agent; shown_max: the most that there may be, by the sizes of versions or
             of changes.
+        first: of what was shown, tokens of first looks; changed: tokens of the changed places alone.
         wire_bytes: of contents, both ways.
     """
 
@@ -51,6 +52,8 @@ class Outcome:
     bounds: tuple[int, ...]
     shown: int
     shown_max: int
+    first: int
+    changed: int
     accesses: int
     hits: int
     reads: int
@@ -110,6 +113,8 @@ async def play(workload: Workload, seed: int, truth: Truth, stage: Stage) -> Out
         bounds=tuple(truth.bounds()),
         shown=truth.shown,
         shown_max=truth.shown_max,
+        first=truth.first,
+        changed=truth.changed,
         accesses=truth.accesses,
         hits=truth.hits,
         reads=truth.reads,

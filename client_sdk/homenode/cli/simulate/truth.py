@@ -41,6 +41,8 @@ class Truth:
     largest: Counter[str] = field(default_factory=Counter)
     shown: int = 0
     repeated: int = 0
+    first: int = 0
+    changed: int = 0
     accesses: int = 0
     hits: int = 0
     reads: int = 0
@@ -68,6 +70,8 @@ class Truth:
         self.occasions[deed.key] += deed.accesses + deed.pushes
         self.shown += deed.shown
         self.repeated += deed.repeated
+        self.first += deed.first
+        self.changed += deed.changed
         self.accesses += deed.accesses
         self.hits += deed.hits
         self.conflicts += deed.conflicts

@@ -7,6 +7,7 @@ from typing import Any
 
 from homenode.change import Access
 from homenode.cli.simulate import paper
+from homenode.cli.simulate.edits import BLOCK_LINES
 
 #: Of virtual time.
 STEP_MS = 250
@@ -31,6 +32,7 @@ class Workload:
         lost: probability that what the directory sends an agent between two steps is lost.
         lease_steps, max_reads: of the strategies that have such a bound.
         max_steps: K, under any strategy; None: no such bound.
+        block_lines: that a write replaces where it replaces a block.
         corpus: of the edit model history, the repository (`corpus.pinned`) whose files are the artifacts.
     """
 
@@ -50,6 +52,7 @@ class Workload:
     lease_steps: int = 10
     max_reads: int = 8
     max_steps: int | None = None
+    block_lines: int = BLOCK_LINES
     corpus: str = ""
 
     @property

@@ -1,0 +1,77 @@
+"""Ctrl-C and killed processes: runs end at once, and leave neither processes nor complaints."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from homenode.cli.exits import CliError
+from homenode.cli.main import main
+from homenode.cli.simulate.pool import run_all
+from homenode.cli.simulate.workload import Workload
+from homenode_directory.sweeper import Sweeper
+from tests.support.ports import wait_until
+
+JOBS = [(Workload("A", 0.05, 0, steps=4, tokens=64), range(60))]
+
+
+@pytest.fixture
+def several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even few runs take processes of their own."""
+    monkeypatch.setattr("homenode.cli.simulate.pool.FEW", 1)
+
+
+def test_ctrl_c_in_any_task_ends_the_run_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, left = Sweeper.sweep, [3]
+
+    async def interrupted(self: Sweeper) -> None:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGINT)
+        await sweep(self)
+
+    monkeypatch.setattr(Sweeper, "sweep", interrupted)
+    with caplog.at_level(logging.ERROR, "asyncio"):
+        assert main(["simulate", "--scenario", "A", "--seeds", "2"]) == 130
+        gc.collect()
+    assert left[0] <= 0 and not caplog.records and "Task" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("several")
+def test_processes_do_not_hear_ctrl_c() -> None:
+    def told(done: int, total: int) -> None:
+        for process in multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+
+    (outcomes,) = run_all(JOBS, 2, told)
+    assert len(outcomes) == 60
+
+
+@pytest.mark.usefixtures("several")
+def test_an_interrupt_ends_them() -> None:
+    def told(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(JOBS, 2, told)
+    wait_until(lambda: not multiprocessing.active_children(), what="the processes' end")
+
+
+@pytest.mark.usefixtures("several")
+def test_one_that_is_killed_is_told() -> None:
+    def told(done: int, total: int) -> None:
+        if done:
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    with pytest.raises(CliError, match="killed"):
+        run_all(JOBS, 2, told)
