@@ -13,7 +13,7 @@ over ‖a‖, so that γ means the same for segments of all lengths and models o
 The gate: estimates are trusted where few anchors are near and many are not, that is where the entropy of
 softmax(-distance / τ) is at most γ·log₂|A|; otherwise, and with fewer than two anchors, the prompt is computed densely
 and becomes an anchor. Entropy knows no distance: one far anchor among farther ones passes. Who uses an estimate
-therefore looks at the check layer as well (`composer`), and `calibration` chooses γ by the error that it lets through.
+therefore looks at the check layer as well (`composer`), and `calibration` chooses γ by what estimates save there.
 
 Anchors are kept as they were given, never copied: a gate and an estimate read them where they lie. Estimates are
 approximate, never bases.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from homenode_kv.anchors import Anchors, Settings, Slot
-from homenode_kv.calibration import Calibrated, CalibrationError, Sample, calibrate
+from homenode_kv.calibration import GAIN, SERVED_MIN, Calibrated, CalibrationError, Sample, calibrate
 from homenode_kv.errors import WrongShape
 from homenode_kv.layout import KEYS
 from tests.kv.models import deviation, engine, tokens
@@ -204,41 +205,54 @@ def test_settings_that_mean_nothing_are_refused(name: str, value: float) -> None
         Settings(**{name: value})  # type: ignore[arg-type]
 
 
-def test_gamma_is_the_greatest_whose_mean_error_is_allowed() -> None:
-    """Texts of two kinds: variants of one, which anchors of that one serve, and unlike ones, which they do not."""
-    text = segment(1)
-    texts = [edited(text, at) if at % 2 else segment(100 + at) for at in range(16)]
-    samples = [Sample(SLOT, alone(one), within(one), len(LEAD)) for one in texts]
+def gathered(variants: int, unlike: int) -> list[Sample]:
+    """Variants of one text, which anchors of that one serve, and unlike ones, which they do not, mixed."""
+    texts = [edited(segment(1), at % 24) for at in range(variants)] + [segment(100 + at) for at in range(unlike)]
+    random.Random(0).shuffle(texts)
+    return [Sample(SLOT, alone(one), within(one), len(LEAD)) for one in texts]
 
-    def errors(gamma: float) -> list[float]:
-        anchors, found = made(Settings(gamma=gamma)), []
+
+def afresh(kv: Tensor, sample: Sample, error_max: float) -> float:
+    """One block: computed afresh where its farthest token is too far off."""
+    real = engine().rotation.shift(sample.real, -sample.start)[2, KEYS]
+    far = (kv[2, KEYS] - real).flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)
+    return float(far.max() > error_max)
+
+
+def test_gamma_is_the_greatest_up_to_which_estimates_leave_less_to_compute_afresh() -> None:
+    samples = gathered(60, 30)
+
+    def seen(gamma: float) -> tuple[list[float], list[float]]:
+        anchors, estimated, as_kept = made(Settings(gamma=gamma)), [], []
         for sample in samples:
             gate = anchors.gate(SLOT, sample.base)
             if gate.shareable:
-                back = engine().rotation.shift(sample.real, -sample.start)
-                found.append(deviation(anchors.estimate(gate, sample.base)[1:], back[1:]))
+                estimated.append(afresh(anchors.estimate(gate, sample.base), sample, error_max))
+                as_kept.append(afresh(sample.base, sample, error_max))
             anchors.observe(SLOT, sample.base, sample.real, sample.start)
-        return found
+        return estimated, as_kept
 
-    everything = errors(1.0)
-    error_max = sorted(everything)[len(everything) // 3]
-    calibrated = calibrate(made(), samples, error_max)
-    gamma, passed = calibrated.gamma, errors(calibrated.gamma)
-    assert 0 < gamma < 1 and 0 < len(passed) < len(everything)
-    assert sum(passed) / len(passed) <= error_max < sum(everything) / len(everything)
-    assert (calibrated.samples, calibrated.served) == (len(everything), len(passed))
-    assert calibrated.error == pytest.approx(sum(passed) / len(passed))
-    assert (calibrate(made(), samples, 0.0).gamma, calibrate(made(), samples, 0.0).served) == (0.0, 0)
-    assert calibrate(made(), samples, 10.0).gamma > gamma
+    ways = [deviation(one.base[2, KEYS], engine().rotation.shift(one.real, -one.start)[2, KEYS]) for one in samples]
+    error_max = sorted(ways)[len(ways) // 2]
+    found = calibrate(made(), samples, error_max)
+    estimated, as_kept = seen(found.gamma)
+    assert 0 < found.gamma <= 1 and found.served == len(estimated) >= SERVED_MIN
+    assert sum(estimated) < (1 - GAIN) * sum(as_kept)
+    estimated, as_kept = seen(1.0)
+    assert found.samples == len(estimated)
+    assert (found.afresh, found.afresh_as_kept) == (
+        pytest.approx(sum(estimated) / len(estimated)),
+        pytest.approx(sum(as_kept) / len(as_kept)),
+    )
 
 
-def test_estimates_that_are_worse_than_none_are_not_wanted() -> None:
-    """Anchors of another kind push a segment away from what it becomes."""
-    text, others = segment(1), [segment(50), segment(51)]
-    samples = [Sample(SLOT, alone(one), within(one), len(LEAD)) for one in others]
-    real = engine().rotation.shift(alone(text), len(LEAD))  # as if the text before it changed nothing
-    found = calibrate(made(), [*samples, Sample(SLOT, alone(text), real, len(LEAD))], 10.0)
-    assert (found.gamma, found.samples, found.served) == (0.0, 1, 0)
+def test_gamma_is_0_where_estimates_save_nothing_or_too_few_were_seen() -> None:
+    unlike = gathered(0, 50)
+    found = calibrate(made(), unlike, 1e9)  # nothing is too far off: there is nothing to save
+    assert (found.gamma, found.served, found.afresh, found.samples) == (0.0, 0, 0.0, 48)
+    assert calibrate(made(), unlike, 0.0).gamma == 0.0  # everything is, estimated or not
+    assert calibrate(made(), gathered(SERVED_MIN, 0), 0.05).gamma == 0.0
+    assert calibrate(made(), [], 0.5) == Calibrated(0.0, 0.5, 0.0, 0.0, 0, 0)
 
 
 def test_what_was_found_is_kept_in_a_file_that_names_the_model(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ def add(group: Commands[Any], common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="find up to which γ anchors serve a model",
         description="Computes each prompt of the data densely, in their order, and estimates each segment from those "
-        "before it: γ is the greatest whose estimates keep to the error, and are nearer than no estimate. "
-        "`kv serve` reads the outcome beside the model, or with --calibration. Use prompts that are not evaluated.",
+        "before it: γ is the greatest up to which estimates leave less to compute afresh than none. `kv serve` reads "
+        "the outcome beside the model, or with --calibration. Use prompts that are not evaluated.",
     )
     made.add_argument(
         "--model", required=True, metavar="PATH_OR_ID", help="a folder, an id that transformers finds, or demo"
@@ -65,8 +65,8 @@ def run_calibrate(args: argparse.Namespace, out: Output) -> int:
         out.value(asdict(found))
     else:
         out.line(
-            f"γ {found.gamma:.3g}: {found.served} of {found.samples} segments, off by {found.error:.3g} in the mean, "
-            f"{found.error_as_kept:.3g} as they are kept; written to {path}"
+            f"γ {found.gamma:.3g}: serves {found.served} of {found.samples} segments; estimated {found.afresh:.1%} of "
+            f"the tokens are computed afresh, as they are kept {found.afresh_as_kept:.1%}; written to {path}"
         )
     return Exit.OK
 

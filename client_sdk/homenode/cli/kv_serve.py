@@ -204,6 +204,8 @@ async def run_serve(args: argparse.Namespace, out: Output) -> int:
 def _anchors(gamma: float | None, calibrated: bool) -> str:
     if gamma is None:
         return "segments are exact by mask, anchors are not used"
+    if calibrated and not gamma:
+        return "anchors are not used, by this model's calibration: they save nothing"
     if calibrated:
         return f"anchors up to γ {gamma:.3g}, calibrated for this model"
     return f"anchors up to γ {gamma:g}, the paper's: not calibrated for this model (homenode kv calibrate)"

@@ -16,7 +16,16 @@ from torch import Tensor
 from homenode_kv import planner
 from homenode_kv.anchors import Anchors, Gate, Settings
 from homenode_kv.bench import calibrating
-from homenode_kv.bench.calibrating import BYTES_MAX, CORPUS, SEGMENT_TOKENS, Place, calls_of, gamma_of, places
+from homenode_kv.bench.calibrating import (
+    BYTES_MAX,
+    CORPUS,
+    ERROR_MAX,
+    SEGMENT_TOKENS,
+    Place,
+    calls_of,
+    gamma_of,
+    places,
+)
 from homenode_kv.bench.cases import Bases, Case, Score
 from homenode_kv.bench.choosing import disagreeing
 from homenode_kv.bench.rows import Bench, Row, group
@@ -33,8 +42,7 @@ FEW_ANCHORS = (2, 5, 10)
 OPEN_GAMMA = 0.9
 """Where most calls are reused, so that the number of anchors matters."""
 PAPER_GAMMA = 0.3
-ERRORS_MAX = (0.2, 0.3)
-REPAIR_ERRORS = (0.6, planner.Settings().error_max, 0.3)
+REPAIR_ERRORS = (0.6, ERROR_MAX, 0.3)
 
 
 @dataclass(eq=False)
@@ -142,9 +150,8 @@ def gammas(bench: Bench) -> Iterator[Row]:
         for most in () if bench.quick else (*FEW_ANCHORS, MANY_ANCHORS):
             found[f"gamma={OPEN_GAMMA:g}/V={most}"] = new(bench.demo, OPEN_GAMMA, anchors_max=most)
         calibration = range(calibrating.SEEDS_FROM, calibrating.SEEDS_FROM + (3 if bench.quick else calibrating.ROUNDS))
-        for error in ERRORS_MAX:
-            gamma = gamma_of(bench.demo, calls_of(task, calibration, shape), error).gamma
-            found[f"calibrated/error={error:g}"] = new(bench.demo, gamma)
+        gamma = gamma_of(bench.demo, calls_of(task, calibration, shape), ERROR_MAX).gamma
+        found[f"calibrated+repair={ERROR_MAX:g}"] = new(bench.demo, gamma, ERROR_MAX)
         for error in REPAIR_ERRORS:
             found[f"always+repair={error:g}"] = new(bench.demo, GAMMAS[-1], error)
             found[f"none+repair={error:g}"] = replace(new(bench.demo, 0.0, error), estimates=False)

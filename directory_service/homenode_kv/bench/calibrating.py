@@ -60,7 +60,7 @@ def samples_of(engine: Engine, calls: Iterable[Call]) -> Iterator[Sample]:
 
 
 def gamma_of(engine: Engine, calls: Iterable[Call], error_max: float) -> Calibrated:
-    """γ by which estimates err by `error_max` in the mean."""
+    """γ up to which anchors pay where `error_max` is what may stay."""
     anchors = Anchors(engine.geometry, engine.rotation, Settings(bytes_max=BYTES_MAX))
     return calibrate(anchors, samples_of(engine, calls), error_max)
 

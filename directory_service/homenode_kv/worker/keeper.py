@@ -85,7 +85,12 @@ class Keeper:
         self.lineage = Lineage(self.segments)
         self.rounds = KeptRounds(pool, sheets)
         self.composer = Composer(
-            engine, self.segments, fingerprint, anchors=self.anchors, settings=settings, isolated=isolated
+            engine,
+            self.segments,
+            fingerprint,
+            anchors=self.anchors if self.anchors.settings.gamma else None,
+            settings=settings,
+            isolated=isolated,
         )
 
     @property

@@ -106,5 +106,5 @@ def test_anchors_come_from_earlier_calls_alone() -> None:
     assert shut.score.accuracy() == dense.accuracy()
     assert open_.reused == 8 - 2 * 2  # each agent's first two calls became the anchors
     assert open_.reused_tokens == open_.reused * 2 * 32
-    assert gamma_of(engine(), calls_of("edits", SEEDS[:3], shape), 0.0).gamma == 0.0
-    assert gamma_of(engine(), calls_of("edits", SEEDS[:3], shape), 9.0).gamma > 0.5
+    found = gamma_of(engine(), calls_of("edits", SEEDS[:4], shape), 0.0)
+    assert (found.samples, found.afresh, found.gamma) == ((8 - 2 * 2) * 2, 1.0, 0.0)
