@@ -34,6 +34,7 @@ _MODULES = {
     "agents": "anchored",
     "matching": "matching",
     "collective": "collective",
+    "versions": "versions",
     "slo": "slo",
     "first-token": "first_token",
     "restore": "restoring",

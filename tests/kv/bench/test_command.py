@@ -62,6 +62,19 @@ def test_time_is_taken_of_the_shape_that_was_asked_for(capsys: pytest.CaptureFix
     assert match["anchors"] == 20 and match["gate_ms"] < match["gate_of_all_tokens_ms"] + match["dense_ms"]
 
 
+def test_the_next_version_takes_less_than_all_and_answers_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kv("bench", "--only", "versions", *TINY) == 0
+    rows = rows_of(capsys)
+    for where in ("start", "middle", "end"):
+        found = {way: rows[f"versions/{where}/{way}"] for way in ("dense", "exact", "moved", "based")}
+        assert found["dense"]["value"] == 1 > found["exact"]["value"] > found["moved"]["value"]
+        assert found["exact"]["beside"]["deviation"] < 1e-5 and found["moved"]["beside"]["for_a_base"] == 0
+        assert {row["beside"]["right"] for row in found.values()} == {1}
+        pages = rows[f"versions/{where}/pages"]
+        assert pages["value"] <= pages["beside"]["mirror"] + 0.3
+    assert rows["versions/end/pages"]["value"] <= 0.3
+
+
 def test_agents_in_time_are_those_of_the_rounds_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert kv("bench", "--only", "slo", *TINY) == 0
     rows = rows_of(capsys)

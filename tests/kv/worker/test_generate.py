@@ -87,6 +87,21 @@ async def test_prefill_builds_the_next_version_from_where_the_texts_part(
     assert written.report.parts[0].exact_tokens == len(new.text)
 
 
+async def test_the_next_version_goes_on_from_the_first_edit_in_the_middle_of_a_prompt(
+    caller: Caller, hn: homenode.Homenode, model_folder: Path
+) -> None:
+    order, exactly = "Read this, all of it, and then answer: ", pb.KvDemand(exact=True)
+    old = await hn.put("middle.md", "A line that stays as it is. " * 6)
+    await caller.generate(text(order), artifact(old), text("Sum up."), demand=exactly)
+    for n in range(2):
+        new = await hn.put("middle.md", old.text + f"And {n} that is new.")
+        written = await caller.generate(text(order), artifact(new), text("Sum up."), demand=exactly)
+        assert written.tokens == expected(model_folder, order + new.text + "Sum up.", 12)
+        alike = len(old.text) + len("And " if n else "")
+        assert [part.exact_tokens for part in written.report.parts] == [len(order), alike, 0]
+        assert written.report.parts[1].dense_tokens == len(new.text) - alike
+
+
 async def test_a_superseded_version_is_refused_with_its_successor(caller: Caller, hn: homenode.Homenode) -> None:
     old = await hn.put("moving.md", "first " * 10)
     await caller.generate(artifact(old), text("?"))
