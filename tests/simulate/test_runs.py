@@ -6,8 +6,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from homenode.cli.simulate.edits import EDITS, fresh
 from homenode.cli.simulate.paper import SCENARIOS, SIGNAL_TOKENS
@@ -38,15 +36,16 @@ def test_under_the_published_rules_the_real_thing_fetches_what_the_rules_say(sce
     assert outcome.broadcast == 4 * 40 * 3 * 4_096
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    volatility=st.sampled_from([0.0, 0.1, 0.5, 1.0]), agents=st.integers(2, 6), steps=st.integers(1, 16),
-    artifacts=st.integers(1, 3), strategy=st.sampled_from(STRATEGIES), edit=st.sampled_from(sorted(EDITS)),
-    lost=st.sampled_from([0.0, 0.3, 0.7]), writes=st.sampled_from(WRITES), shows=st.sampled_from(SHOWS),
-    max_steps=st.sampled_from([None, 1, 3]), seed=st.integers(0, 1 << 32),
-)  # fmt: skip
-def test_no_artifact_is_fetched_more_often_nor_costs_more_than_is_proved(seed: int, **chosen) -> None:
-    workload = Workload("any", base_seed=0, tokens=256, lease_steps=4, max_reads=2, **chosen)
+@pytest.mark.parametrize("seed", range(24))
+def test_no_artifact_is_fetched_more_often_nor_costs_more_than_is_proved(seed: int) -> None:
+    """Each of counting an own version as a fetch, a change as a document, and K as no bound fails several of them."""
+    pick = random.Random(seed).choice
+    workload = Workload(
+        "any", pick([0.1, 0.3, 0.5, 0.9]), 0, agents=pick([2, 4, 6]), steps=pick([8, 16, 24]),
+        artifacts=pick([1, 2, 3]), tokens=256, strategy=pick(STRATEGIES), edit=pick(sorted(EDITS)),
+        lost=pick([0.0, 0.3, 0.7]), writes=pick(WRITES), shows=pick(SHOWS), lease_steps=4, max_reads=2,
+        max_steps=pick([None, 0, 1, 3]),
+    )  # fmt: skip
     outcome = simulate(workload, seed)
     assert outcome.in_bounds, (outcome.fetches, outcome.bounds)
     assert outcome.shown <= outcome.shown_max
