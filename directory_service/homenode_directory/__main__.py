@@ -7,7 +7,7 @@ import sys
 
 from homenode_directory import config
 from homenode_directory.errors import ConfigError
-from homenode_directory.server import Ready
+from homenode_directory.process import Ready
 from homenode_directory.workers import main
 
 

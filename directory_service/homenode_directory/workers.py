@@ -24,10 +24,10 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 
-from homenode_directory import server
 from homenode_directory.config import OFF, Settings
 from homenode_directory.errors import ConfigError
-from homenode_directory.server import Ready, Sibling
+from homenode_directory.process import Ready, Sibling, on_signals
+from homenode_directory.process import main as serve
 
 LOG = logging.getLogger("homenode.server")
 
@@ -42,7 +42,7 @@ Announce = Callable[[Ready], None]
 def main(settings: Settings, ready: Announce = lambda ready: None) -> int:
     """Serve until a signal; returns the exit status, after printing what was wrong."""
     if settings.workers == 1:
-        return server.main(settings, ready)
+        return serve(settings, ready)
     from homenode_directory.telemetry.logs import set_up_logs
 
     set_up_logs(settings.log_level, settings.log_format)
@@ -120,7 +120,7 @@ class _Worker:
 
 async def _supervise(settings: Settings, ready: Announce) -> int:
     stop = asyncio.Event()
-    server.on_signals(stop)
+    on_signals(stop)
     with _hold_port(settings) as held, tempfile.TemporaryDirectory(prefix="homenode-") as folder:  # for us alone
         host = settings.listen.rpartition(":")[0]
         settings = dataclasses.replace(settings, listen=f"{host}:{held.getsockname()[1]}")
@@ -197,7 +197,7 @@ def work() -> int:
         return 0  # the parent has changed its mind
     task = json.loads(line)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return server.main(Settings(**task["settings"]), _announce, sibling=Sibling(**task["sibling"]))
+    return serve(Settings(**task["settings"]), _announce, sibling=Sibling(**task["sibling"]))
 
 
 def _announce(ready: Ready) -> None:

@@ -51,7 +51,7 @@ def run_serve(args: argparse.Namespace, out: Output) -> int:
 
 def _serve(settings: Any, out: Output) -> int:
     from homenode_directory import config
-    from homenode_directory.server import Ready
+    from homenode_directory.process import Ready
     from homenode_directory.workers import main
 
     def ready(bound: Ready) -> None:
