@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from homenode.cache import Freshness
 from homenode.clock import NS_PER_MS
+from homenode.freshness import Freshness
 from homenode.view import Counters, Saved, View
 from homenode_api.v1 import directory_pb2 as pb
 

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from homenode.artifact import Artifact, Window
-from homenode.cache import Freshness
 from homenode.change import Change, ChangeKind, estimate_tokens
 from homenode.clock import NS_PER_MS
+from homenode.freshness import Freshness
 from homenode.usage import ARTIFACTS_PER_PING, SAVINGS_MAX, Meter
 from homenode.versions import Version
 from homenode.view import SAVED_MAX, View
