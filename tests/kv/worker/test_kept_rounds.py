@@ -122,6 +122,38 @@ def test_what_it_serves_is_what_the_model_then_computes_over_it() -> None:
     assert worker.ask(list(three(*notes)["anna"])).provenance == EXACT
 
 
+def test_what_is_exact_of_a_beginning_stays_so_and_the_rest_is_restored_behind_it() -> None:
+    worker = Worker()
+    prompts = {name: [note("x"), own(at, 70), note("y"), own(50 + at)] for at, name in enumerate(NAMES)}
+    before = written(worker.round("r", prompts), "ben")
+    again = worker.ask(prompts["ben"])
+    assert [use.exact for use in again.uses] == [96, 0, 0, 0] and again.uses[2].restored == 96
+    assert deviation(again.forward.kv[:, :, 166:262], before.forward.kv[:, :, 166:262]) < 1e-5
+    about = [note("x"), own(9, 45), note("y"), own(8)]
+    other = worker.ask(about)
+    assert other.uses[0].exact == 96 and other.uses[2].restored == 96
+    exact = worker.ask(about, Demand(error_max=0.0))
+    dense = deep().prefill(Prompt((), tuple(about)).tokens)
+    assert exact.provenance == EXACT and deviation(exact.forward.kv, dense.kv) < 1e-5
+    worker.sound()
+
+
+def test_a_history_that_grows_is_restored_with_what_it_began_with() -> None:
+    worker, history = Worker(), {name: [own(at, 70)] for at, name in enumerate(NAMES)}
+    for number, name in enumerate("xyz"):
+        for at, pieces in enumerate(history.values()):
+            pieces += [note(name), own(30 * number + at, 25)]
+        last = worker.round(f"r{number}", history)
+        use = written(last, "anna").whole
+        assert use.exact == (70 if number else 0), "its first text is kept as it is"
+        assert use.restored == 96 * number
+    for who, pieces in history.items():
+        again, before = worker.ask([*pieces, own(99)]), written(last, who).forward.kv
+        assert again.whole.restored == 288 and again.whole.exact == 70, who
+        assert deviation(again.forward.kv[:, :, : before.shape[2]], before) < 1e-4
+    worker.sound()
+
+
 def test_the_later_of_two_groups_of_a_round_does_not_take_the_place_of_the_first() -> None:
     worker, notes = Worker(), (note("x"), note("y"))
     first = worker.round("r", dict(list(three(*notes).items())[:2]))
