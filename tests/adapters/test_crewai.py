@@ -11,11 +11,14 @@ import pytest
 pytest.importorskip("crewai")
 
 from crewai import Memory
+from crewai.knowledge.knowledge import Knowledge
+from crewai.knowledge.source.string_knowledge_source import StringKnowledgeSource
 from crewai.memory.storage.backend import StorageBackend
 from crewai.memory.types import MemoryRecord
 
 import homenode
 from homenode.adapters.crewai import HomenodeStorage, artifact_tools
+from homenode.adapters.crewai_knowledge import HomenodeKnowledge
 from tests.adapters.elsewhere import elsewhere
 from tests.support.examples import check_plan, run_example
 
@@ -127,3 +130,46 @@ def test_no_edit_of_several_agents_is_lost(server_url: str) -> None:
     assert sorted(lines) == sorted(f"{who}/{n}" for who in range(3) for n in range(5))
     for hn in connections:
         hn.close()
+
+
+def test_crews_in_two_processes_share_their_knowledge(server_url: str) -> None:
+    asked: list[str] = []
+
+    def counted(texts: list[str]) -> list[list[float]]:
+        asked.extend(texts)
+        return embed(texts)
+
+    mine, theirs = (HomenodeKnowledge(server_url, embed=counted) for _ in range(2))
+    told = [StringKnowledgeSource(content=text) for text in ("cat cat cat", "dog dog dog")]
+    for storage in (mine, theirs):  # the second one adds nothing, and embeds nothing
+        Knowledge(collection_name="pets", sources=told, storage=storage).add_sources()
+    assert asked == ["cat cat cat", "dog dog dog"]
+    there = Knowledge(collection_name="pets", sources=[], storage=theirs)
+    best, *rest = there.query(["a cat"], score_threshold=0.9)
+    assert (best["content"], rest) == ("cat cat cat", []) and 0.9 <= best["score"] <= 1
+    assert len(there.query(["a cat"], score_threshold=0.0)) == 2
+    assert there.query(["a cat"], results_limit=1, score_threshold=0.0) == [best]
+
+    elsewhere(_CORRECTS, server_url, best["id"])
+    assert [one["content"] for one in mine.search(["cat"], score_threshold=0.0)] == ["a lion", "dog dog dog"]
+    misses = theirs._connection.stats().misses
+    for _ in range(5):
+        assert theirs.search(["cat"])[0]["content"] == "a lion"
+    assert theirs._connection.stats().misses <= misses + 1
+    with pytest.raises(homenode.InvalidArgument, match="was embedded in"):
+        HomenodeKnowledge(theirs._connection, embed=lambda texts: [[1.0]] * len(texts)).search(["cat"])
+    mine.reset()
+    assert theirs.search(["cat"], score_threshold=0.0) == []
+    theirs.save(["cat cat cat"])  # what was known here, and forgotten elsewhere
+    assert [one["content"] for one in mine.search(["cat"])] == ["cat cat cat"]
+    mine.close()
+    theirs.close()
+
+
+_CORRECTS = """
+import sys
+import homenode
+with homenode.connect_sync(sys.argv[1]) as hn:
+    piece = hn.read(sys.argv[2]).json
+    hn.put(sys.argv[2], {**piece, "content": "a lion"})
+"""

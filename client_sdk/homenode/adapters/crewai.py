@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -222,14 +222,7 @@ class HomenodeStorage:
             await hn.put(key, _stored(record), base=ANY)
 
     async def _delete(self, hn: Homenode, ids: list[str]) -> int:
-        async def delete(record_id: str) -> bool:
-            try:
-                await hn.delete(self._prefix + record_id, base=ANY)
-            except NotFound:
-                return False
-            return True
-
-        return sum(await asyncio.gather(*map(delete, ids)))
+        return await delete_all(hn, [self._prefix + record_id for record_id in ids])
 
     def _chosen(
         self,
@@ -247,19 +240,46 @@ class HomenodeStorage:
                 yield record
 
     async def _all(self, hn: Homenode) -> list[MemoryRecord]:
-        async def read(key: str) -> MemoryRecord | None:
-            try:
-                return _loaded((await hn.read(key)).json)
-            except NotFound:
-                return None
+        return [_loaded(value) for _, value in await read_all(hn, await names_under(hn, self._prefix))]
 
-        names = [stat.key for stat in await hn.list(self._prefix, limit=RECORDS_MAX)]
-        if len(names) == RECORDS_MAX:
-            raise TooLarge(f"{RECORDS_MAX} records or more under {self._prefix!r}")
-        found: list[MemoryRecord | None] = []
-        for begin in range(0, len(names), _TOGETHER):
-            found += await asyncio.gather(*map(read, names[begin : begin + _TOGETHER]))
-        return [one for one in found if one is not None]
+
+async def names_under(hn: Homenode, prefix: str) -> list[str]:
+    """The artifacts of a storage. Raises TooLarge."""
+    names = [stat.key for stat in await hn.list(prefix, limit=RECORDS_MAX)]
+    if len(names) == RECORDS_MAX:
+        raise TooLarge(f"{RECORDS_MAX} records or more under {prefix!r}")
+    return names
+
+
+async def read_all(hn: Homenode, names: Sequence[str]) -> list[tuple[str, Any]]:
+    """The artifacts that are there, and what they hold."""
+
+    async def read(name: str) -> tuple[str, Any] | None:
+        try:
+            return name, (await hn.read(name)).json
+        except NotFound:
+            return None
+
+    found: list[tuple[str, Any] | None] = []
+    for begin in range(0, len(names), _TOGETHER):
+        found += await asyncio.gather(*map(read, names[begin : begin + _TOGETHER]))
+    return [one for one in found if one is not None]
+
+
+async def delete_all(hn: Homenode, names: Sequence[str]) -> int:
+    """Delete artifacts; returns how many of them there were."""
+
+    async def delete(name: str) -> bool:
+        try:
+            await hn.delete(name, base=ANY)
+        except NotFound:
+            return False
+        return True
+
+    done = 0
+    for begin in range(0, len(names), _TOGETHER):
+        done += sum(await asyncio.gather(*map(delete, names[begin : begin + _TOGETHER])))
+    return done
 
 
 def _stored(record: MemoryRecord) -> dict[str, Any]:
