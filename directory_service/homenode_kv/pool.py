@@ -108,7 +108,7 @@ class Pool:
         the device, and not written.
         """
         tokens = self.geometry.check(kv)
-        if (old := self._entries.get(key)) and self._busy(old):
+        if (old := self._entries.get(key)) and (old.pins or old.holds):
             raise InUse("the entry is pinned or in use")
         other = self._entries.get(like)
         shared = other.blocks[: min(alike, tokens, other.tokens) // BLOCK_TOKENS] if other else ()
@@ -191,11 +191,9 @@ class Pool:
 
     def flush(self) -> int:
         """Copies to disk what fits there, before an end; how many entries were moved. What is in use stays."""
-        moved = 0
-        for entry in self.entries():
-            if self._disk and entry.tier is not Tier.DISK and self._idle(entry) and self._to_disk(entry):
-                moved += 1
-        return moved
+        if self._disk is None:
+            return 0
+        return sum(self._to_disk(entry) for entry in self.entries() if entry.tier is not Tier.DISK and not entry.holds)
 
     def check(self, held: Iterable[Held] = ()) -> None:
         """Asserts the invariants: blocks in use are those of entries and holders, budgets are kept."""
@@ -215,13 +213,6 @@ class Pool:
             else:
                 disk.remove(stored.key)
 
-    def _busy(self, entry: Entry) -> bool:
-        return entry.pins > 0 or entry.holds > 0
-
-    def _idle(self, entry: Entry) -> bool:
-        """Whether it may change its tier: pinned entries may, below the device; entries in use may not."""
-        return not entry.holds
-
     def _allocate(self, count: int, replaced: Entry | None = None, *, beside: int = 0) -> tuple[int, ...]:
         """Blocks of the device, `beside` those that stay, after as many evictions as that takes."""
         ledger = self.pages.ledger
@@ -234,7 +225,7 @@ class Pool:
                 if replaced.blocks and ledger.free + ledger.sole(replaced.blocks) >= count:
                     self._lose(replaced)  # its successor takes its room
                     break
-            key = self._order[Tier.DEVICE].victim(lambda key: key not in stuck and self._idle(self._entries[key]))
+            key = self._order[Tier.DEVICE].victim(lambda key: key not in stuck and not self._entries[key].holds)
             if key is None and self.relieve():
                 continue
             if key is None:

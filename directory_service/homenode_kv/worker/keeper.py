@@ -112,8 +112,8 @@ class Keeper:
         """The piece's base, or None."""
         key = self.key_of(piece)
         found = self.segments.find(key)
-        if found is not None and piece.artifact and found.digest not in self.artifacts:  # of an earlier run
-            self.artifacts.note(key, array("q", piece.tokens), found.provenance, found.tier)
+        if found is not None and piece.artifact and found.digest not in self.artifacts:  # of a round, or an earlier run
+            self._note(key, piece, found.provenance, found.tier)
         return found
 
     def prefix(self, tokens: list[int]) -> Prefix | None:
@@ -146,10 +146,15 @@ class Keeper:
         if not self._put(key, piece.tokens, kv, provenance):
             return False
         if piece.artifact:
-            self.artifacts.note(key, array("q", piece.tokens), provenance, Tier.DEVICE)
-            if provenance.kind is Kind.EXACT:
-                self.lineage.drop(piece.artifact)
+            self._note(key, piece, provenance, Tier.DEVICE)
         return True
+
+    def _note(self, key: SegmentKey, piece: Piece, provenance: Provenance, tier: Tier) -> None:
+        """A base is there: it takes the place of what its predecessor left."""
+        assert piece.version is not None
+        self.artifacts.note(key, array("q", piece.tokens), provenance, tier)
+        if provenance.kind is Kind.EXACT and not self.artifacts.dead(piece.artifact, piece.version):
+            self.lineage.drop(piece.artifact)
 
     # --- prompts ------------------------------------------------------------------------------------------------------
 

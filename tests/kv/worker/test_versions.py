@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from homenode_kv.composing import Request, Shared, load
 from homenode_kv.costs import Tier
 from homenode_kv.engine import Engine, Forward
 from homenode_kv.families import sheet_geometry
@@ -172,6 +173,18 @@ def test_a_second_prompt_goes_on_from_the_old_version_as_the_first_did() -> None
             composed = asked(keeper, Prompt((), (question, plan(text, n))), EXACTLY)
             assert composed.uses[0].exact == 40 and composed.uses[1].exact == alike(TEXT, text)
         assert keeper.base(plan(text, n)).computed == len(text) - alike(TEXT, text)
+
+
+def test_a_base_that_a_round_made_takes_the_place_of_the_one_before() -> None:
+    keeper = made()
+    keeper.base(plan(TEXT, 1))
+    new = plan(edited(TEXT, 100, "inserted"), 2)
+    keeper.meet([new])
+    assert "plan.md" in keeper.lineage
+    canonical = load(keeper.engine, keeper.segments, [Request("ann", (Shared(keeper.key_of(new), new.tokens),))])
+    assert canonical.bases == 1
+    assert keeper.find(new) is not None and "plan.md" not in keeper.lineage
+    keeper.pool.check()
 
 
 def test_versions_that_nobody_asked_for_are_gone_over() -> None:
