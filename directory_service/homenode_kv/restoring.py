@@ -58,8 +58,7 @@ class Restoring:
         """By way of blocks of the pool's pages, which are given back."""
         from homenode_kv.kernels.restore import restore_into  # Triton is optional
 
-        mirror, held = self._mirror(sheet), self._pool.get(kin.dense[kin.master])
-        if mirror is None or held is None:
+        if (mirror := self._mirror(sheet)) is None or (held := self._pool.get(kin.dense[kin.master])) is None:
             return None
         with held, self._pool.scratch(blocks_of(sheet.tokens)) as blocks:
             restore_into(self._pool.pages, blocks, mirror, held.blocks, held.tokens, rotation, delta)
