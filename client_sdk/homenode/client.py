@@ -246,7 +246,8 @@ class Homenode(Reads, Tools, Generates):
     def open(self, key: str, *, version: Version | None = None, timeout_ms: int | None = None) -> OpenContext:
         """Read a content of any size piece by piece: `async with hn.open(key) as content: async for piece in content`.
 
-        The version is fixed when the block begins (`content.info`), asked of the directory; nothing is cached.
+        The version is fixed when the block begins (`content.info`), asked of the directory; nothing is cached, and what
+        was before is made use of.
         `timeout_ms` is the longest time without progress; it goes on after cuts. Raises NotFound, HomenodeError.
         """
         return OpenContext(self._core, self._view, key, version, timeout_ms)

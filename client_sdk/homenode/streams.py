@@ -147,7 +147,8 @@ class OpenContext:
             artifact = await core.fetch(self._key, view.counters, version=info.version, timeout_ms=self._timeout_ms)
             pieces = _whole(artifact.bytes)
         else:
-            pieces = _verified(core, view, self._key, info, core.timeout_s(self._timeout_ms), None, None)
+            cached, timeout_s = _cached(core, self._key), core.timeout_s(self._timeout_ms)
+            pieces = _verified(core, view, self._key, info, timeout_s, cached, None)
         self._stream = ContentStream(info, pieces)
         return self._stream
 
@@ -271,6 +272,7 @@ async def download(
                 )  # fmt: skip
                 pieces = _whole(artifact.bytes)
             else:
+                local = local or _cached(core, key)
                 pieces = _verified(core, view, key, info, core.timeout_s(timeout_ms), local, progress)
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
@@ -291,6 +293,11 @@ def _file(path: Path, files: contextlib.ExitStack) -> Source | None:
         if stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
             return FileSource(files.enter_context(path.open("rb")).fileno())
     return None
+
+
+def _cached(core: Core, key: str) -> Source | None:
+    """The newest content of `key` that is at hand in memory."""
+    return next((BytesSource(data) for data in core.cache.held(key).values() if len(data) > PIECE_MAX_BYTES), None)
 
 
 def _whole_of(local: Source | None) -> dict[bytes, bytes]:

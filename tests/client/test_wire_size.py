@@ -190,6 +190,22 @@ async def test_a_download_over_an_earlier_version_costs_what_changed(
                     assert max(b.passed()) <= 2_048 + REST, "nothing changed"
 
 
+async def test_a_stream_of_what_is_cached_costs_what_changed(connect: Connect, tmp_path: Path) -> None:
+    line = random.Random(1).randbytes(5_000_000).hex().encode()
+    new = line[:5_000_000] + b"!" + line[5_000_001:]
+    async with connect("writer") as a, connect("reader") as b:
+        await a.hn.put("line", line)
+        await b.hn.read("line")
+        await a.hn.put("line", new)
+        b.begin()
+        async with b.hn.open("line") as content:
+            assert b"".join([bytes(piece) async for piece in content]) == new
+        assert max(b.passed()) <= 3_072
+        b.begin()
+        await b.hn.download("line", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == new and max(b.passed()) <= 3_072
+
+
 async def test_a_file_that_is_no_version_is_no_base(connect: Connect, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(6_000_000)
     path = tmp_path / "copy"

@@ -52,7 +52,8 @@ async def run_savings(args: Namespace, out: Output) -> int:
         if lines:
             console().print(_table(lines[: args.top]))
     if told.counted_ms:
-        out.line(f"The first of it was told within the last {-(-told.counted_ms // 3_600_000)} hours.")
+        hours = -(-told.counted_ms // 3_600_000)
+        out.line(f"The first of it was told within the last {f'{hours} hours' if hours > 1 else 'hour'}.")
     return Exit.OK
 
 
