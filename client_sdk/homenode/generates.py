@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, cast
 from homenode.errors import InvalidArgument
 from homenode.generation import STALL_MS, Asked, Generation, OnLoss
 from homenode.generation_prompt import Part, checked
+from homenode.values import duration, name
 from homenode.versions import ABSENT
 from homenode_api.v1 import kv_tier_pb2 as kv
 
 if TYPE_CHECKING:
     from homenode.client import Homenode
     from homenode.core import Core
+
+
+def _fit(what: str, kind: type, field: str, value: object) -> None:
+    """Raises InvalidArgument for what cannot be sent as that field; the worker judges the rest."""
+    try:
+        kind(**{field: value})
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{what} cannot be {value!r}") from None
 
 
 class Generates:
@@ -74,6 +83,18 @@ class Generates:
         if on_loss not in ("fail", "retry"):
             raise InvalidArgument(f"on_loss is 'fail' or 'retry', not {on_loss!r}")
         homenode = cast("Homenode", self)
+        _fit("model", kv.GenerateRequest, "model", model)
+        _fit("max_tokens", kv.GenerateRequest, "tokens_max", max_tokens)
+        _fit("temperature", kv.GenerateRequest, "temperature", temperature)
+        _fit("seed", kv.GenerateRequest, "seed", seed)
+        _fit("error_max", kv.KvDemand, "error_max", error_max)
+        _fit("round", kv.BeginRoundRequest, "round_id", round)
+        _fit("members", kv.BeginRoundRequest, "members", None if isinstance(members, str) else members)
+        _fit("round_wait_ms", kv.BeginRoundRequest, "deadline_ms", round_wait_ms)
+        if duration(stall_ms, "stall_ms") == 0 or (commit_to is not None and not name(commit_to)):
+            raise InvalidArgument("stall_ms is above 0, and commit_to the name of an artifact")
+        if isinstance(members, str):
+            raise InvalidArgument("members are a list of names")
         if members and (not round or homenode.name not in members):
             raise InvalidArgument(f"a round has a name, and {homenode.name!r} among its members")
         demand = kv.KvDemand(exact=exact, judge=judge)

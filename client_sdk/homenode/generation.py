@@ -277,6 +277,9 @@ class Generation:
         self._lost.append(lost)
         if self._asked.on_loss == "retry" and len(self._lost) < WORKERS_TRIED_MAX:
             try:
+                if 0 < self._asked.tokens_max <= len(self._ids):  # only the report was lost
+                    await self._finish(kv.GenerateReport(end=kv.GENERATE_END_LENGTH))
+                    return
                 await self._begin()
                 return
             except BaseException:

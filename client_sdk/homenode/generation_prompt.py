@@ -30,6 +30,11 @@ def checked(parts: Sequence[Part]) -> list[Part]:
         raise InvalidArgument(f"a prompt is a list of 1 to {PARTS_MAX} texts, keys and artifacts")
     if wrong := [part for part in parts if not isinstance(part, str | Artifact)]:
         raise InvalidArgument(f"a part of a prompt is text, a homenode.Key or an Artifact, not {wrong[0]!r}")
+    try:
+        for part in parts:
+            str.encode(part) if isinstance(part, str) else None
+    except UnicodeEncodeError:
+        raise InvalidArgument("a text of the prompt has lone surrogates, which UTF-8 cannot say") from None
     return list(parts)
 
 

@@ -117,6 +117,17 @@ async def test_another_worker_goes_on_behind_what_is_written_where_that_is_wante
     assert (await bed.hn.read("out.md")).text == "one two three"
 
 
+async def test_a_worker_that_is_lost_with_all_written_is_asked_for_no_more_than_was_wanted(bed: Bed) -> None:
+    first = await bed.worker("w1", pieces=["one ", "two ", "three"], cut=2)
+    second = await bed.worker("w2")
+    bed.busy("w2")
+    generation = await bed.hn.generate("m", ["Count: "], max_tokens=2, on_loss="retry", commit_to="counted")
+    await generation.done()
+    assert generation.text == "one two " and len(first.requests) == 1 and not second.requests
+    assert generation.report is not None and generation.report.output_tokens == 2
+    assert (await bed.hn.read("counted")).text == "one two "
+
+
 async def test_a_worker_that_stands_still_is_lost_too(bed: Bed) -> None:
     await bed.worker("w", stand=1)
     await bed.worker("spare")
@@ -203,6 +214,16 @@ async def test_what_makes_no_sense_is_refused_before_anybody_is_asked(bed: Bed) 
             await bed.hn.generate("m", parts)  # type: ignore[arg-type]
     with pytest.raises(homenode.InvalidArgument):
         await bed.hn.generate("m", ["a"], on_loss="maybe")  # type: ignore[arg-type]
+    for options in (
+        {"max_tokens": -1}, {"max_tokens": 2**32}, {"max_tokens": 1.5}, {"seed": -1}, {"temperature": "hot"},
+        {"error_max": "none"}, {"round": 7}, {"round": "r", "members": bed.hn.name}, {"round_wait_ms": -1},
+        {"stall_ms": 0}, {"stall_ms": -1}, {"commit_to": ""}, {"commit_to": 3}, {"commit_to": "\ud800"},
+    ):  # fmt: skip
+        with pytest.raises(homenode.InvalidArgument):
+            await bed.hn.generate("m", ["a"], **options)  # type: ignore[arg-type]
+    for model, part in ((3, "a"), ("\ud800", "a"), ("m", "\ud800")):
+        with pytest.raises(homenode.InvalidArgument):
+            await bed.hn.generate(model, [part])  # type: ignore[arg-type]
     await bed.hn.put("picture", b"\xff\xfe", base=homenode.ABSENT)
     with pytest.raises(homenode.InvalidArgument, match="no text"):
         await bed.hn.generate("m", [Key("picture")])

@@ -26,7 +26,7 @@ class Output:
 class Outputs:
     """The newest outputs, within bounds of number, bytes and time."""
 
-    def __init__(self, *, bytes_max: int = BYTES_MAX, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bytes_max: int = BYTES_MAX, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bytes_max = bytes_max
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, Output]] = OrderedDict()

@@ -35,6 +35,8 @@ from homenode_kv.worker.callers import Callers
 from homenode_kv.worker.coherence import Coherence
 from homenode_kv.worker.keeper import Keeper
 from homenode_kv.worker.models import Loaded, calibration_of, load
+from homenode_kv.worker.outputs import BYTES_MAX as OUTPUT_BYTES_MAX
+from homenode_kv.worker.outputs import Outputs
 from homenode_kv.worker.placement import Placement
 from homenode_kv.worker.service import Service
 from homenode_kv.worker.turns import Turns
@@ -54,7 +56,8 @@ class Settings:
     Attributes:
         listen, advertise: host:port to listen on, and at which callers reach it; "": the former.
         name: of the worker, the same after a restart; "": as it is advertised.
-        pool_bytes, host_bytes, disk_bytes: budgets of the tiers.
+        pool_bytes, host_bytes, disk_bytes: budgets of the tiers. Anchors, and outputs that may be committed yet, take
+            up to as much as the first again each, 256 MiB at most.
         mirror_bytes: on the device as well, for what members of rounds differ in.
         disk: folder of the disk tier, the salt and the epoch; None: none of them outlives the process.
         waiting_max: most calls that wait.
@@ -223,13 +226,22 @@ async def _worker(
         told,
         Pool(Pages(sheets, max(1, settings.mirror_bytes // sheets.block_bytes), loaded.engine.device)),
         settings=planner.Settings(error_max=settings.error_max),
-        anchors=anchors.Settings(gamma=gamma),
+        anchors=anchors.Settings(gamma=gamma, bytes_max=min(anchors.Settings().bytes_max, settings.pool_bytes)),
         isolated=loaded.isolated,
     )
     turns = Turns(settings.waiting_max)
     coherence = Coherence(hn, keeper, turns, loaded.tokenizer)
     callers = Callers(lambda session: admission(hn, session, ASK_S))
-    worker = Worker(loaded, identity, keeper, turns, coherence, callers, _version())
+    worker = Worker(
+        loaded,
+        identity,
+        keeper,
+        turns,
+        coherence,
+        callers,
+        _version(),
+        Outputs(min(OUTPUT_BYTES_MAX, settings.pool_bytes)),
+    )
     keeper.on_superseded = worker.metrics.superseded
     try:
         yield worker, listeners
