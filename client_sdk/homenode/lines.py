@@ -17,7 +17,7 @@ LINES_MAX = 20_000
 COMPARE_BUDGET = 500_000
 _DEPTH_MAX = 8
 _LONG_BLOCK = 1_024  # characters
-_MARK_MAX = 6
+_MARKS = (*range(1, 17), 20, 24)  # characters
 _SAMPLE = 1 << 16
 
 #: Two half-open ranges that correspond: old[a:b] became new[c:d]. In lines or in characters.
@@ -130,7 +130,7 @@ def _pieces(a: str, b: str) -> tuple[list[str], list[str]]:
     middle = len(a) // 2
     sample = a[max(0, middle - _SAMPLE // 2) : middle + _SAMPLE // 2]
     most = 2 * LINES_MAX * len(sample) // len(a)  # in the sample, of what may be rare enough in all of it
-    for mark in (",", " ", *(a[middle : middle + size] for size in range(1, _MARK_MAX + 1))):
+    for mark in (",", " ", *(a[middle : middle + size] for size in _MARKS)):
         if sample.count(mark) <= most and (count := a.count(mark)) > 1 and count + b.count(mark) <= LINES_MAX:
             return _cut(a, mark), _cut(b, mark)
     return [a], [b]

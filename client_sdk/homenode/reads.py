@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from homenode.artifact import STRICT, Artifact
@@ -13,6 +14,7 @@ from homenode.values import Meta, Value, consistency, encode
 from homenode.versions import Version
 from homenode.view import View
 
+_AT_ONCE_BYTES = 4 << 20  # what is compared where it stands, for about 10 ms; pings and other agents wait meanwhile
 #: As `default`: there is none, a missing artifact raises NotFound.
 NO_DEFAULT: Any = object()
 
@@ -207,7 +209,9 @@ class Reads:
                     artifact.key, self._view.counters, version=since, timeout_ms=timeout_ms
                 )
                 old = earlier.bytes
-            return describe(old.decode(), artifact.text, count)
+            if len(old) + len(artifact.bytes) <= _AT_ONCE_BYTES:
+                return describe(old.decode(), artifact.text, count)
+            return await asyncio.to_thread(lambda: describe(old.decode(), artifact.text, count))
         except (UnicodeDecodeError, NotFound):  # one of them is no text, or the earlier one is not retained any more
             return self._full(artifact)
 

@@ -151,8 +151,8 @@ def policy(
     if push is not None and push not in _PUSHES:
         raise InvalidArgument(f"push is none, sharers or all, not {push!r}")
     for name, value in (("max_age_ms", max_age_ms), ("max_reads", max_reads), ("max_steps", max_steps)):
-        if value is not None and not 0 <= value < 2**32:
-            raise InvalidArgument(f"{name} must be 0 to 2^32 - 1, not {value}")
+        if value is not None and not (isinstance(value, int) and 0 <= value < 2**32):
+            raise InvalidArgument(f"{name} must be 0 to 2^32 - 1, not {value!r}")
     return t.Policy(
         consistency=consistency(level),
         push=_PUSHES[push] if push is not None else t.PUSH_UNSPECIFIED,

@@ -44,6 +44,8 @@ def test_commands_work_where_copies_are_bounded_by_steps(cli: Cli) -> None:
         (("policy", "set", "nowhere", "--push", "all"), 3, "nowhere"),
         (("policy", "set", "k", "--strategy", "hasty"), 2, "hasty"),
         (("policy", "set", "k", "--max-reads", "-1"), 2, "max_reads"),
+        (("policy", "set", "--prefix", "k", "--max-reads", "-1"), 2, "max_reads"),
+        (("policy", "set", "--prefix", "\x01", "--push", "all"), 2, "control"),
     ],
 )
 def test_wrong_input_is_named(cli: Cli, args: tuple[str, ...], code: int, said: str) -> None:

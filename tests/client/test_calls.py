@@ -86,6 +86,26 @@ async def test_what_becomes_text_is_shown_and_what_is_none_is_counted(url: str) 
             assert change == homenode.Change("full", text, (size + 3) // 4, (size + 3) // 4)
 
 
+async def test_others_go_on_while_a_large_change_is_described(short_tmp: Any) -> None:
+    async with homenode.connect(f"embedded://{short_tmp}/large.sqlite3", agent="a") as a:
+        text = "".join(f"line {number} of text\n" for number in range(300_000))
+        before = await a.put("large", text)
+        await a.put("large", f"put in{text}the end")
+        await a.read("large")
+        turns = 0
+
+        async def go_on() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        going_on = asyncio.ensure_future(go_on())
+        change = (await a.read("large", since=before.version)).change
+        going_on.cancel()
+        assert change is not None and change.tokens < 100 and turns > 3
+
+
 async def test_a_commit_ends_the_copies_of_others_and_they_fetch_a_patch(url: str) -> None:
     text = os.urandom(16_000).hex()
     async with homenode.connect(url, agent="a") as a, homenode.connect(url, agent="b") as b:

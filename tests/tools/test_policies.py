@@ -174,6 +174,9 @@ async def test_mistakes_are_told(url: str) -> None:
         for bad in ({}, {"key": "k", "prefix": "k"}):
             with pytest.raises(homenode.InvalidArgument):
                 await a.set_policy(**bad, push="all")
+        for wrong in ("3", 1.5, -1, 2**32):
+            with pytest.raises(homenode.InvalidArgument, match="max_steps"):
+                await a.set_policy("k", max_steps=wrong)
         with pytest.raises(homenode.InvalidArgument, match="strategy"):
             await a.set_policy("k", strategy="hasty")
         for number in range(64):

@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _text(error: HomenodeError, args: argparse.Namespace) -> str:
     """The error's message; with the artifact's name, where the command is about one and the message leaves it out."""
     if not isinstance(error, Unavailable | DeadlineExceeded):
-        error.about(getattr(args, "key", ""))
+        error.about(getattr(args, "key", None) or "")  # None: of a prefix
     return error.message or type(error).__name__
 
 
