@@ -7,6 +7,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +67,38 @@ def test_an_interrupt_ends_them() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_all(JOBS, 2, told)
     wait_until(lambda: not multiprocessing.active_children(), what="the processes' end")
+
+
+#: Says which processes it has started, again and again.
+STARTER = """
+import multiprocessing
+from homenode.cli.simulate.pool import run_all
+from homenode.cli.simulate.workload import Workload
+
+if __name__ == "__main__":
+    def told(done, total):
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+
+    run_all([(Workload("A", 0.05, 0), range(10_000))], 2, told)
+"""
+
+
+def test_they_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    script = tmp_path / "starter.py"
+    script.write_text(STARTER)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        pids = next(found for line in starter.stdout if (found := [int(word) for word in line.split()]))
+        starter.kill()
+    wait_until(lambda: not any(map(lives, pids)), what="the processes' end")
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 @pytest.mark.usefixtures("several")

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -46,7 +47,8 @@ def run_all(jobs: Sequence[Job], processes: int, told: Callable[[int, int], None
             take(at, run_chunk(load, seeds))
     else:
         context = multiprocessing.get_context("spawn")  # nothing of this process's event loops goes along
-        with ProcessPoolExecutor(min(processes, len(chunks)), mp_context=context) as pool:
+        count = min(processes, len(chunks))
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
             try:
                 with _unheard():
                     futures = {pool.submit(run_chunk, load, seeds): at for at, load, seeds in chunks}
@@ -74,6 +76,18 @@ def _unheard() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent() -> None:
+    """Have this process end when the one that started it is killed; waiting for work, it would not notice."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_chunk(workload: Workload, seeds: Sequence[int]) -> dict[int, Outcome]:
