@@ -51,7 +51,7 @@ class Index:
         try:
             self._server.bind_unix(path)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {path}: {error.strerror}") from None
+            raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from None
 
     async def start(self) -> None:
         """Serve from now on."""
