@@ -278,7 +278,7 @@ class Generation:
         if self._asked.on_loss == "retry" and len(self._lost) < WORKERS_TRIED_MAX:
             try:
                 if 0 < self._asked.tokens_max <= len(self._ids):  # only the report was lost
-                    await self._finish(kv.GenerateReport(end=kv.GENERATE_END_LENGTH))
+                    await self._finish(self._unreported())
                     return
                 await self._begin()
                 return
@@ -290,6 +290,13 @@ class Generation:
             f"the worker {lost!r} was lost after {len(self._ids)} tokens; say on_loss='retry' to go on at another: "
             f"{failure}"
         ) from failure
+
+    def _unreported(self) -> kv.GenerateReport:
+        """What is known where everything was written, and the worker lost before its report."""
+        demand = self._asked.demand
+        exact = demand.exact or (demand.judge and not demand.HasField("error_max"))
+        kind = kv.KV_KIND_EXACT if exact else kv.KV_KIND_UNSPECIFIED
+        return kv.GenerateReport(end=kv.GENERATE_END_LENGTH, provenance=kv.KvProvenance(kind=kind))
 
     async def _finish(self, said: kv.GenerateReport) -> None:
         asked = self._asked

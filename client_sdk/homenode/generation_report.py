@@ -11,7 +11,8 @@ from homenode_api.v1 import kv_tier_pb2 as kv
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What KV is worth: "exact", "exact_by_mask" or "approximate"; `error` is a relative deviation, if one is known."""
+    """What KV is worth: "exact", "exact_by_mask" or "approximate", or "unspecified" of a worker that was lost before it
+    said so; `error` is a relative deviation, if one is known."""
 
     kind: str
     error: float | None = None

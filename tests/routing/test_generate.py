@@ -125,6 +125,7 @@ async def test_a_worker_that_is_lost_with_all_written_is_asked_for_no_more_than_
     await generation.done()
     assert generation.text == "one two " and len(first.requests) == 1 and not second.requests
     assert generation.report is not None and generation.report.output_tokens == 2
+    assert generation.report.provenance.kind == "unspecified" and generation.report.ended == "length"
     assert (await bed.hn.read("counted")).text == "one two "
 
 

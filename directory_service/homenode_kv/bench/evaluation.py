@@ -29,12 +29,15 @@ class DataError(ValueError):
 def prompts_in(path: Path, encode: Encode, begin: tuple[int, ...] = ()) -> list[Prompt]:
     """The prompts of a file. Raises DataError, OSError."""
     found = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if number > LINES_MAX:
-                raise DataError(f"{path} has more than {LINES_MAX} lines")
-            if line.strip():
-                found.append(_prompt(_object(line, number), number, encode, begin))
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if number > LINES_MAX:
+                    raise DataError(f"{path} has more than {LINES_MAX} lines")
+                if line.strip():
+                    found.append(_prompt(_object(line, number), number, encode, begin))
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8") from None
     if not found:
         raise DataError(f"{path} holds no prompts")
     return found

@@ -37,7 +37,7 @@ LEVELS = {
         "event",
     ),
     "homenode_kv_pool_events": (
-        "What the pool did: entries lost, reloaded, moved down, found broken; refusals.",
+        "What the pool did: entries lost, reloaded, moved down, found broken, not written to disk; refusals.",
         "event",
     ),
 }
@@ -148,7 +148,7 @@ class _Levels(Collector):
         yield done
         text, label = LEVELS["homenode_kv_pool_events"]
         events = CounterMetricFamily("homenode_kv_pool_events", text, labels=[label])
-        for event in ("lost", "refused", "broken"):
+        for event in ("lost", "refused", "broken", "write_failures"):
             events.add_metric([event], float(getattr(counters, event)))
         events.add_metric(["reloaded"], float(sum(counters.reloaded.values())))
         events.add_metric(["demoted"], float(sum(counters.demoted.values())))

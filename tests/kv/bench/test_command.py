@@ -187,6 +187,13 @@ def test_data_that_are_no_prompts_are_refused(
     assert error["kind"] == "DataError" and said in error["message"]
 
 
+def test_data_that_are_no_text_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(b"\xff\xfe")
+    assert kv("eval", "--model", "demo", "--data", data, "--quick") == USAGE
+    assert "no text in UTF-8" in json.loads(capsys.readouterr().err)["error"]["message"]
+
+
 def test_a_file_and_a_model_that_are_not_there_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kv("eval", "--model", "demo", "--data", tmp_path / "none") == USAGE
     assert kv("eval", "--model", tmp_path, "--data", tmp_path / "none") == USAGE

@@ -149,6 +149,7 @@ async def test_metrics_count_what_was_done(caller: Caller, worker: WorkerProcess
     assert figures['homenode_kv_prompt_tokens_total{source="exact"}'] >= len(plan.text)
     assert figures['homenode_kv_prompts_total{provenance="exact"}'] >= 1
     assert figures["homenode_kv_flops_saved_total"] > 0
+    assert figures['homenode_kv_pool_events_total{event="write_failures"}'] == 0
     assert figures["homenode_kv_ttft_seconds_count"] >= 2
     assert figures['homenode_kv_bytes{tier="device"}'] > 0
     assert figures['homenode_kv_calls_total{method="generate",outcome="stale_fence"}'] >= 1
