@@ -9,11 +9,20 @@ from homenode.artifact import STRICT, Artifact
 from homenode.change import Access, Change, ChangeKind, describe, pointer
 from homenode.clock import NS_PER_MS
 from homenode.core import Core
-from homenode.errors import DeadlineExceeded, HomenodeError, InvalidArgument, NotFound, Stale, Unavailable
+from homenode.errors import (
+    DeadlineExceeded,
+    HomenodeError,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    Stale,
+    Unavailable,
+)
 from homenode.values import Meta, Value, consistency, encode
 from homenode.versions import Version
 from homenode.view import View
 
+_NO_ANSWER = (Unavailable, DeadlineExceeded, Overloaded)
 _AT_ONCE_BYTES = 4 << 20  # what is compared where it stands, for about 10 ms; pings and other agents wait meanwhile
 #: As `default`: there is none, a missing artifact raises NotFound.
 NO_DEFAULT: Any = object()
@@ -212,7 +221,7 @@ class Reads:
             if len(old) + len(artifact.bytes) <= _AT_ONCE_BYTES:
                 return describe(old.decode(), artifact.text, count)
             return await asyncio.to_thread(lambda: describe(old.decode(), artifact.text, count))
-        except (UnicodeDecodeError, NotFound):  # one of them is no text, or the earlier one is not retained any more
+        except (UnicodeDecodeError, NotFound, *_NO_ANSWER):  # no text, not retained any more, or not to be had now
             return self._full(artifact)
 
     def _full(self, artifact: Artifact) -> Change:

@@ -11,6 +11,7 @@ import pytest
 
 import homenode
 from homenode import ABSENT, ANY, edits
+from tests.client.conftest import ServerFactory
 from tests.client.scripted import until
 
 
@@ -84,6 +85,18 @@ async def test_what_becomes_text_is_shown_and_what_is_none_is_counted(url: str) 
             size = len((await a.put("k", new)).bytes)
             change = (await a.read("k", since=before.version)).change
             assert change == homenode.Change("full", text, (size + 3) // 4, (size + 3) // 4)
+
+
+async def test_a_text_at_hand_is_shown_whole_where_the_earlier_one_cannot_be_had(server_factory: ServerFactory) -> None:
+    server = await server_factory(max_age_ms=60_000).start()
+    async with homenode.connect(server.url, agent="a") as a, homenode.connect(server.url, agent="b") as b:
+        before = await a.put("k", "one\n" * 100)
+        await a.put("k", "one\n" * 100 + "two\n")
+        await b.read("k")
+        server.pause()
+        change = (await b.read("k", since=before.version, timeout_ms=300)).change
+        assert change is not None and change.kind == "full" and change.text.endswith("two\n")
+        server.go_on()
 
 
 async def test_others_go_on_while_a_large_change_is_described(short_tmp: Any) -> None:
