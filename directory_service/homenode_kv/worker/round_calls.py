@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homenode.errors import GateClosed
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DEADLINE_MS = 1_000
 REPORTS_MAX = 256
+#: Of a group's mask, members times the square of the longest prompt: so much in any case.
+MASK_MIN = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,11 @@ class RoundCalls:
     # --- a group ------------------------------------------------------------------------------------------------------
 
     def _released(self, group: Group[Joined, Part]) -> None:
-        task = asyncio.ensure_future(self._compute(group))
-        running = self._running.setdefault(group.round_id, set())
-        running.add(task)
-        task.add_done_callback(lambda done: self._done(group.round_id, done))
+        for part in fitting(group, self._worker.engine.tokens_max):
+            task = asyncio.ensure_future(self._compute(part))
+            running = self._running.setdefault(group.round_id, set())
+            running.add(task)
+            task.add_done_callback(lambda done: self._done(group.round_id, done))
 
     def _done(self, round_id: str, task: asyncio.Task[None]) -> None:
         running = self._running[round_id]
@@ -178,3 +181,22 @@ class RoundCalls:
         total.refreshed_tokens += counts.refreshed_tokens
         while len(self._reports) > REPORTS_MAX:
             self._reports.popitem(last=False)
+
+
+def fitting(group: Group[Joined, Part], tokens_max: int) -> Iterator[Group[Joined, Part]]:
+    """The group, or parts of it whose pass takes no more memory for its mask than the longest single prompt does."""
+    most, members, longest = max(tokens_max**2, MASK_MIN), list[str](), 0
+    for member, joined in group.requests.items():
+        tokens = len(joined.job.prompt.tokens)
+        if members and (len(members) + 1) * max(longest, tokens) ** 2 > most:
+            yield _part(group, members)
+            members, longest = [], 0
+        members.append(member)
+        longest = max(longest, tokens)
+    if members:
+        yield _part(group, members)
+
+
+def _part(group: Group[Joined, Part], members: list[str]) -> Group[Joined, Part]:
+    requests = {member: group.requests[member] for member in members}
+    return replace(group, requests=requests, futures={member: group.futures[member] for member in members})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ import torch
 
 import homenode
 from homenode_kv.ident import Version
+from homenode_kv.rounds import Group
 from homenode_kv.worker import folder
 from homenode_kv.worker.coherence import Coherence
+from homenode_kv.worker.generation import Job
 from homenode_kv.worker.keeper import Base, Keeper
-from homenode_kv.worker.prompts import Piece
+from homenode_kv.worker.prompts import Piece, Prompt
+from homenode_kv.worker.round_calls import Joined, Part, fitting
 from homenode_kv.worker.turns import Turns
 from tests.kv.worker.test_keeper import TOKENIZER, made
 from tests.support.ports import wait_until_async
@@ -124,3 +128,20 @@ def test_an_epoch_rises_whatever_the_folder_says(tmp_path: Path) -> None:
     for nonsense in ("9" * 30, "", "x", str(2**53)):
         (tmp_path / "epoch").write_text(nonsense)
         assert first <= folder.epoch(tmp_path) < 2**53
+
+
+def test_a_round_too_large_for_one_pass_is_computed_in_parts_of_it() -> None:
+    def joined(tokens: int) -> Joined:
+        return Joined(Job(Prompt((), (Piece((5,) * tokens),)), 1, lambda text, ids: None), lambda ms: None)
+
+    def parts(*tokens: int) -> list[list[str]]:
+        requests = {f"m{at}": joined(count) for at, count in enumerate(tokens)}
+        group: Group[Joined, Part] = Group("r", requests, {name: Future() for name in requests}, False)
+        found = list(fitting(group, 4_096))
+        assert all(part.futures[name] is group.futures[name] for part in found for name in part.requests)
+        assert [len(part.futures) for part in found] == [len(part.requests) for part in found]
+        return [list(part.requests) for part in found]
+
+    assert parts(*[300] * 20) == [[f"m{at}" for at in range(20)]]
+    assert parts(4_000, 10, 4_000) == [["m0"], ["m1"], ["m2"]]
+    assert parts(2_000, 2_000, 2_000, 2_000, 2_000) == [["m0", "m1", "m2", "m3"], ["m4"]]
