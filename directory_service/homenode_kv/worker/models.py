@@ -56,6 +56,8 @@ def load(name: str, device: str = "cpu", dtype: str = "") -> Loaded:
     wanted, place = _dtype(dtype), _device(device)
     tokenizer, model = _demo(name) if name in DEMOS else _files(name, wanted)
     engine = Engine(model.to(device=place, dtype=wanted).eval(), tokenizer=tokenizer.digest)
+    if engine.geometry.layers < 2:
+        raise UnsupportedModel("a model of one layer has none on which reused KV could be checked")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     isolated = getattr(model.config, "homenode_segments", "") == "isolated"
     folder = _demo_folder(name) if name in DEMOS else Path(name) if Path(name).is_dir() else None

@@ -29,6 +29,7 @@ from homenode_kv.worker.prompts import Piece, Prompt
 from homenode_kv.worker.refusals import error_of
 from homenode_kv.worker.text import Pieces, Tokenizer
 from tests.kv.models import deviation, engine, tokens
+from tests.kv.worker.parts import save_model
 
 TOKENIZER = Tokenizer("", lambda text: list(text.encode()), lambda ids: " ".join(map(str, ids)))
 
@@ -213,6 +214,11 @@ def test_callers_are_told_reasons_and_no_internals(failure: Exception, reason: s
     assert t.ErrorReason.Name(error.reason) == f"ERROR_REASON_{reason}"
     assert told in error.message and "secret" not in error.message and "0x7f" not in error.message
     assert bool(error.retry_after_ms) == (reason == "OVERLOADED")
+
+
+def test_a_model_without_a_layer_to_check_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="one layer"):
+        load(str(save_model(tmp_path, num_hidden_layers=1)))
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
