@@ -64,7 +64,8 @@ class Generates:
             exact: use no approximate KV. judge: the output judges others, so nothing approximate either, unless
                 `error_max`, the greatest relative error of keys, is given.
             on_loss: when the worker is lost while it writes: "fail" raises Unavailable; "retry" lets another worker
-                with the same model go on behind what is written.
+                with the same model go on behind what is written, and waits for up to 2 s where the directory knows no
+                worker at all, as one that has just started.
             max_tokens: most tokens to write; 0: the worker's default.
             temperature, seed: 0 takes the likeliest token each time.
             round: prompts that name the same round share a worker while it has room.

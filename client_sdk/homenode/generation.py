@@ -121,6 +121,23 @@ class Generation:
             pass
         return self
 
+    async def leave_round(self) -> bool:
+        """This agent goes on from the round no more: its worker forgets the agent's part, and whether it kept any.
+
+        Raises HomenodeError.
+        """
+        if not self._asked.round:
+            return False
+        request = kv.LeaveRoundRequest(
+            session_id=self._homenode.session_id,
+            epoch=self._candidate.worker.epoch,
+            round_id=self._asked.round,
+            member=self._homenode.name,
+        )
+        address, timeout_s = self._candidate.address, self._asked.timeout_s
+        answer = await self._workers.unary(address, "LeaveRound", request, kv.LeaveRoundResponse, timeout_s)
+        return bool(answer.kept)
+
     async def close(self) -> None:
         """Write no more; nothing is committed. After the end it does nothing."""
         self._over = True
@@ -203,7 +220,7 @@ class Generation:
             exclude=self._lost,
             tokens_max=asked.tokens_max,
         )
-        found = await self._workers.route(request, asked.timeout_s)
+        found = await self._workers.route(request, asked.timeout_s, wait=asked.on_loss == "retry")
         superseded = [i for i in found.dead_parts if i < len(asked.parts) and isinstance(asked.parts[i], Key)]
         if superseded and not self._ids:
             await self._read(superseded)

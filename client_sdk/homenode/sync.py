@@ -322,6 +322,10 @@ class SyncGeneration:
         self._background.run(self._generation.done())
         return self
 
+    def leave_round(self) -> bool:
+        """See `Generation.leave_round`."""
+        return self._background.run(self._generation.leave_round())
+
     def close(self) -> None:
         """See `Generation.close`."""
         self._background.run(self._generation.close())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from homenode.core import Core
 
 CHANNELS_MAX = 64
+#: Workers are heard of within a second of a directory's start.
+NOBODY_WAITS, NOBODY_STEP_S = 20, 0.1
 MESSAGE_BYTES_MAX = 16 << 20
 BOUNDS = Bounds(stream_window=1 << 20, window=16 << 20, message_bytes=MESSAGE_BYTES_MAX, calm=1_000_000)
 #: Another worker could do it, so one that stands still is left soon.
@@ -41,8 +43,18 @@ class Workers:
         self._channels: OrderedDict[str, Channel] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def route(self, request: kv.RouteRequest, timeout_s: float) -> kv.RouteResponse:
-        """Ask the directory. Raises NoWorker, HomenodeError."""
+    async def route(self, request: kv.RouteRequest, timeout_s: float, *, wait: bool = False) -> kv.RouteResponse:
+        """Ask the directory; with `wait` for a while where it knows no worker. Raises NoWorker, HomenodeError."""
+        for _ in range(NOBODY_WAITS if wait else 0):
+            try:
+                return await self._route(request, timeout_s)
+            except NoWorker as nobody:
+                if nobody.known:
+                    raise
+            await asyncio.sleep(NOBODY_STEP_S)
+        return await self._route(request, timeout_s)
+
+    async def _route(self, request: kv.RouteRequest, timeout_s: float) -> kv.RouteResponse:
         link = self._core.session.link
 
         async def ask(left_s: float) -> kv.RouteResponse | NoWorker:

@@ -33,6 +33,7 @@ class Script(rpc.KvTierServiceServicer):
     named: str = "?"  # the only session that it knows, where one is given
     adopted: list[kv.AdoptOutputRequest] = field(default_factory=list)
     rounds: list[kv.BeginRoundRequest] = field(default_factory=list)
+    left: list[kv.LeaveRoundRequest] = field(default_factory=list)
     server: grpc.aio.Server | None = None
 
     async def Generate(self, request: kv.GenerateRequest, context: Any) -> AsyncIterator[kv.GenerateResponse]:
@@ -69,6 +70,10 @@ class Script(rpc.KvTierServiceServicer):
     async def BeginRound(self, request: kv.BeginRoundRequest, context: Any) -> kv.BeginRoundResponse:
         self.rounds.append(request)
         return kv.BeginRoundResponse(deadline_ms=request.deadline_ms)
+
+    async def LeaveRound(self, request: kv.LeaveRoundRequest, context: Any) -> kv.LeaveRoundResponse:
+        self.left.append(request)
+        return kv.LeaveRoundResponse(kept=True)
 
     async def AdoptOutput(self, request: kv.AdoptOutputRequest, context: Any) -> kv.AdoptOutputResponse:
         self.adopted.append(request)

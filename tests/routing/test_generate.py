@@ -188,10 +188,35 @@ async def test_a_round_whose_worker_computes_none_is_written_all_the_same(bed: B
         await bed.hn.agent("stranger").generate("m", ["Write"], **together)
 
 
+async def test_an_agent_leaves_its_round(bed: Bed) -> None:
+    script = await bed.worker("w")
+    generation = await (await bed.hn.generate("m", ["Write"], round="r1", members=["agent"])).done()
+    assert await generation.leave_round()
+    (left,) = script.left
+    assert (left.round_id, left.member, left.epoch, left.session_id) == ("r1", "agent", 1, bed.hn.session_id)
+    alone = await (await bed.hn.generate("m", ["Write"])).done()
+    assert not await alone.leave_round() and len(script.left) == 1
+
+
 async def test_no_worker_is_said_at_once(bed: Bed) -> None:
     with pytest.raises(homenode.NoWorker, match="homenode kv serve"):
         async with asyncio.timeout(5):
             await bed.hn.generate("m", ["Write"])
+
+
+async def test_who_says_retry_waits_for_workers_that_a_directory_does_not_know_yet(bed: Bed) -> None:
+    generating = asyncio.ensure_future(bed.hn.generate("m", ["Write"], on_loss="retry"))
+    await asyncio.sleep(0.3)
+    assert not generating.done()
+    await bed.worker("w")
+    assert (await (await generating).done()).text == "one two three"
+
+
+async def test_the_wait_for_workers_has_an_end(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homenode.workers.NOBODY_WAITS", 2)
+    with pytest.raises(homenode.NoWorker):
+        async with asyncio.timeout(5):
+            await bed.hn.generate("m", ["Write"], on_loss="retry")
 
 
 async def test_a_copy_that_the_directory_knows_to_be_superseded_is_read_again(bed: Bed) -> None:
