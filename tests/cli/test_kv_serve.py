@@ -38,3 +38,11 @@ def test_what_makes_no_sense_is_said_in_one_line(
     assert main(["kv", "serve", "--model", "demo", *NOWHERE, *options]) == 2
     said = capsys.readouterr().err
     assert told in said and "Traceback" not in said
+
+
+def test_an_id_that_nobody_answers_for_is_refused_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    assert main(["kv", "serve", "--model", "nobody/nothing", *NOWHERE]) == 2
+    assert capsys.readouterr().err == "homenode: there is no model at 'nobody/nothing', nor under that id\n"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from homenode_kv.calibration import FILE, Calibrated, CalibrationError
@@ -114,14 +116,27 @@ def _device(name: str) -> torch.device:
 
 
 def _files(name: str, dtype: torch.dtype | None) -> tuple[Tokenizer, Any]:
+    local = Path(name).is_dir() or not _hub_answers(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto")
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
     except OSError as error:
         raise UnsupportedModel(f"there is no model at {name!r}, nor under that id") from error
     except ValueError as error:
         raise UnsupportedModel(f"transformers knows no causal language model in {name!r}: {error}") from error
     return tokenizer_of(tokenizer, model), model
+
+
+def _hub_answers(name: str) -> bool:
+    """Whether the place that ids are of says anything: else only what was fetched before is looked for, at once."""
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except (HfHubHTTPError, ValueError):  # it has no such model, or there can be none: transformers says it better
+        return True
+    except Exception as failure:  # what it is depends on the client that the hub's package uses
+        LOG.info("the hub does not answer: %s", type(failure).__name__)
+        return False
+    return True
 
 
 def tokenizer_of(found: Any, model: Any) -> Tokenizer:
