@@ -23,7 +23,7 @@ def run_example(name: str, *arguments: str, timeout: float = 60) -> str:
 def check_plan(out: str) -> None:
     """Some items of two agents were lost without Homenode; with it none of three agents, and tokens were saved."""
     before = re.search(r"^in (?!Homenode).*: 12 added, (\d+) there$", out, re.MULTILINE)
-    assert before and 0 < int(before[1]) < 12, out
+    assert before and int(before[1]) < 12, out
     assert "in Homenode: 18 added, 18 there, from 3 processes" in out, out
     saved = re.search(r"^(\d+) tokens saved", out, re.MULTILINE)
     assert saved and int(saved[1]) > 0, out
