@@ -158,6 +158,7 @@ def _rounds(axes: Any, rows: Sequence[Row]) -> None:
         mine = [(int(row.id.split("/")[1]), row) for row in rows if row.id.split("/")[2:] == name]
         what = {"serial": "calls one by one", "batched": "decisions one by one"}[against]
         if mine:
+            axes.set_xticks([size for size, _ in mine] if not deep else axes.get_xticks())
             label = f"over {what}" + (f", {mine[0][1].model}" if deep else "")
             axes.plot([size for size, _ in mine], [row.value for _, row in mine], style, color=color, label=label)
     axes.axhline(_FASTER, color="k", linestyle=":", linewidth=1, label="1.9 times")
