@@ -29,7 +29,8 @@ from typing import NamedTuple
 
 from homenode_directory.content.bounds import KeyLocks
 from homenode_directory.directory import Directory
-from homenode_directory.errors import Contended, DirectoryError
+from homenode_directory.errors import Contended
+from homenode_directory.mistakes import Mistakes
 from homenode_directory.observer import Saved
 from homenode_directory.place import Place
 from homenode_directory.slice import Slice
@@ -110,10 +111,12 @@ class Ledger:
 
     Args:
         ids: makes the name of this server, which no other has, nor itself when it is started again.
+        mistakes: hears of what nobody expected; the next flush comes all the same.
     """
 
-    def __init__(self, directory: Directory, ids: Callable[[], str]) -> None:
+    def __init__(self, directory: Directory, ids: Callable[[], str], mistakes: Mistakes | None = None) -> None:
         self._directory = directory
+        self._mistakes = mistakes or Mistakes()
         self._ids = ids
         self._server = ""
         self._batches = 0
@@ -156,8 +159,7 @@ class Ledger:
     async def flush(self) -> None:
         """Write what was told. What the store does not take now is kept for the next time."""
         for place in [*self._unsure, *self._pending]:
-            with suppress(DirectoryError):
-                await self._flush(place)
+            await self._mistakes.guard("savings", self._flush(place))
 
     async def _flush(self, place: Place) -> None:
         """Write what was told of a workspace. Raises DirectoryError."""

@@ -229,7 +229,7 @@ def build(
     exporter = _exporter(settings, store, observer, mistakes)
     pins = Pins(directory, Joint(directory))
     prefixes = Prefixes(directory, Joint(directory))
-    savings = Ledger(directory, ids)
+    savings = Ledger(directory, ids, mistakes)
     sweeper = Sweeper(
         directory,
         mistakes=mistakes,

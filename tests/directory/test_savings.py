@@ -57,6 +57,23 @@ async def test_an_hour_and_a_day_are_told_and_then_forgotten(world: World, serve
     assert world.data.field(META, SAVINGS) == "0"
 
 
+async def test_what_nobody_expected_in_one_workspace_ends_nothing(world: World, server: Process) -> None:
+    one, told = ledger(server), list[str]()
+    one._mistakes.tell = lambda where, mistake: told.append(f"{where}: {mistake}")  # type: ignore[method-assign]
+    one.note(PLACE, [saved("plan", 3)])
+    await one.flush()
+    (record, *_) = (key for key in world.data.records if key.startswith(f"sv/{PLACE.tenant}/{PLACE.workspace}/"))
+    line = next(name for name in world.data.records[record] if name.startswith("l/"))
+    right, world.data.records[record][line] = world.data.records[record][line], "no number"
+    one.note(PLACE, [saved("plan", 4)])
+    one.note(OTHER, [saved("plan", 5)])
+    await one.flush()
+    assert len(told) == 1 and told[0].startswith("savings: ")
+    assert [sums[0] for _, sums in (await one.told(OTHER)).hour] == [5]
+    world.data.records[record][line] = right
+    assert [sums[0] for _, sums in (await one.told(PLACE)).hour] == [7], "kept for when it can be written"
+
+
 async def test_servers_are_added_up_and_survive(world: World, server: Process, other: Process) -> None:
     one, two = ledger(server), ledger(other)
     for number in range(1, 4):

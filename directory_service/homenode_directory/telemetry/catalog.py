@@ -19,7 +19,7 @@ HOW = ("hit", "delta", "unchanged")
 #: Workspaces that are not named in the settings, and what was saved where that is not known.
 OTHER, UNKNOWN = "other", "unknown"
 WORKSPACES_MAX = 32
-LOOPS = ("archive", "delivery", "hints", "sweeper")
+LOOPS = ("archive", "delivery", "hints", "savings", "sweeper")
 ENDS = ("released", "expired", "revoked", "session_lost", "handed_off")
 WRITES = frozenset({"commit", "commit_many", "acquire", "renew", "release", "handoff"})
 CONFLICTS = (
